@@ -1,0 +1,11 @@
+//! Header names that the `http` crate does not know.
+
+use http::HeaderName;
+
+pub const MIWI_REASON: HeaderName = HeaderName::from_static("miwi-reason");
+pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+pub const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub const X_REQUEST_START: HeaderName = HeaderName::from_static("x-request-start");

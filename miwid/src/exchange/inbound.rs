@@ -1,0 +1,119 @@
+//! A request body on its way in: counted, bounded by `max_request_size`, and with a deadline between chunks.
+
+use std::{
+    cell::Cell,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+
+/// Why a request body ended early. Shared with whoever answers, since the body has been handed on by then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cut {
+    TooLarge,
+    TooSlow,
+    Broken,
+}
+
+/// What the body has seen so far; readable while (and after) somebody else drives the body.
+#[derive(Clone, Debug, Default)]
+pub struct Meter(Rc<MeterState>);
+
+#[derive(Debug, Default)]
+struct MeterState {
+    bytes: Cell<u64>,
+    cut: Cell<Option<Cut>>,
+    ended: Cell<bool>,
+}
+
+impl Meter {
+    pub fn bytes(&self) -> u64 {
+        self.0.bytes.get()
+    }
+
+    pub fn cut(&self) -> Option<Cut> {
+        self.0.cut.get()
+    }
+
+    /// The body was read to its end.
+    pub fn ended(&self) -> bool {
+        self.0.ended.get()
+    }
+}
+
+pub struct Inbound {
+    incoming: Incoming,
+    meter: Meter,
+    bytes_max: u64,
+    chunk_timeout: Duration,
+    timer: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl Inbound {
+    /// `bytes_max` 0 = no bound (streams that flow control bounds).
+    pub fn new(incoming: Incoming, bytes_max: u64, chunk_timeout: Duration) -> Self {
+        Self { incoming, meter: Meter::default(), bytes_max, chunk_timeout, timer: None }
+    }
+
+    pub fn meter(&self) -> Meter {
+        self.meter.clone()
+    }
+
+    fn cut(&self, cut: Cut, kind: io::ErrorKind) -> io::Error {
+        self.meter.0.cut.set(Some(cut));
+        io::Error::from(kind)
+    }
+
+    /// Arms the timer only while the client keeps us waiting: a body that is there costs no timer.
+    fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let timeout = self.chunk_timeout;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        timer.as_mut().poll(cx)
+    }
+}
+
+impl http_body::Body for Inbound {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let me = &mut *self;
+        match Pin::new(&mut me.incoming).poll_frame(cx) {
+            Poll::Pending if me.poll_deadline(cx).is_ready() => {
+                Poll::Ready(Some(Err(me.cut(Cut::TooSlow, io::ErrorKind::TimedOut))))
+            }
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(None) => {
+                me.meter.0.ended.set(true);
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => {
+                me.meter.0.cut.set(Some(Cut::Broken));
+                Poll::Ready(Some(Err(io::Error::other(error))))
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                me.timer = None;
+                let total = me.meter.bytes() + frame.data_ref().map_or(0, Bytes::len) as u64;
+                me.meter.0.bytes.set(total);
+                if me.bytes_max > 0 && total > me.bytes_max {
+                    return Poll::Ready(Some(Err(me.cut(Cut::TooLarge, io::ErrorKind::FileTooLarge))));
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}

@@ -1,0 +1,12 @@
+//! Our vocabulary of one request and its response: body, context, failure, headers. (Not `http`: that is a crate.)
+
+mod body;
+mod context;
+mod failure;
+pub mod headers;
+mod inbound;
+
+pub use body::{Body, LocalBody};
+pub use context::{Context, Peer, Scheme, TunnelEnd};
+pub use failure::{Failure, Side, reason};
+pub use inbound::{Cut, Inbound, Meter};

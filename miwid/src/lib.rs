@@ -1,0 +1,31 @@
+//! The daemon of miwidothttp, room by room, ground floor first. A room imports only from floors below its own
+//! (`ARCHITECTURE.md` beside this crate has the plan; `tests/tidy.rs` keeps it).
+
+// Floor 1
+pub mod telemetry;
+// Floor 2
+pub mod net;
+// Floor 3
+pub mod exchange;
+// Floor 6
+pub mod upstream;
+// Floor 7
+pub mod app;
+pub mod builtin;
+pub mod files;
+pub mod policy;
+pub mod proxy;
+// Floor 8
+pub mod routing;
+// Floor 9
+pub mod snapshot;
+// Floor 10
+pub mod server;
+// Floor 11
+pub mod reload;
+// Floor 12
+pub mod control;
+// Roof
+pub mod cli;
+pub mod daemon;
+pub mod signal;

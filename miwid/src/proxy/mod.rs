@@ -1,0 +1,6 @@
+//! Requests that somebody else answers: forwarded to an endpoint of a set, retried where that is safe, held while an
+//! app restarts, handed over to a tunnel when they upgrade.
+
+mod forward;
+
+pub use forward::{Exchange, Forwarder};

@@ -1,0 +1,16 @@
+//! What the daemon says about itself: log lines, access records, metrics, events, readiness. Ground floor: everybody
+//! may speak here, and nothing here knows anybody.
+
+mod access;
+mod events;
+mod log;
+mod metrics;
+mod readiness;
+mod rotation;
+
+pub use access::{AccessBuffer, AccessLog, Record};
+pub use events::{Event, Events, Kind as EventKind};
+pub use log::{LogFile, Logs};
+pub use metrics::{Metrics, Shard};
+pub use readiness::{Readiness, State};
+pub use rotation::RotatingFile;

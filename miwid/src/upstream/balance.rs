@@ -1,0 +1,1 @@
+//! Which endpoint next: pure, hot.
