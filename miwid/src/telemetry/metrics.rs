@@ -18,6 +18,9 @@ impl Metrics {
         String::new()
     }
 
+    /// A panic ended a request or a task.
+    pub fn panicked(&self) {}
+
     /// Connections open now, idle now, and accepted since the start.
     pub fn connections(&self) -> (u64, u64, u64) {
         (0, 0, 0)

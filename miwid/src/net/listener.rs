@@ -1,0 +1,83 @@
+//! Listening sockets, one per worker and address (SO_REUSEPORT), so that accepting touches no other core.
+
+use std::{
+    fmt, io,
+    net::{SocketAddr, TcpListener},
+};
+
+use socket2::{Domain, Protocol, Socket, Type};
+
+/// Connections that the kernel keeps for us while workers are busy (capped by `net.core.somaxconn`).
+const BACKLOG: i32 = 4096;
+
+#[derive(Debug)]
+pub struct BindError {
+    pub address: SocketAddr,
+    pub source: io::Error,
+}
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot listen on {}", self.address)
+    }
+}
+
+impl std::error::Error for BindError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// Binds `count` sockets to one address. SO_REUSEPORT would let a second daemon of the same user in silently and take
+/// half of the connections: a first bind without it finds out.
+pub fn bind_group(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, BindError> {
+    let bound = || -> io::Result<Vec<TcpListener>> {
+        socket(address)?.bind(&address.into())?;
+        (0..count).map(|_| listen(address)).collect()
+    };
+    bound().map_err(|source| BindError { address, source })
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket(address)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // 0.0.0.0 and [::] are listed separately, so each family has sockets of its own.
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn free_address() -> SocketAddr {
+        let probe = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
+        probe.local_addr().expect("a bound socket has an address")
+    }
+
+    #[test]
+    fn a_group_shares_its_address() {
+        let address = free_address();
+        let group = bind_group(address, 3).expect("the port was free");
+        assert!(group.iter().all(|it| it.local_addr().ok() == Some(address)));
+    }
+
+    #[test]
+    fn a_taken_address_is_refused_even_when_its_owner_shares() {
+        let address = free_address();
+        let _owner = bind_group(address, 1).expect("the port was free");
+        let error = bind_group(address, 1).expect_err("the port is taken");
+        assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse);
+    }
+}

@@ -1,0 +1,194 @@
+//! The end of an exchange (hot): the headers that every answer gets, and one access record and one count when the last
+//! byte has been handed over, the client has gone, or the tunnel has closed.
+
+use std::{
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context as Task, Poll},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version, header, request::Parts};
+use http_body::{Body as _, Frame, SizeHint};
+
+use super::worker::Worker;
+use crate::{
+    exchange::{Body, Context, Meter, TunnelEnd, headers},
+    net::Running,
+    snapshot::Settings,
+    telemetry::Record,
+};
+
+/// What the access record needs of the head, kept when the head itself has moved on. Copies are reference counts.
+pub(super) struct Summary {
+    method: Method,
+    uri: Uri,
+    version: Version,
+    referer: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
+    accept: Option<HeaderValue>,
+    meter: Meter,
+}
+
+impl Summary {
+    pub(super) fn of(parts: &Parts, meter: Meter) -> Self {
+        let copy = |name| parts.headers.get(name).cloned();
+        Self {
+            method: parts.method.clone(),
+            uri: parts.uri.clone(),
+            version: parts.version,
+            referer: copy(header::REFERER),
+            user_agent: copy(header::USER_AGENT),
+            accept: copy(header::ACCEPT),
+            meter,
+        }
+    }
+
+    /// The one header that decides how an error looks.
+    pub(super) fn accept(&self) -> HeaderMap {
+        self.accept.iter().map(|it| (header::ACCEPT, it.clone())).collect()
+    }
+}
+
+/// Dresses the answer and ties its end to the record.
+pub(super) fn finish(
+    worker: Rc<Worker>,
+    settings: &Settings,
+    mut context: Context,
+    summary: Summary,
+    running: Running,
+    response: Response<Body>,
+) -> Response<Tracked> {
+    let (mut parts, body) = response.into_parts();
+    if settings.server_header {
+        parts.headers.insert(header::SERVER, HeaderValue::from_static("miwid"));
+    }
+    if settings.request_id_header && context.request_id.is_none() {
+        context.request_id = Some(super::service::new_request_id());
+    }
+    if let Some(id) = &context.request_id {
+        parts.headers.insert(headers::X_REQUEST_ID, id.clone());
+    }
+    let tunnel = context.tunnel.take();
+    let pending = Pending { worker, context, summary, status: parts.status, _running: running };
+    let pending = match tunnel {
+        Some(end) => {
+            tokio::task::spawn_local(async move {
+                let end = end.await.unwrap_or_default();
+                pending.write(end, false);
+            });
+            None
+        }
+        None => Some(Box::new(pending)),
+    };
+    Response::from_parts(parts, Tracked { body, bytes_sent: 0, pending })
+}
+
+struct Pending {
+    worker: Rc<Worker>,
+    context: Context,
+    summary: Summary,
+    status: StatusCode,
+    /// The connection counts as busy until the record is written.
+    _running: Running,
+}
+
+impl Pending {
+    fn write(self, bytes: TunnelEnd, aborted: bool) {
+        let Self { worker, context, summary, status, .. } = &self;
+        let duration = context.started.elapsed();
+        worker.shard.request(&summary.method, status.as_u16(), duration);
+        let value = |it: &Option<HeaderValue>| it.as_ref().map_or(&[][..], HeaderValue::as_bytes).to_owned();
+        let record = Record {
+            started: context.started_at,
+            duration,
+            client_ip: context.client_ip,
+            peer_ip: context.peer.remote.ip(),
+            method: summary.method.as_str(),
+            target: summary.uri.path_and_query().map_or("*", |it| it.as_str()),
+            protocol: protocol(summary.version),
+            scheme: context.scheme.as_str(),
+            host: &context.host,
+            status: status.as_u16(),
+            bytes_sent: bytes.to_client,
+            bytes_received: bytes.from_client.max(summary.meter.bytes()),
+            referer: &value(&summary.referer),
+            user_agent: &value(&summary.user_agent),
+            request_id: context.request_id.as_ref().and_then(|it| it.to_str().ok()).unwrap_or_default(),
+            site: context.site.as_deref().unwrap_or_default(),
+            upstream: context.upstream.as_deref().unwrap_or_default(),
+            upstream_duration: context.upstream_duration,
+            reason: context.reason.unwrap_or_default(),
+            aborted,
+        };
+        worker.access.borrow_mut().record(&record);
+    }
+}
+
+fn protocol(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_09 => "HTTP/0.9",
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2.0",
+        Version::HTTP_3 => "HTTP/3.0",
+        _ => "HTTP/1.1",
+    }
+}
+
+/// A response body that knows when it has ended.
+pub(super) struct Tracked {
+    body: Body,
+    bytes_sent: u64,
+    pending: Option<Box<Pending>>,
+}
+
+impl Tracked {
+    fn ended(&mut self, aborted: bool) {
+        if let Some(pending) = self.pending.take() {
+            pending.write(TunnelEnd { from_client: 0, to_client: self.bytes_sent }, aborted);
+        }
+    }
+}
+
+impl http_body::Body for Tracked {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        match &frame {
+            Poll::Ready(Some(Ok(frame))) => {
+                self.bytes_sent += frame.data_ref().map_or(0, Bytes::len) as u64;
+                if self.body.is_end_stream() {
+                    self.ended(false);
+                }
+            }
+            Poll::Ready(Some(Err(error))) => {
+                tracing::debug!(%error, "response body ended early");
+                self.ended(true);
+            }
+            Poll::Ready(None) => self.ended(false),
+            Poll::Pending => {}
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for Tracked {
+    /// hyper drops a body that it need not send (HEAD, 304) or can no longer send (the client has gone).
+    fn drop(&mut self) {
+        let bodyless = self.pending.as_ref().is_some_and(|it| {
+            it.summary.method == Method::HEAD || it.status == StatusCode::NOT_MODIFIED || self.body.is_end_stream()
+        });
+        self.ended(!bodyless);
+    }
+}

@@ -1,0 +1,201 @@
+//! What a request head must be before anything else is looked at, and what is known once it is.
+
+use std::{
+    net::IpAddr,
+    time::{Instant, SystemTime},
+};
+
+use http::{HeaderValue, StatusCode, Version, header, request::Parts};
+
+use crate::{
+    exchange::{Context, Failure, Peer, Scheme, headers, reason},
+    routing::host_of,
+    snapshot::Settings,
+};
+
+/// The context of a request as far as its connection alone knows it.
+pub(super) fn context(peer: Peer) -> Context {
+    Context {
+        peer,
+        client_ip: peer.remote.ip().to_canonical(),
+        trusted: false,
+        scheme: peer.scheme,
+        host: String::new(),
+        authority: String::new(),
+        started: Instant::now(),
+        started_at: SystemTime::now(),
+        request_id: None,
+        site: None,
+        upstream: None,
+        upstream_duration: None,
+        reason: None,
+        tunnel: None,
+    }
+}
+
+/// Checks limits and host, and fills in what the head says of the client.
+pub(super) fn examine(parts: &Parts, context: &mut Context, settings: &Settings) -> Result<(), Failure> {
+    trust(parts, context, settings);
+    let target_length = parts.uri.path_and_query().map_or(0, |it| it.as_str().len());
+    if target_length > settings.uri_bytes_max {
+        let message = format!("The request target is longer than {} bytes.", settings.uri_bytes_max);
+        return Err(Failure::client(StatusCode::URI_TOO_LONG, reason::LIMIT_URI, message).closing());
+    }
+    limit_header(parts, settings)?;
+    let authority = authority(parts)?;
+    context.host = host_of(authority).ok_or_else(|| bad_request("The Host header is not a host name."))?;
+    context.authority = authority.to_owned();
+    limit_body(parts, settings)
+}
+
+fn limit_header(parts: &Parts, settings: &Settings) -> Result<(), Failure> {
+    let bytes: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if bytes > settings.header_bytes_max || parts.headers.len() > settings.headers_max {
+        let message = format!(
+            "The header is larger than {} bytes or has more than {} fields.",
+            settings.header_bytes_max, settings.headers_max
+        );
+        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+        return Err(Failure::client(status, reason::LIMIT_HEADER, message).closing());
+    }
+    Ok(())
+}
+
+/// At once when Content-Length says so; what comes without one is counted as it is read.
+fn limit_body(parts: &Parts, settings: &Settings) -> Result<(), Failure> {
+    let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse::<u64>().ok());
+    if settings.request_bytes_max > 0 && length.is_some_and(|it| it > settings.request_bytes_max) {
+        return Err(body_too_large(settings.request_bytes_max));
+    }
+    Ok(())
+}
+
+pub(super) fn body_too_large(bytes_max: u64) -> Failure {
+    let message = format!("The request body is larger than {bytes_max} bytes.");
+    Failure::client(StatusCode::PAYLOAD_TOO_LARGE, reason::LIMIT_BODY, message).closing()
+}
+
+/// RFC 9112, 3.2: HTTP/1.1 needs exactly one Host; an absolute target wins over it, and must agree with it.
+fn authority(parts: &Parts) -> Result<&str, Failure> {
+    let mut hosts = parts.headers.get_all(header::HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err(bad_request("There is more than one Host header."));
+    }
+    let host = match host {
+        Some(value) => Some(value.to_str().map_err(|_| bad_request("The Host header is not a host name."))?),
+        None => None,
+    };
+    let target = parts.uri.authority().map(http::uri::Authority::as_str);
+    match (target, host) {
+        (Some(target), Some(host)) if !target.eq_ignore_ascii_case(host) => {
+            Err(bad_request("The Host header differs from the request target."))
+        }
+        (Some(target), _) => Ok(target),
+        (None, Some(host)) => Ok(host),
+        (None, None) if parts.version == Version::HTTP_10 => Ok("_"),
+        (None, None) => Err(bad_request("The Host header is missing.")),
+    }
+}
+
+fn bad_request(message: &'static str) -> Failure {
+    Failure::client(StatusCode::BAD_REQUEST, reason::BAD_REQUEST, message).closing()
+}
+
+/// A peer in `trusted_proxies` may say who the client is: the rightmost address of X-Forwarded-For that is not itself
+/// trusted. Everybody else's claims are ignored (and dropped before an upstream sees them).
+fn trust(parts: &Parts, context: &mut Context, settings: &Settings) {
+    let trusted = |ip: IpAddr| settings.trusted_proxies.iter().any(|it| it.contains(&ip));
+    if settings.trusted_proxies.is_empty() || !trusted(context.client_ip) {
+        return;
+    }
+    context.trusted = true;
+    context.request_id = parts.headers.get(headers::X_REQUEST_ID).filter(|it| is_request_id(it)).cloned();
+    if parts.headers.get(headers::X_FORWARDED_PROTO).is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"https")) {
+        context.scheme = Scheme::Https;
+    }
+    let hops: Vec<&str> = parts
+        .headers
+        .get_all(headers::X_FORWARDED_FOR)
+        .iter()
+        .filter_map(|it| it.to_str().ok())
+        .flat_map(|it| it.split(','))
+        .map(str::trim)
+        .collect();
+    for hop in hops.iter().rev() {
+        let Ok(ip) = hop.parse::<IpAddr>() else { return };
+        context.client_ip = ip.to_canonical();
+        if !trusted(context.client_ip) {
+            return;
+        }
+    }
+}
+
+/// What may go into logs and on to upstreams as it is.
+fn is_request_id(value: &HeaderValue) -> bool {
+    (1..=128).contains(&value.len()) && value.as_bytes().iter().all(u8::is_ascii_graphic)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+
+    use super::*;
+
+    fn settings() -> Settings {
+        Settings {
+            request_bytes_max: 100,
+            uri_bytes_max: 20,
+            header_bytes_max: 200,
+            headers_max: 5,
+            keepalive_timeout: std::time::Duration::from_secs(65),
+            request_timeout: std::time::Duration::from_secs(30),
+            server_header: true,
+            request_id_header: false,
+            http2_cleartext: true,
+            trusted_proxies: vec!["10.0.0.0/8".parse().expect("a network")],
+            welcome: false,
+        }
+    }
+
+    fn examined(remote: &str, uri: &str, headers: &[(&str, &str)]) -> Result<Context, u16> {
+        let mut request = Request::builder().uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (parts, ()) = request.body(()).expect("a request").into_parts();
+        let remote = format!("{remote}:1234").parse().expect("an address");
+        let local = "127.0.0.1:80".parse().expect("an address");
+        let mut context = context(Peer { remote, local, scheme: Scheme::Http });
+        examine(&parts, &mut context, &settings()).map(|()| context).map_err(|it| it.status.as_u16())
+    }
+
+    #[test]
+    fn heads_are_examined() {
+        let status = |uri: &str, headers: &[(&str, &str)]| examined("192.0.2.1", uri, headers).err().unwrap_or(200);
+        assert_eq!(status("/", &[("host", "a.example")]), 200);
+        assert_eq!(status("/", &[]), 400);
+        assert_eq!(status("/", &[("host", "a"), ("host", "a")]), 400);
+        assert_eq!(status("/", &[("host", "a b")]), 400);
+        assert_eq!(status("http://a.example/", &[("host", "b.example")]), 400);
+        assert_eq!(status("http://a.example/", &[("host", "A.example")]), 200);
+        assert_eq!(status("/123456789012345678901", &[("host", "a")]), 414);
+        assert_eq!(status("/", &[("host", "a"), ("x", &"x".repeat(200))]), 431);
+        assert_eq!(status("/", &[("host", "a"), ("b", ""), ("c", ""), ("d", ""), ("e", ""), ("f", "")]), 431);
+        assert_eq!(status("/", &[("host", "a"), ("content-length", "100")]), 200);
+        assert_eq!(status("/", &[("host", "a"), ("content-length", "101")]), 413);
+    }
+
+    #[test]
+    fn only_trusted_proxies_speak_for_clients() {
+        let client = |remote: &str, forwarded: &str| {
+            let headers = [("host", "a"), ("x-forwarded-for", forwarded)];
+            examined(remote, "/", &headers).expect("a good head").client_ip.to_string()
+        };
+        assert_eq!(client("192.0.2.1", "203.0.113.9"), "192.0.2.1");
+        assert_eq!(client("10.0.0.1", "203.0.113.9"), "203.0.113.9");
+        assert_eq!(client("10.0.0.1", "1.1.1.1, 203.0.113.9, 10.0.0.2"), "203.0.113.9");
+        assert_eq!(client("10.0.0.1", "junk, 203.0.113.9"), "203.0.113.9");
+        assert_eq!(client("10.0.0.1", "junk"), "10.0.0.1");
+    }
+}

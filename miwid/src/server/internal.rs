@@ -1,0 +1,53 @@
+//! Pages of miwid itself on public listeners: only for somebody on this machine who asks this machine, so that an app's
+//! own `/health` always reaches the app.
+
+use http::{Method, Request, Response, StatusCode, header};
+
+use crate::{
+    builtin::{Pages, welcome},
+    exchange::{Body, Context, Failure, Inbound, reason},
+    routing::Hosts,
+    snapshot::Settings,
+};
+
+pub(super) async fn answer(
+    pages: &Pages,
+    hosts: &Hosts,
+    context: &Context,
+    request: &Request<Inbound>,
+) -> Option<Response<Body>> {
+    let path = request.uri().path();
+    if !Pages::has(path) || !is_local(context, request) || !is_this_machine(hosts, &context.host) {
+        return None;
+    }
+    Some(pages.answer(request.method().clone(), path).await.map(Body::from))
+}
+
+/// A loopback peer that speaks for nobody else.
+fn is_local(context: &Context, request: &Request<Inbound>) -> bool {
+    let relays = |name: &str| name.starts_with("x-forwarded-") || name.starts_with("cf-");
+    let map = request.headers();
+    context.peer.remote.ip().to_canonical().is_loopback()
+        && !map.contains_key(header::FORWARDED)
+        && !map.contains_key(header::VIA)
+        && !map.keys().any(|it| relays(it.as_str()))
+}
+
+fn is_this_machine(hosts: &Hosts, host: &str) -> bool {
+    (host == "localhost" || host.parse::<std::net::IpAddr>().is_ok()) && hosts.named(host).is_none()
+}
+
+/// No site answers the host: the built-in default welcomes, a configured server says so.
+pub(super) fn no_site(
+    settings: &Settings,
+    pages: &Pages,
+    method: &Method,
+    path: &str,
+) -> Result<Response<Body>, Failure> {
+    if settings.welcome && path == "/" {
+        let mut response = Response::new(if method == Method::HEAD { Body::Empty } else { Body::from(welcome(pages)) });
+        response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/html; charset=utf-8"));
+        return Ok(response);
+    }
+    Err(Failure::client(StatusCode::NOT_FOUND, reason::NO_SITE, "No site answers this host."))
+}

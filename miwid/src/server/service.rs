@@ -1,0 +1,128 @@
+//! The life of a request (hot): from its head to the last byte of its answer, on one screen.
+
+use std::rc::Rc;
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use hyper::body::Incoming;
+
+use super::{
+    finish::{Summary, Tracked, finish},
+    head, internal,
+    worker::Worker,
+};
+use crate::{
+    exchange::{Body, Context, Failure, Inbound, Peer, reason},
+    net::Activity,
+    proxy::Exchange,
+    routing::{NoPlan, Target, plan},
+    snapshot::Snapshot,
+};
+
+pub(super) async fn serve(
+    worker: Rc<Worker>,
+    peer: Peer,
+    activity: Activity,
+    request: Request<Incoming>,
+) -> Response<Tracked> {
+    let running = activity.request();
+    let snapshot = worker.snapshot();
+    let (parts, incoming) = request.into_parts();
+    let inbound = Inbound::new(incoming, body_limit(&parts, &snapshot), snapshot.settings.request_timeout);
+    let meter = inbound.meter();
+    let mut context = head::context(peer);
+    let summary = Summary::of(&parts, meter.clone());
+
+    let answer = match head::examine(&parts, &mut context, &snapshot.settings) {
+        Ok(()) => answer(&worker, &snapshot, &mut context, Request::from_parts(parts, inbound)).await,
+        Err(failure) => Err(failure),
+    };
+    let response = answer.unwrap_or_else(|failure| explain(failure, &mut context, &summary));
+    finish(worker, &snapshot.settings, context, summary, running, response)
+}
+
+/// Health pages first, then the site's own target.
+async fn answer(
+    worker: &Rc<Worker>,
+    snapshot: &Snapshot,
+    context: &mut Context,
+    request: Request<Inbound>,
+) -> Result<Response<Body>, Failure> {
+    if let Some(response) = internal::answer(&worker.pages, &snapshot.hosts, context, &request).await {
+        return Ok(response);
+    }
+    let uri = request.uri().clone();
+    let plan = match plan(&snapshot.hosts, &context.host, uri.path()) {
+        Ok(plan) => plan,
+        Err(NoPlan::NoSite) => return internal::no_site(&snapshot.settings, &worker.pages, request.method(), uri.path()),
+        Err(NoPlan::BadPath) => return Err(bad_path()),
+    };
+    context.site = Some(plan.site.name.clone());
+    match &plan.route.target {
+        Target::Files(root) => root.serve(request.method(), &uri, &plan.path, request.headers()).await,
+        Target::Proxy(forwarder) => {
+            context.request_id.get_or_insert_with(new_request_id);
+            let target = match uri.query() {
+                None => plan.path,
+                Some(query) => format!("{}?{query}", plan.path).into(),
+            };
+            let exchange = Exchange { context, pools: &worker.pools, target: &target };
+            forwarder.forward(request, exchange).await
+        }
+        Target::Redirect { to, status } => redirect(to, *status, uri.query()),
+        Target::Respond { status, body, content_type } => {
+            let mut response = Response::new(Body::from(body.clone()));
+            *response.status_mut() = *status;
+            response.headers_mut().insert(header::CONTENT_TYPE, content_type.clone());
+            Ok(response)
+        }
+    }
+}
+
+/// A failure becomes an answer here and nowhere else, and is logged once.
+fn explain(failure: Failure, context: &mut Context, summary: &Summary) -> Response<Body> {
+    context.reason = Some(failure.reason);
+    context.request_id.get_or_insert_with(new_request_id);
+    tracing::debug!(
+        status = failure.status.as_u16(),
+        reason = failure.reason,
+        side = ?failure.side,
+        host = %context.host,
+        detail = failure.detail.as_deref().unwrap_or(""),
+        "request failed"
+    );
+    failure.response(&summary.accept())
+}
+
+/// Streams that flow control bounds have no size limit.
+fn body_limit(parts: &Parts, snapshot: &Snapshot) -> u64 {
+    let is_grpc = parts.headers.get(header::CONTENT_TYPE).is_some_and(|it| it.as_bytes().starts_with(b"application/grpc"));
+    if is_grpc || parts.method == Method::CONNECT || parts.headers.contains_key(header::UPGRADE) {
+        return 0;
+    }
+    snapshot.settings.request_bytes_max
+}
+
+/// The query goes along unless the target has one of its own.
+fn redirect(to: &str, status: StatusCode, query: Option<&str>) -> Result<Response<Body>, Failure> {
+    let location = match query {
+        Some(query) if !to.contains('?') => format!("{to}?{query}"),
+        _ => to.to_owned(),
+    };
+    let location = HeaderValue::from_str(&location).map_err(|_| bad_path())?;
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::LOCATION, location);
+    Ok(response)
+}
+
+fn bad_path() -> Failure {
+    Failure::client(StatusCode::BAD_REQUEST, reason::BAD_REQUEST, "The path of the request cannot be resolved.")
+}
+
+/// A random UUID. `fastrand` is enough: the id is a name, not a secret, and a system call per request is not.
+pub(super) fn new_request_id() -> HeaderValue {
+    let id = uuid::Builder::from_random_bytes(fastrand::u128(..).to_ne_bytes()).into_uuid();
+    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+    HeaderValue::from_str(id.hyphenated().encode_lower(&mut text)).expect("hexadecimal digits and hyphens are visible ASCII")
+}
+

@@ -1,0 +1,203 @@
+//! A worker: one thread, one runtime, its own accepting sockets, pools, counters and log buffer. A request touches no
+//! other core and takes no lock that another core can hold across I/O.
+
+use std::{cell::RefCell, collections::HashMap, io, net::SocketAddr, rc::Rc, sync::Arc, thread, time::Duration};
+
+use arc_swap::{ArcSwap, Cache};
+use tokio::{
+    net::TcpListener,
+    runtime::{Builder, LocalOptions},
+    sync::mpsc,
+    task::JoinHandle,
+};
+
+use super::connection;
+use crate::{
+    builtin::Pages,
+    net::{Admission, Drain, DrainSignal, accept},
+    snapshot::{Current, Snapshot},
+    telemetry::{AccessBuffer, AccessLog, Metrics, Readiness, Shard},
+    upstream::{Directory, Feed, Pools},
+};
+
+/// How often a worker shows that it lives and hands over its log lines.
+const TICK: Duration = Duration::from_secs(1);
+
+/// What every worker is given.
+#[derive(Clone)]
+pub struct Shared {
+    pub current: Current,
+    pub directory: Directory,
+    pub access: AccessLog,
+    pub metrics: Metrics,
+    pub readiness: Readiness,
+    pub pages: Pages,
+    pub admission: Admission,
+}
+
+enum Order {
+    Listen(SocketAddr, std::net::TcpListener),
+    Forget(SocketAddr),
+}
+
+/// All worker threads, as their owner steers them.
+pub struct Workers {
+    orders: Vec<mpsc::UnboundedSender<Order>>,
+    drain: Arc<Drain>,
+    threads: Vec<thread::JoinHandle<()>>,
+}
+
+impl Workers {
+    pub fn start(count: usize, shared: &Shared) -> io::Result<Self> {
+        let (drain, signal) = Drain::new();
+        let mut workers = Self { orders: Vec::new(), drain, threads: Vec::new() };
+        for index in 0..count {
+            // Bounded by the number of listeners: orders come from reloads only.
+            let (orders, inbox) = mpsc::unbounded_channel();
+            let (shared, signal, feed) = (shared.clone(), signal.clone(), shared.directory.worker());
+            let work = move || match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
+                Ok(runtime) => runtime.block_on(run(index, shared, feed, inbox, signal)),
+                Err(error) => tracing::error!(%error, index, "worker cannot start"),
+            };
+            let thread = thread::Builder::new().name(format!("miwid-worker-{index}")).spawn(work)?;
+            workers.orders.push(orders);
+            workers.threads.push(thread);
+        }
+        Ok(workers)
+    }
+
+    pub fn count(&self) -> usize {
+        self.orders.len()
+    }
+
+    /// One socket for each worker.
+    pub fn listen(&self, address: SocketAddr, sockets: Vec<std::net::TcpListener>) {
+        for (orders, socket) in self.orders.iter().zip(sockets) {
+            // A worker that is gone was reported when it went.
+            let _ = orders.send(Order::Listen(address, socket));
+        }
+    }
+
+    pub fn forget(&self, address: SocketAddr) {
+        for orders in &self.orders {
+            let _ = orders.send(Order::Forget(address));
+        }
+    }
+
+    /// No new connections; those that are open finish what they do. True when all have, within `deadline`.
+    pub async fn drain(&self, deadline: Duration) -> bool {
+        self.drain.start();
+        tokio::time::timeout(deadline, self.drain.finished()).await.is_ok()
+    }
+}
+
+/// One worker's own state. Everything here is touched by its thread alone.
+pub(super) struct Worker {
+    snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
+    pub(super) pools: Rc<Pools>,
+    pub(super) access: RefCell<AccessBuffer>,
+    pub(super) shard: Arc<Shard>,
+    pub(super) metrics: Metrics,
+    pub(super) pages: Pages,
+    admission: Admission,
+}
+
+impl Worker {
+    /// The configuration as of now; an exchange takes it once.
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.borrow_mut().load().clone()
+    }
+}
+
+async fn run(
+    index: usize,
+    shared: Shared,
+    feed: Feed,
+    inbox: mpsc::UnboundedReceiver<Order>,
+    drain: DrainSignal,
+) {
+    let worker = Rc::new(Worker {
+        snapshot: RefCell::new(shared.current.cached()),
+        pools: Rc::default(),
+        access: RefCell::new(shared.access.buffer()),
+        shard: shared.metrics.shard(),
+        metrics: shared.metrics.clone(),
+        pages: shared.pages.clone(),
+        admission: shared.admission.clone(),
+    });
+    let feed = tokio::task::spawn_local(feed.run(worker.pools.clone()));
+    let tick = tokio::task::spawn_local(tick(index, worker.clone(), shared.readiness));
+    obey(&worker, inbox, drain).await;
+    feed.abort();
+    tick.abort();
+    worker.access.borrow_mut().flush();
+}
+
+async fn tick(index: usize, worker: Rc<Worker>, readiness: Readiness) {
+    let mut interval = tokio::time::interval(TICK);
+    loop {
+        interval.tick().await;
+        readiness.heartbeat(index);
+        worker.access.borrow_mut().flush();
+    }
+}
+
+/// Opens and closes listeners until draining; then waits for the last connection, whose drop of its signal ends this.
+async fn obey(worker: &Rc<Worker>, mut inbox: mpsc::UnboundedReceiver<Order>, mut drain: DrainSignal) {
+    let mut listeners: HashMap<SocketAddr, JoinHandle<()>> = HashMap::new();
+    let (connections, mut open) = mpsc::channel::<()>(1);
+    loop {
+        let order = tokio::select! {
+            order = inbox.recv() => order,
+            () = drain.started() => None,
+        };
+        match order {
+            Some(Order::Listen(address, socket)) => {
+                let listening = listen(worker.clone(), socket, drain.clone(), connections.clone());
+                listeners.insert(address, tokio::task::spawn_local(listening));
+            }
+            Some(Order::Forget(address)) => {
+                if let Some(task) = listeners.remove(&address) {
+                    task.abort();
+                }
+            }
+            None => break,
+        }
+    }
+    drop(connections);
+    let _ = open.recv().await;
+}
+
+async fn listen(
+    worker: Rc<Worker>,
+    socket: std::net::TcpListener,
+    mut drain: DrainSignal,
+    open: mpsc::Sender<()>,
+) {
+    let listener = match TcpListener::from_std(socket) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "listener lost"),
+    };
+    let spawn = |(stream, remote, permit), drain: DrainSignal| {
+        let (worker, open) = (worker.clone(), open.clone());
+        tokio::task::spawn_local(async move {
+            worker.shard.connection_opened();
+            connection::serve(&worker, stream, remote, drain).await;
+            worker.shard.connection_closed();
+            drop((permit, open));
+        });
+    };
+    loop {
+        let admission = worker.admission.clone();
+        let accepted = tokio::select! {
+            accepted = accept(&listener, &admission) => accepted,
+            () = drain.started() => break,
+        };
+        spawn(accepted, drain.clone());
+    }
+    // What the kernel has accepted for us is ours to answer: closing the socket would reset it.
+    let admission = worker.admission.clone();
+    while let Ok(accepted) = tokio::time::timeout(Duration::ZERO, accept(&listener, &admission)).await {
+        spawn(accepted, drain.clone());
+    }
+}

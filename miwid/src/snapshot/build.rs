@@ -1,0 +1,155 @@
+//! `Config` to `Snapshot`: every table compiled, every value in the form in which requests need it. May fail, and touches
+//! nothing global but the directory of upstreams, which carries sets over by name.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use config::{Config, Problem, Severity};
+use http::{HeaderValue, StatusCode};
+use ipnet::IpNet;
+
+use crate::{
+    files::Root,
+    proxy::Forwarder,
+    routing::{Hosts, Route, Site, Target},
+    upstream::{Directory, Set},
+};
+
+pub struct Snapshot {
+    pub generation: u64,
+    pub hosts: Hosts,
+    pub settings: Settings,
+    /// Names of the upstream sets that this snapshot uses.
+    pub upstreams: Vec<String>,
+}
+
+/// `[server]` as the request path needs it.
+pub struct Settings {
+    pub request_bytes_max: u64,
+    pub uri_bytes_max: usize,
+    pub header_bytes_max: usize,
+    pub headers_max: usize,
+    pub keepalive_timeout: Duration,
+    pub request_timeout: Duration,
+    pub server_header: bool,
+    pub request_id_header: bool,
+    pub http2_cleartext: bool,
+    pub trusted_proxies: Vec<IpNet>,
+    /// Hosts that no site claims get the welcome page (the built-in default only).
+    pub welcome: bool,
+}
+
+/// All that can be wrong is reported at once.
+pub fn build(config: &Config, generation: u64, directory: &Directory) -> Result<Snapshot, Vec<Problem>> {
+    let mut builder = Builder { config, directory, problems: Vec::new(), upstreams: Vec::new() };
+    let mut hosts = Hosts::default();
+    for backend in config.backends.values() {
+        let site = Arc::new(builder.site(backend));
+        for name in std::iter::once(&backend.host).chain(&backend.aliases) {
+            if let Some(earlier) = hosts.insert(name, &site) {
+                builder.problem(backend, format!("the host `{name}` already belongs to `{}`", earlier.name));
+            }
+        }
+    }
+    if !builder.problems.is_empty() {
+        return Err(builder.problems);
+    }
+    Ok(Snapshot { generation, hosts, settings: settings(config), upstreams: builder.upstreams })
+}
+
+fn settings(config: &Config) -> Settings {
+    let server = &config.server;
+    Settings {
+        request_bytes_max: server.limits.max_request_size.bytes(),
+        uri_bytes_max: server.limits.max_uri_length,
+        header_bytes_max: server.limits.max_header_size.bytes() as usize,
+        headers_max: server.limits.max_headers,
+        keepalive_timeout: server.keepalive_timeout,
+        request_timeout: server.request_timeout,
+        server_header: server.server_header,
+        request_id_header: server.request_id_header,
+        http2_cleartext: server.h2c,
+        trusted_proxies: server.trusted_proxies.clone(),
+        welcome: config.path.is_none(),
+    }
+}
+
+struct Builder<'a> {
+    config: &'a Config,
+    directory: &'a Directory,
+    problems: Vec<Problem>,
+    upstreams: Vec<String>,
+}
+
+impl Builder<'_> {
+    fn site(&mut self, backend: &config::Backend) -> Site {
+        let mut routes: Vec<Route> = backend.routes.iter().map(|it| self.route(backend, it)).collect();
+        if !routes.iter().any(|it| &*it.prefix == "/") {
+            let target = self.target(backend, "", &backend.target);
+            routes.push(Route { prefix: "/".into(), strip_prefix: false, target });
+        }
+        routes.sort_by_key(|it| std::cmp::Reverse(it.prefix.len()));
+        Site { name: backend.name.as_str().into(), routes }
+    }
+
+    fn route(&mut self, backend: &config::Backend, route: &config::Route) -> Route {
+        Route {
+            prefix: route.prefix.as_str().into(),
+            strip_prefix: route.strip_prefix,
+            target: self.target(backend, &route.prefix, &route.target),
+        }
+    }
+
+    fn target(&mut self, backend: &config::Backend, prefix: &str, target: &config::Target) -> Target {
+        match target {
+            config::Target::Files(files) => Target::Files(Root::new(files)),
+            config::Target::Proxy(proxy) | config::Target::App(proxy) => {
+                let set = self.upstream(backend, prefix, proxy);
+                Target::Proxy(Forwarder::new(set, proxy, &self.config.server))
+            }
+            config::Target::Redirect { to, status } => {
+                Target::Redirect { to: to.as_str().into(), status: self.status(backend, *status, StatusCode::FOUND) }
+            }
+            config::Target::Respond { status, body, content_type } => Target::Respond {
+                status: self.status(backend, *status, StatusCode::OK),
+                body: Bytes::from(body.clone()),
+                content_type: self.header(backend, content_type),
+            },
+        }
+    }
+
+    /// The app's own set carries its name; a route's set is called after the site and the prefix.
+    fn upstream(&mut self, backend: &config::Backend, prefix: &str, proxy: &config::Proxy) -> Arc<Set> {
+        let name = if prefix.is_empty() { backend.name.clone() } else { format!("{}{prefix}", backend.name) };
+        let hold = backend.process.as_ref().filter(|_| prefix.is_empty()).map(|it| &it.hold);
+        let set = self.directory.set(&name, proxy, hold);
+        self.upstreams.push(name);
+        set
+    }
+
+    fn status(&mut self, backend: &config::Backend, status: u16, otherwise: StatusCode) -> StatusCode {
+        StatusCode::from_u16(status).unwrap_or_else(|_| {
+            self.problem(backend, format!("{status} is not an HTTP status code"));
+            otherwise
+        })
+    }
+
+    fn header(&mut self, backend: &config::Backend, value: &str) -> HeaderValue {
+        HeaderValue::from_str(value).unwrap_or_else(|_| {
+            self.problem(backend, format!("{value:?} cannot be a header value"));
+            HeaderValue::from_static("text/plain")
+        })
+    }
+
+    fn problem(&mut self, backend: &config::Backend, message: String) {
+        self.problems.push(Problem {
+            severity: Severity::Error,
+            file: backend.origin.file.clone(),
+            line: backend.origin.line,
+            column: backend.origin.column,
+            key: format!("backends.\"{}\"", backend.host),
+            message,
+            hint: None,
+        });
+    }
+}
