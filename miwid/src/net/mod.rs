@@ -11,4 +11,4 @@ pub use accept::{Admission, Permit, accept};
 pub use activity::{Activity, Phase, Running, Timeouts, Watched};
 pub use drain::{Drain, DrainSignal};
 pub use listener::{BindError, bind_group};
-pub use prefixed::{Prefixed, Preface, sniff};
+pub use prefixed::{Preface, Prefixed, sniff};

@@ -1,7 +1,35 @@
 //! The only writer of the current snapshot.
+//!
+//! ```text
+//! load, validate, preflight ── problems? ──> rejected, nothing changed
+//!        │
+//!     prepare: build the snapshot, bind what is new
+//!        │
+//!     commit: one swap
+//!        │
+//!     converge: apps (the old ones serve until their roll settles)
+//!        │
+//!     dispose: listeners and upstreams that nobody uses any more
+//! ```
 
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use config::{Config, Loaded, Problem, Severity};
+use tokio::sync::mpsc;
+
+use super::Source;
+use crate::{
+    app,
+    server::{Listeners, addresses},
+    snapshot::{Current, build, capabilities},
+    telemetry::{AccessLog, Events, Metrics},
+    upstream::Directory,
+};
+
+pub use config::Change;
 
 /// What is asked of a reload.
 #[derive(Clone, Debug, Default)]
@@ -20,13 +48,15 @@ pub enum Outcome {
     Partial,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Change {
-    /// `site`, `route`, `app`, `upstream`, `listener`, `setting` ...
-    pub kind: String,
-    pub name: String,
-    /// `added`, `removed`, `changed`, `needs-restart` ...
-    pub action: String,
+impl Outcome {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Unchanged => "unchanged",
+            Self::Rejected => "rejected",
+            Self::Partial => "partial",
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -34,24 +64,203 @@ pub struct Report {
     pub outcome: Outcome,
     pub config_generation: u64,
     pub changes: Vec<Change>,
-    pub problems: Vec<config::Problem>,
+    pub problems: Vec<Problem>,
+}
+
+/// Everything that a reload moves.
+pub struct Parts {
+    pub source: Source,
+    pub config: Arc<Config>,
+    pub current: Current,
+    pub directory: Directory,
+    pub listeners: Listeners,
+    pub apps: app::Handle,
+    pub access: AccessLog,
+    pub events: Events,
+    pub metrics: Metrics,
 }
 
 /// Cheap to clone; reloads queue behind one another.
 #[derive(Clone)]
-pub struct Reloader {}
+pub struct Reloader(Arc<Inner>);
+
+struct Inner {
+    parts: Parts,
+    /// What runs now.
+    running: Mutex<Running>,
+    turn: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone)]
+struct Running {
+    source: Source,
+    config: Arc<Config>,
+    generation: u64,
+}
 
 impl Reloader {
-    pub async fn reload(&self, what: Reload) -> Report {
-        let _ = what;
-        Report { outcome: Outcome::Unchanged, config_generation: 0, changes: Vec::new(), problems: Vec::new() }
+    /// For the configuration that has just been started as generation 1.
+    pub fn new(parts: Parts) -> Self {
+        let running = Running { source: parts.source.clone(), config: parts.config.clone(), generation: 1 };
+        Self(Arc::new(Inner { parts, running: Mutex::new(running), turn: tokio::sync::Mutex::default() }))
     }
 
-    pub fn config(&self) -> Arc<config::Config> {
-        unreachable!("filled in by the reload room")
+    pub fn config(&self) -> Arc<Config> {
+        self.running().config.clone()
     }
 
     pub fn generation(&self) -> u64 {
-        0
+        self.running().generation
+    }
+
+    /// Goes on to its end even when whoever asked goes away.
+    pub async fn reload(&self, what: Reload) -> Report {
+        let this = self.clone();
+        let task = tokio::spawn(async move { this.run(what).await });
+        match task.await {
+            Ok(report) => report,
+            Err(error) => self.rejected(vec![whole(format!("the reload was lost: {error}"))]),
+        }
+    }
+
+    async fn run(&self, what: Reload) -> Report {
+        let _turn = self.0.turn.lock().await;
+        let dry_run = what.dry_run;
+        let report = match self.load(&what).await {
+            Ok((source, loaded)) => self.apply(what, source, loaded).await,
+            Err(problems) => self.rejected(problems),
+        };
+        if !dry_run {
+            self.announce(&report);
+        }
+        report
+    }
+
+    async fn load(&self, what: &Reload) -> Result<(Source, Loaded), Vec<Problem>> {
+        let mut source = self.running().source.clone();
+        if let Some(path) = &what.path {
+            source.path = Some(path.clone());
+        }
+        let loading = source.clone();
+        let loaded = tokio::task::spawn_blocking(move || loading.load(&capabilities())).await;
+        let loaded = loaded.map_err(|error| vec![whole(format!("loading failed: {error}"))])??;
+        Ok((source, loaded))
+    }
+
+    async fn apply(&self, what: Reload, source: Source, loaded: Loaded) -> Report {
+        let Loaded { config, warnings: mut problems } = loaded;
+        let (config, old) = (Arc::new(config), self.config());
+        let changes = config::diff(&old, &config);
+        problems.extend(self.preflight(&config, &changes).await);
+        let is_blocking = |it: &Problem| it.severity == Severity::Error && !what.allow_failing_apps;
+        if problems.iter().any(is_blocking) {
+            return self.rejected(problems);
+        }
+        if what.dry_run {
+            let outcome = if changes.is_empty() { Outcome::Unchanged } else { Outcome::Applied };
+            return Report { outcome, config_generation: self.generation(), changes, problems };
+        }
+        if let Err(more) = self.commit(&config, source) {
+            problems.extend(more);
+            return self.rejected(problems);
+        }
+        let (progress, _) = mpsc::unbounded_channel();
+        let converged = self.0.parts.apps.converge(config.clone(), progress).await;
+        self.dispose(&config);
+        self.report(changes, problems, converged)
+    }
+
+    /// What a start of the changed apps would stumble over. Apps that stay as they are have been asked when they came.
+    async fn preflight(&self, config: &Arc<Config>, changes: &[Change]) -> Vec<Problem> {
+        let touched =
+            |name: &str| changes.iter().any(|it| it.kind == "app" && it.name == name && it.action != "removed");
+        let names: Vec<&str> = config.backends.values().map(|it| it.name.as_str()).filter(|it| touched(it)).collect();
+        if names.is_empty() {
+            return Vec::new();
+        }
+        let mut asked = Config::clone(config);
+        asked.backends.retain(|_, it| touched(&it.name));
+        app::Handle::preflight(Arc::new(asked)).await
+    }
+
+    /// Prepare, then the one swap. An error leaves everything as it was.
+    fn commit(&self, config: &Arc<Config>, source: Source) -> Result<(), Vec<Problem>> {
+        let parts = &self.0.parts;
+        let wanted = addresses(&config.server);
+        let prepared = parts
+            .listeners
+            .prepare(&wanted)
+            .map_err(|errors| errors.into_iter().map(|it| whole(format!("{it}: {}", it.source))).collect::<Vec<_>>())?;
+        let generation = self.generation() + 1;
+        let snapshot = build(config, generation, &parts.directory)?;
+        if let Err(error) = parts.access.reconfigure(&config.logging) {
+            return Err(vec![whole(format!("cannot open the access log: {error}"))]);
+        }
+        parts.current.swap(snapshot);
+        *self.running() = Running { source, config: config.clone(), generation };
+        parts.listeners.commit(prepared);
+        Ok(())
+    }
+
+    fn dispose(&self, config: &Config) {
+        let parts = &self.0.parts;
+        parts.listeners.dispose(&addresses(&config.server));
+        let keep = parts.current.load().upstreams.clone();
+        parts.directory.retain(&|name| keep.iter().any(|it| it == name));
+    }
+
+    fn report(&self, changes: Vec<Change>, mut problems: Vec<Problem>, converged: app::Converged) -> Report {
+        problems.extend(converged.outdated.iter().map(|(name, why)| {
+            let mut problem = whole(format!("app `{name}` keeps its old version: {why}"));
+            problem.severity = Severity::Warning;
+            problem
+        }));
+        let outcome = match (converged.outdated.is_empty(), changes.is_empty() && converged.changes.is_empty()) {
+            (false, _) => Outcome::Partial,
+            (true, true) => Outcome::Unchanged,
+            (true, false) => Outcome::Applied,
+        };
+        Report { outcome, config_generation: self.generation(), changes, problems }
+    }
+
+    fn rejected(&self, problems: Vec<Problem>) -> Report {
+        Report { outcome: Outcome::Rejected, config_generation: self.generation(), changes: Vec::new(), problems }
+    }
+
+    fn announce(&self, report: &Report) {
+        let parts = &self.0.parts;
+        parts.metrics.reload(report.outcome.as_str());
+        let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+        let said = match report.outcome {
+            Outcome::Rejected => count(report.problems.len(), "problem"),
+            _ => count(report.changes.len(), "change"),
+        };
+        let kind = match report.outcome {
+            Outcome::Applied => "reload.applied",
+            Outcome::Unchanged => "reload.unchanged",
+            Outcome::Rejected => "reload.rejected",
+            Outcome::Partial => "reload.partial",
+        };
+        parts.events.emit(kind, "", said);
+        for problem in &report.problems {
+            tracing::warn!("{}", problem.render(None, false).trim_end());
+        }
+    }
+
+    fn running(&self) -> MutexGuard<'_, Running> {
+        self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A problem of the configuration as a whole.
+fn whole(message: String) -> Problem {
+    Problem {
+        severity: Severity::Error,
+        file: PathBuf::new(),
+        line: 0,
+        column: 0,
+        key: String::new(),
+        message,
+        hint: None,
     }
 }

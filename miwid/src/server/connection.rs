@@ -17,7 +17,7 @@ use tokio::{io::AsyncWriteExt, net::TcpStream};
 use super::{finish::Tracked, service, worker::Worker};
 use crate::{
     exchange::{Peer, Scheme},
-    net::{Activity, DrainSignal, Phase, Prefixed, Preface, Timeouts, Watched, sniff},
+    net::{Activity, DrainSignal, Phase, Preface, Prefixed, Timeouts, Watched, sniff},
     snapshot::Snapshot,
 };
 

@@ -46,7 +46,9 @@ pub(super) fn no_site(
 ) -> Result<Response<Body>, Failure> {
     if settings.welcome && path == "/" {
         let mut response = Response::new(if method == Method::HEAD { Body::Empty } else { Body::from(welcome(pages)) });
-        response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/html; charset=utf-8"));
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/html; charset=utf-8"));
         return Ok(response);
     }
     Err(Failure::client(StatusCode::NOT_FOUND, reason::NO_SITE, "No site answers this host."))

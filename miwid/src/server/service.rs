@@ -53,7 +53,9 @@ async fn answer(
     let uri = request.uri().clone();
     let plan = match plan(&snapshot.hosts, &context.host, uri.path()) {
         Ok(plan) => plan,
-        Err(NoPlan::NoSite) => return internal::no_site(&snapshot.settings, &worker.pages, request.method(), uri.path()),
+        Err(NoPlan::NoSite) => {
+            return internal::no_site(&snapshot.settings, &worker.pages, request.method(), uri.path());
+        }
         Err(NoPlan::BadPath) => return Err(bad_path()),
     };
     context.site = Some(plan.site.name.clone());
@@ -95,7 +97,8 @@ fn explain(failure: Failure, context: &mut Context, summary: &Summary) -> Respon
 
 /// Streams that flow control bounds have no size limit.
 fn body_limit(parts: &Parts, snapshot: &Snapshot) -> u64 {
-    let is_grpc = parts.headers.get(header::CONTENT_TYPE).is_some_and(|it| it.as_bytes().starts_with(b"application/grpc"));
+    let is_grpc =
+        parts.headers.get(header::CONTENT_TYPE).is_some_and(|it| it.as_bytes().starts_with(b"application/grpc"));
     if is_grpc || parts.method == Method::CONNECT || parts.headers.contains_key(header::UPGRADE) {
         return 0;
     }
@@ -123,6 +126,6 @@ fn bad_path() -> Failure {
 pub(super) fn new_request_id() -> HeaderValue {
     let id = uuid::Builder::from_random_bytes(fastrand::u128(..).to_ne_bytes()).into_uuid();
     let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-    HeaderValue::from_str(id.hyphenated().encode_lower(&mut text)).expect("hexadecimal digits and hyphens are visible ASCII")
+    HeaderValue::from_str(id.hyphenated().encode_lower(&mut text))
+        .expect("hexadecimal digits and hyphens are visible ASCII")
 }
-

@@ -109,13 +109,7 @@ impl Worker {
     }
 }
 
-async fn run(
-    index: usize,
-    shared: Shared,
-    feed: Feed,
-    inbox: mpsc::UnboundedReceiver<Order>,
-    drain: DrainSignal,
-) {
+async fn run(index: usize, shared: Shared, feed: Feed, inbox: mpsc::UnboundedReceiver<Order>, drain: DrainSignal) {
     let worker = Rc::new(Worker {
         snapshot: RefCell::new(shared.current.cached()),
         pools: Rc::default(),
@@ -168,12 +162,7 @@ async fn obey(worker: &Rc<Worker>, mut inbox: mpsc::UnboundedReceiver<Order>, mu
     let _ = open.recv().await;
 }
 
-async fn listen(
-    worker: Rc<Worker>,
-    socket: std::net::TcpListener,
-    mut drain: DrainSignal,
-    open: mpsc::Sender<()>,
-) {
+async fn listen(worker: Rc<Worker>, socket: std::net::TcpListener, mut drain: DrainSignal, open: mpsc::Sender<()>) {
     let listener = match TcpListener::from_std(socket) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "listener lost"),

@@ -59,7 +59,8 @@ const UNAVAILABLE: &[&str] = &[
 
 /// What this binary can run.
 pub fn capabilities() -> Capabilities {
-    let mut unavailable: Vec<(&'static str, String)> = UNAVAILABLE.iter().map(|key| (*key, NOT_YET.to_owned())).collect();
+    let mut unavailable: Vec<(&'static str, String)> =
+        UNAVAILABLE.iter().map(|key| (*key, NOT_YET.to_owned())).collect();
     if !cfg!(feature = "metrics") {
         unavailable.push(("metrics.**", "built without metrics".to_owned()));
     }

@@ -1,0 +1,77 @@
+//! `miwid check`: everything that could keep this configuration from running, all at once.
+
+use std::{collections::HashMap, io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc};
+
+use config::{Config, Problem, Severity};
+
+use super::start::INVALID;
+use crate::{
+    app,
+    cli::{Check, Output},
+    reload::Source,
+    snapshot::{build, capabilities},
+    upstream::Directory,
+};
+
+pub fn check(check: &Check) -> ExitCode {
+    let problems = find(check);
+    let failing = |it: &Problem| it.severity == Severity::Error || check.strict;
+    let failed = problems.iter().any(failing);
+    match check.output {
+        Output::Text if problems.is_empty() => eprintln!("the configuration is valid"),
+        Output::Text => print(&problems),
+        Output::Json => print_json(&problems, !failed),
+    }
+    if failed { ExitCode::from(INVALID) } else { ExitCode::SUCCESS }
+}
+
+fn find(check: &Check) -> Vec<Problem> {
+    let source = match Source::find(check.config.clone(), Vec::new()) {
+        Ok(source) => source,
+        Err(error) => return vec![refused(error.path.clone(), error.to_string())],
+    };
+    let loaded = match source.load(&capabilities()) {
+        Ok(loaded) => loaded,
+        Err(problems) => return problems,
+    };
+    let mut problems = loaded.warnings;
+    if let Err(more) = build(&loaded.config, 0, &Directory::default()) {
+        problems.extend(more);
+    }
+    problems.extend(preflight(loaded.config));
+    problems
+}
+
+/// A broken app must not keep the others from starting, so what is wrong with one is a warning here.
+fn preflight(config: Config) -> Vec<Problem> {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return vec![refused(PathBuf::new(), format!("cannot check the apps: {error}"))],
+    };
+    let mut problems = runtime.block_on(app::Handle::preflight(Arc::new(config)));
+    for problem in &mut problems {
+        problem.severity = Severity::Warning;
+    }
+    problems
+}
+
+fn refused(file: PathBuf, message: String) -> Problem {
+    Problem { severity: Severity::Error, file, line: 0, column: 0, key: String::new(), message, hint: None }
+}
+
+/// To standard error, with the lines they speak of.
+pub(super) fn print(problems: &[Problem]) {
+    let color = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
+    let mut sources: HashMap<PathBuf, Option<String>> = HashMap::new();
+    for problem in problems {
+        let source = sources.entry(problem.file.clone()).or_insert_with(|| std::fs::read_to_string(&problem.file).ok());
+        eprintln!("{}", problem.render(source.as_deref(), color));
+    }
+    let count = |severity| problems.iter().filter(|it| it.severity == severity).count();
+    eprintln!("{} errors, {} warnings", count(Severity::Error), count(Severity::Warning));
+}
+
+#[expect(clippy::print_stdout, reason = "standard output is this command's data")]
+fn print_json(problems: &[Problem], valid: bool) {
+    println!("{}", serde_json::json!({ "schema": "miwi/v1", "valid": valid, "problems": problems }));
+}

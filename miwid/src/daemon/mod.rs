@@ -1,0 +1,13 @@
+//! The roof: everything is put together here, in an order that is also, backwards, the order in which it ends.
+
+mod banner;
+mod check;
+mod demo;
+mod limits;
+mod notify;
+mod serve;
+mod start;
+
+pub use check::check;
+pub use demo::demo_app;
+pub use start::run;

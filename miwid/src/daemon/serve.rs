@@ -1,0 +1,150 @@
+//! The daemon's life between its first request and its last.
+//!
+//! ```text
+//! start:  listeners -> control -> admin -> apps -> READY
+//! stop:   STOPPING -> listeners drain -> apps stop -> control closes -> logs close
+//! ```
+
+use std::{sync::Arc, time::Duration};
+
+use config::Config;
+use tokio::sync::{mpsc, watch};
+
+use super::{banner, notify};
+use crate::{
+    app,
+    builtin::{self, Pages},
+    control::{self, Control, Facts},
+    reload::{Reload, Reloader},
+    server::{Listeners, Workers},
+    signal::{Signal, Signals},
+    telemetry::{AccessLog, Events, Logs, Metrics, Readiness},
+    upstream::Directory,
+};
+
+/// Lines that are still on their way get this long.
+const LOG_FAREWELL: Duration = Duration::from_secs(2);
+
+pub(super) struct Daemon {
+    pub config: Arc<Config>,
+    pub socket: control::Socket,
+    pub events: Events,
+    pub logs: Logs,
+    pub metrics: Metrics,
+    pub readiness: Readiness,
+    pub access: AccessLog,
+    pub directory: Directory,
+    pub pages: Pages,
+    pub workers: Arc<Workers>,
+    pub listeners: Listeners,
+    pub admin: Option<tokio::net::TcpListener>,
+    pub apps: app::Handle,
+    pub reloader: Reloader,
+    pub to_terminal: bool,
+}
+
+impl Daemon {
+    pub async fn serve(self, mut signals: Signals) {
+        let (stop, stopped) = watch::channel(false);
+        let (requests, mut asked) = mpsc::channel(8);
+        let path = self.socket.path().to_owned();
+        banner::print(&self.config, &self.listeners.open(), &path, self.to_terminal);
+
+        let maintain = tokio::spawn(self.directory.clone().maintain(self.events.clone(), self.metrics.clone()));
+        let admin = self.admin.map(|listener| {
+            let mut stopped = stopped.clone();
+            tokio::spawn(builtin::serve(listener, self.pages, async move {
+                let _ = stopped.wait_for(|it| *it).await;
+            }))
+        });
+        let control = Control {
+            app: self.apps.clone(),
+            reloader: self.reloader.clone(),
+            directory: self.directory.clone(),
+            events: self.events.clone(),
+            logs: self.logs.clone(),
+            metrics: self.metrics.clone(),
+            readiness: self.readiness.clone(),
+            requests,
+            facts: Facts::new(self.workers.count(), self.listeners.clone()),
+        };
+        let control = tokio::spawn(control.serve(self.socket, stopped.clone()));
+        let first = tokio::spawn(start_apps(self.apps.clone(), self.config.clone(), self.readiness.clone()));
+        let notifier = notify::start(self.readiness.clone(), self.apps.clone());
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "serving");
+
+        loop {
+            let signal = tokio::select! {
+                signal = signals.next() => signal,
+                request = asked.recv() => match request {
+                    Some(control::Request::Shutdown) | None => Signal::Stop,
+                },
+            };
+            match signal {
+                Signal::Stop => break,
+                Signal::Reload => drop(tokio::spawn(reload(self.reloader.clone()))),
+                Signal::Reopen => reopen(self.logs.clone()),
+                Signal::Upgrade => tracing::warn!("upgrade is not available in this version"),
+            }
+        }
+
+        self.readiness.draining();
+        notify::stopping();
+        tracing::info!("stopping");
+        let deadline = self.reloader.config().server.shutdown_timeout;
+        let ending = async {
+            if !self.workers.drain(deadline).await {
+                tracing::warn!(seconds = deadline.as_secs(), "connections were cut: shutdown_timeout is over");
+            }
+            self.apps.shutdown(deadline).await;
+        };
+        tokio::select! {
+            () = ending => {}
+            () = second_stop(&mut signals) => {
+                tracing::warn!("stopping at once");
+                self.apps.shutdown(Duration::ZERO).await;
+            }
+        }
+        stop.send_replace(true);
+        first.abort();
+        maintain.abort();
+        notifier.abort();
+        if let Some(admin) = admin {
+            admin.abort();
+        }
+        let _ = tokio::time::timeout(LOG_FAREWELL, control).await;
+        self.access.close(LOG_FAREWELL);
+        tracing::info!("stopped");
+    }
+}
+
+/// The daemon is ready when every app has come up or has said why not.
+async fn start_apps(apps: app::Handle, config: Arc<Config>, readiness: Readiness) {
+    let (progress, mut lines) = mpsc::unbounded_channel::<String>();
+    let log = tokio::spawn(async move {
+        while let Some(line) = lines.recv().await {
+            tracing::info!(target: "app", "{line}");
+        }
+    });
+    apps.converge(config, progress).await;
+    readiness.started();
+    let _ = log.await;
+}
+
+async fn reload(reloader: Reloader) {
+    notify::reloading();
+    let report = reloader.reload(Reload::default()).await;
+    notify::reloaded();
+    tracing::info!(result = report.outcome.as_str(), generation = report.config_generation, "reload");
+}
+
+fn reopen(logs: Logs) {
+    tokio::task::spawn_blocking(move || match logs.reopen() {
+        Ok(()) => tracing::info!("logs reopened"),
+        Err(error) => tracing::error!(%error, "cannot reopen a log"),
+    });
+}
+
+async fn second_stop(signals: &mut Signals) {
+    while signals.next().await != Signal::Stop {}
+}

@@ -1,0 +1,224 @@
+//! From a command line to a daemon that serves, or to an exit code that says why not.
+
+use std::{
+    fmt,
+    io::{self, IsTerminal},
+    path::PathBuf,
+    process::ExitCode,
+    sync::Arc,
+};
+
+use config::{Config, Problem, Severity};
+
+use super::{limits, serve::Daemon};
+use crate::{
+    app,
+    builtin::Pages,
+    cli::Run,
+    control,
+    net::{Admission, BindError},
+    reload::{Parts, Reloader, Source},
+    server::{Listeners, Shared, Workers, addresses},
+    signal::Signals,
+    snapshot::{Current, build, capabilities},
+    telemetry::{self, AccessLog, Events, Logs, Metrics, Readiness},
+    upstream::{Address, Directory},
+};
+
+pub(super) const INVALID: u8 = 6;
+const TAKEN: u8 = 8;
+/// The control plane waits far more than it works: two threads let one block for a moment without stalling the other.
+const CONTROL_THREADS: usize = 2;
+
+/// `miwid run`.
+pub fn run(run: &Run) -> ExitCode {
+    match start(run) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error.print();
+            ExitCode::from(error.code())
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) enum StartError {
+    Config(Vec<Problem>),
+    Refused(String),
+    Bind(BindError),
+    Control(control::Error),
+    Io(&'static str, io::Error),
+}
+
+impl StartError {
+    fn code(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::Refused(_) => INVALID,
+            Self::Bind(_) => TAKEN,
+            Self::Control(error) if error.is_another_daemon() => TAKEN,
+            Self::Control(_) | Self::Io(..) => 1,
+        }
+    }
+
+    fn print(&self) {
+        match self {
+            Self::Config(problems) => super::check::print(problems),
+            other => eprintln!("error: {other}"),
+        }
+        if let Self::Bind(BindError { address, source }) = self {
+            if source.kind() == io::ErrorKind::AddrInUse {
+                eprintln!("{}", who_has(*address));
+            }
+            eprintln!("hint: choose another port: miwid --set server.http_port={}", alternative(address.port()));
+        }
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Config(_) => f.write_str("the configuration is invalid"),
+            Self::Refused(why) => f.write_str(why),
+            Self::Bind(error) => write!(f, "{error}: {}", error.source),
+            Self::Control(error) => error.fmt(f),
+            Self::Io(what, error) => write!(f, "{what}: {error}"),
+        }
+    }
+}
+
+fn who_has(address: std::net::SocketAddr) -> String {
+    match app::sockets::owner(&Address::Tcp(address)) {
+        Some(owner) => format!("  {address} belongs to pid {} \"{}\" (user {})", owner.pid, owner.command, owner.user),
+        None => format!("  another process has {address}; `ss -ltnp` as root shows which"),
+    }
+}
+
+fn alternative(port: u16) -> u16 {
+    port.checked_add(1000).unwrap_or(8080)
+}
+
+fn start(run: &Run) -> Result<(), StartError> {
+    let source = Source::find(run.config.clone(), run.set.clone()).map_err(|it| StartError::Refused(it.to_string()))?;
+    let loaded = source.load(&capabilities()).map_err(StartError::Config)?;
+    let config = Arc::new(loaded.config);
+    let connections_max = limits::connections(config.server.max_connections).map_err(StartError::Refused)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(CONTROL_THREADS)
+        .thread_name("miwid-control")
+        .enable_all()
+        .build()
+        .map_err(|error| StartError::Io("cannot start the control runtime", error))?;
+    runtime.block_on(async {
+        let signals = Signals::install().map_err(|error| StartError::Io("cannot listen for signals", error))?;
+        let daemon = assemble(run, source, config, connections_max).await?;
+        for warning in loaded.warnings.iter().filter(|it| it.severity == Severity::Warning) {
+            tracing::warn!("{}", warning.render(None, false).trim_end());
+        }
+        daemon.serve(signals).await;
+        Ok(())
+    })?;
+    // Readers of a pipe that nobody closes may still be blocked in threads of the runtime.
+    runtime.shutdown_background();
+    Ok(())
+}
+
+/// Builds every room's part, ground floor first. Nothing serves before all of it could be built.
+async fn assemble(
+    run: &Run,
+    source: Source,
+    config: Arc<Config>,
+    connections_max: usize,
+) -> Result<Daemon, StartError> {
+    let place = control::Place::choose(run.socket.as_deref().or(config.control.socket.as_deref()));
+    let group = config.control.group.as_deref();
+    let socket = control::Socket::bind(&place, group).await.map_err(StartError::Control)?;
+
+    let (events, logs, metrics, readiness) =
+        (Events::default(), Logs::default(), Metrics::default(), Readiness::default());
+    telemetry::configure(&config.logging, &logs).map_err(|error| StartError::Io("cannot open the error log", error))?;
+    let access = AccessLog::open(&config.logging, &logs, &metrics)
+        .map_err(|error| StartError::Io("cannot open the access log", error))?;
+
+    let directory = Directory::default();
+    let snapshot = build(&config, 1, &directory).map_err(StartError::Config)?;
+    let current = Current::new(snapshot);
+    let pages = Pages::new(readiness.clone(), metrics.clone());
+    let shared = Shared {
+        current: current.clone(),
+        directory: directory.clone(),
+        access: access.clone(),
+        metrics: metrics.clone(),
+        readiness: readiness.clone(),
+        pages: pages.clone(),
+        admission: Admission::new(connections_max),
+    };
+    let count = limits::workers(config.server.workers);
+    let workers = Workers::start(count, &shared).map_err(|error| StartError::Io("cannot start a worker", error))?;
+    let workers = Arc::new(workers);
+    let listeners = Listeners::new(workers.clone());
+    let prepared =
+        listeners.prepare(&addresses(&config.server)).map_err(|mut errors| StartError::Bind(errors.remove(0)))?;
+    let admin = admin(&config).await?;
+
+    let apps = app::Supervisor {
+        directory: directory.clone(),
+        events: events.clone(),
+        logs: logs.clone(),
+        metrics: metrics.clone(),
+        readiness: readiness.clone(),
+        state_dir: state_dir(&config, socket.path()),
+        run_dir: run_dir(socket.path()),
+    }
+    .start();
+    let reloader = Reloader::new(Parts {
+        source,
+        config: config.clone(),
+        current,
+        directory: directory.clone(),
+        listeners: listeners.clone(),
+        apps: apps.clone(),
+        access: access.clone(),
+        events: events.clone(),
+        metrics: metrics.clone(),
+    });
+    listeners.commit(prepared);
+    Ok(Daemon {
+        config,
+        socket,
+        events,
+        logs,
+        metrics,
+        readiness,
+        access,
+        directory,
+        pages,
+        workers,
+        listeners,
+        admin,
+        apps,
+        reloader,
+        to_terminal: io::stderr().is_terminal(),
+    })
+}
+
+async fn admin(config: &Config) -> Result<Option<tokio::net::TcpListener>, StartError> {
+    let Some(address) = config.admin.listen else { return Ok(None) };
+    match tokio::net::TcpListener::bind(address).await {
+        Ok(listener) => Ok(Some(listener)),
+        Err(source) => Err(StartError::Bind(BindError { address, source })),
+    }
+}
+
+/// What must survive a restart: overrides of operators. As root `/var/lib/miwid`, else beside the control socket.
+fn state_dir(config: &Config, socket: &std::path::Path) -> PathBuf {
+    match &config.server.state_dir {
+        Some(path) => path.clone(),
+        None if socket.starts_with("/run/miwid") => PathBuf::from("/var/lib/miwid"),
+        None => run_dir(socket).join("state"),
+    }
+}
+
+/// What lives as long as the daemon: sockets of apps.
+fn run_dir(socket: &std::path::Path) -> PathBuf {
+    socket.parent().map_or_else(|| PathBuf::from("/tmp"), std::path::Path::to_path_buf)
+}
