@@ -2,4 +2,14 @@
 
 mod serve;
 
+mod open;
+
+mod body;
+mod conditional;
+mod listing;
+mod locate;
+mod mime;
+mod multipart;
+mod range;
+
 pub use serve::Root;
