@@ -31,7 +31,7 @@ pub(super) enum Verdict {
 }
 
 /// 9999-12-31T23:59:59Z, the last second that an HTTP date can write.
-const DATE_MAX_SECONDS: u64 = 253_402_300_799;
+pub(super) const DATE_MAX_SECONDS: u64 = 253_402_300_799;
 
 // === impl Validators ===
 

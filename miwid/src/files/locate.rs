@@ -23,12 +23,6 @@ pub(super) struct Located {
     pub(super) slash: bool,
 }
 
-impl Located {
-    pub(super) fn segments(&self) -> impl Iterator<Item = &[u8]> {
-        self.relative.split(|&byte| byte == b'/').filter(|segment| !segment.is_empty())
-    }
-}
-
 /// Empty segments and `.` collapse. A `..` is refused even where it would stay below the root: clients resolve it
 /// before they send, so one that arrives is a probe, or would make the route that was matched a lie.
 pub(super) fn locate(path: &str) -> Result<Located, Refusal> {
@@ -174,4 +168,107 @@ fn spread_in_segment(reached: &[bool], text: &[u8]) -> Vec<bool> {
         open
     };
     reached.iter().enumerate().map(place).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn paths_become_relative_or_are_refused() {
+        let check = |path: &str, expected: Result<(&str, bool), Refusal>| {
+            let found = locate(path).map(|it| (String::from_utf8_lossy(&it.relative).into_owned(), it.slash));
+            assert_eq!(found, expected.map(|(relative, slash)| (relative.to_owned(), slash)), "{path}");
+        };
+        check("/", Ok(("", true)));
+        check("", Ok(("", true)));
+        check("/a", Ok(("a", false)));
+        check("/a/", Ok(("a", true)));
+        check("//a///b", Ok(("a/b", false)));
+        check("/./a/./b/.", Ok(("a/b", true)));
+        check("/a/%2e", Ok(("a", true)));
+        check("/%2e/a", Ok(("a", false)));
+        check("/a%20b/%C3%A9", Ok(("a b/é", false)));
+        check("/a+b", Ok(("a+b", false)));
+        // Decoded once, so this is the name `%2e%2e`.
+        check("/%252e%252e/x", Ok(("%2e%2e/x", false)));
+        check("/.well-known/acme", Ok((".well-known/acme", false)));
+        check("/%2ewell-known/acme", Ok((".well-known/acme", false)));
+        check("/...", Err(Refusal::NotShown));
+        for hostile in [
+            "/..",
+            "/../etc/passwd",
+            "/a/../b",
+            "/a/..",
+            "/%2e%2e/x",
+            "/.%2e/x",
+            "/%2E./x",
+            "/a%2fb",
+            "/..%2fx",
+            "/%2f..",
+            "/a%5cb",
+            "/..%5cx",
+            "/a\\b",
+            "/.env",
+            "/a/.git/config",
+            "/%2eenv",
+            "/a/.well-known/x",
+            "/.well-known/.env",
+            "/.well-known/..",
+            "/.well-known2",
+        ] {
+            check(hostile, Err(Refusal::NotShown));
+        }
+        for broken in ["/%", "/%2", "/%zz", "/a%00b", "/%00", "/a%0ab", "/%7f", "/%2e%2e%00", "/%-1"] {
+            check(broken, Err(Refusal::Malformed));
+        }
+    }
+
+    #[test]
+    fn hidden_globs_match_names_and_paths() {
+        let check = |pattern: &str, path: &str, expected: bool| {
+            let located = Located { relative: path.as_bytes().to_vec(), slash: false };
+            assert_eq!(Hidden::new(&[pattern.to_owned()]).hides(&located), expected, "{pattern} on {path}");
+        };
+        check("*.bak", "a.bak", true);
+        check("*.bak", "d/a.bak", true);
+        check("*.bak", "a.bak2", false);
+        check("*.bak", "d.bak/a", true);
+        check("node_modules", "x/node_modules/y/z", true);
+        check("node_modules/", "node_modules/y", true);
+        check("node_modules", "node_modules2/y", false);
+        check("secret?.txt", "secret1.txt", true);
+        check("secret?.txt", "secret.txt", false);
+        check("/build", "build/x", true);
+        check("/build", "a/build/x", false);
+        check("a/*.txt", "a/b.txt", true);
+        check("a/*.txt", "a/b/c.txt", false);
+        check("a/**/*.txt", "a/b/c.txt", true);
+        check("a/**/*.txt", "a/c.txt", true);
+        check("a/**", "a/b/c", true);
+        check("a/**", "ab/c", false);
+        check("**/x/y", "x/y", true);
+        check("**/x/y", "ax/y", false);
+        check("", "a", false);
+        check("/", "a", false);
+        // Would take longer than anybody waits if it backtracked.
+        check(&"*a".repeat(40), &"a".repeat(39), false);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_located_leaves_the_root(path in "(/|[a-c]|\\.|%2[eEfF]|%5[cC]|%00|%25|%|\\\\|\\PC){0,24}") {
+            if let Ok(located) = locate(&path) {
+                let text = &located.relative;
+                prop_assert!(!text.starts_with(b"/") && !text.ends_with(b"/"), "{:?}", located);
+                prop_assert!(text.iter().all(|byte| !byte.is_ascii_control() && *byte != b'\\'));
+                for (at, name) in text.split(|&byte| byte == b'/').enumerate().filter(|_| !text.is_empty()) {
+                    prop_assert!(!name.is_empty() && name != b"." && name != b"..");
+                    prop_assert!(!dotfile(name) || (at == 0 && name == b".well-known"));
+                }
+            }
+        }
+    }
 }

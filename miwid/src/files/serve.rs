@@ -3,14 +3,14 @@
 //! The order is: method, path, disk, conditions, range. What a newcomer would get wrong: a `path` below a route and the
 //! `uri` of the request may differ (`strip_prefix`), and only the `uri` may go into a redirect.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{os::fd::OwnedFd, sync::Arc, time::SystemTime};
 
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
 
 use super::{
     body::{FileBody, Segment, read_whole},
     conditional::{Validators, Verdict, judge},
-    listing,
+    listing::{self, Entry},
     locate::{Hidden, Located, Refusal, locate},
     mime,
     multipart::{boundary, multipart},
@@ -37,7 +37,7 @@ pub struct Root {
 /// What a path led to.
 enum Served {
     File { opened: Opened, path: Vec<u8> },
-    Listing(Located),
+    Listing { directory: OwnedFd, relative: Vec<u8> },
     Redirect(HeaderValue),
 }
 
@@ -74,7 +74,10 @@ impl Root {
         let served = if self.hidden.hides(&located) { Err(not_found()) } else { self.resolve(&located, uri) };
         match self.or_fallback(served, &located, headers)? {
             Served::File { opened, path } => self.answer_file(method, headers, opened, &path).await,
-            Served::Listing(located) => self.answer_listing(method, uri, headers, located).await,
+            Served::Listing { directory, relative } => {
+                let entries = self.entries(directory, relative).await?;
+                Ok(list(method, uri, headers, &entries))
+            }
             Served::Redirect(location) => Ok(redirect(location)),
         }
     }
@@ -84,11 +87,11 @@ impl Root {
             Found::File(_) if located.slash => Err(not_found()),
             Found::File(opened) => Ok(Served::File { opened, path: located.relative.clone() }),
             Found::Directory(_) if !uri.path().ends_with('/') => with_slash(uri).map(Served::Redirect),
-            Found::Directory(_) => self.resolve_directory(located),
+            Found::Directory(directory) => self.resolve_directory(located, directory),
         }
     }
 
-    fn resolve_directory(&self, located: &Located) -> Result<Served, Failure> {
+    fn resolve_directory(&self, located: &Located, directory: OwnedFd) -> Result<Served, Failure> {
         for index in &self.index {
             let mut path = located.relative.clone();
             if !path.is_empty() {
@@ -101,7 +104,12 @@ impl Root {
                 Err(error) => return Err(open_failure(error)),
             }
         }
-        if self.listing { Ok(Served::Listing(located.clone())) } else { Err(forbidden()) }
+        match &self.spa_fallback {
+            _ if self.listing => Ok(Served::Listing { directory, relative: located.relative.clone() }),
+            // The application's page stands in for a missing index, so this is something that was not found.
+            Some(_) => Err(not_found()),
+            None => Err(forbidden()),
+        }
     }
 
     /// A page of a single-page application, when nothing else was found and a page was asked for.
@@ -114,8 +122,7 @@ impl Root {
         let (Err(failure), Some(fallback)) = (&served, &self.spa_fallback) else {
             return served;
         };
-        if failure.side != crate::exchange::Side::Client || !wants_page(located, headers) || self.hidden.hides(located)
-        {
+        if failure.status != StatusCode::NOT_FOUND || !wants_page(located, headers) || self.hidden.hides(located) {
             return served;
         }
         match self.tree.find(fallback.as_bytes()) {
@@ -172,15 +179,17 @@ impl Root {
         }
     }
 
-    async fn answer_listing(
-        &self,
-        method: &Method,
-        uri: &Uri,
-        headers: &HeaderMap,
-        located: Located,
-    ) -> Result<Response<Body>, Failure> {
-        let _ = (method, uri, headers, located, &self.hidden, &self.tree);
-        Err(forbidden())
+    /// Off the worker: a directory may be large, and every name costs a system call.
+    async fn entries(&self, directory: OwnedFd, relative: Vec<u8>) -> Result<Vec<Entry>, Failure> {
+        let (tree, hidden) = (self.tree.clone(), self.hidden.clone());
+        let failed = |detail: String| {
+            Failure::server(StatusCode::INTERNAL_SERVER_ERROR, reason::INTERNAL, "The directory could not be read.")
+                .detail(detail)
+        };
+        tokio::task::spawn_blocking(move || listing::read(&tree, &hidden, &relative, directory))
+            .await
+            .map_err(|error| failed(error.to_string()))?
+            .map_err(|errno| failed(errno.to_string()))
     }
 }
 
@@ -224,6 +233,19 @@ async fn slice_body(opened: &Opened, slice: Slice) -> Result<Body, Failure> {
 fn sized(body: Body, length: u64) -> Response<Body> {
     let mut response = Response::new(body);
     response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    response
+}
+
+fn list(method: &Method, uri: &Uri, headers: &HeaderMap, entries: &[Entry]) -> Response<Body> {
+    let format = listing::format(headers);
+    let text = format.render(uri.path(), entries);
+    let length = text.len() as u64;
+    let body = if *method == Method::HEAD { Body::Empty } else { Body::from(text) };
+    let mut response = sized(body, length);
+    let head = response.headers_mut();
+    head.insert(header::CONTENT_TYPE, format.content_type());
+    head.insert(header::VARY, HeaderValue::from_static("accept"));
+    head.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
 }
 
