@@ -159,3 +159,60 @@ fn read_cold(file: &Arc<File>, offset: u64, length: u64) -> JoinHandle<io::Resul
 fn truncated() -> io::Error {
     io::Error::new(io::ErrorKind::UnexpectedEof, "the file became shorter while it was sent")
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use http_body::Body as _;
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    fn file(bytes: &[u8]) -> Arc<File> {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(bytes, 0).unwrap();
+        Arc::new(file)
+    }
+
+    #[tokio::test]
+    async fn segments_arrive_in_order_and_the_size_counts_down() {
+        let bytes: Vec<u8> = (0..300_000_u32).map(|number| number as u8).collect();
+        let slice = Segment::File { offset: 1, length: 299_000 };
+        let mut body = FileBody::new(
+            file(&bytes),
+            [Segment::Bytes(Bytes::from_static(b"<")), slice, Segment::Bytes(Bytes::from_static(b">"))],
+        );
+        let mut left = 299_002;
+        let mut seen = Vec::new();
+        assert_eq!(body.size_hint().exact(), Some(left));
+        while let Some(frame) = body.frame().await {
+            let data = frame.unwrap().into_data().unwrap();
+            left -= data.len() as u64;
+            assert_eq!(body.size_hint().exact(), Some(left));
+            seen.extend_from_slice(&data);
+        }
+        assert!(body.is_end_stream());
+        assert_eq!(seen, [b"<", &bytes[1..299_001], b">"].concat());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_becomes_shorter_is_an_error_and_no_end() {
+        let file = file(&[7; 300_000]);
+        let mut body = FileBody::new(file.clone(), [Segment::File { offset: 0, length: 300_000 }]);
+        let first = body.frame().await.unwrap().unwrap().into_data().unwrap().len() as u64;
+        file.set_len(first).unwrap();
+        let error = body.frame().await.unwrap().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        assert!(!body.is_end_stream());
+        assert!(read_whole(&file, first - 10, 20).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn cold_reads_give_the_same_bytes() {
+        let file = file(b"0123456789");
+        assert_eq!(read_cold(&file, 2, 5).await.unwrap().unwrap(), "23456");
+        assert_eq!(read_whole(&file, 2, 5).await.unwrap(), "23456");
+        assert!(read_cold(&file, 8, 5).await.unwrap().is_err());
+    }
+}

@@ -155,3 +155,112 @@ fn strongly(tag: &[u8], etag: &[u8]) -> bool {
 fn weakly(tag: &[u8], etag: &[u8]) -> bool {
     tag.strip_prefix(b"W/").unwrap_or(tag) == etag
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ETAG: &str = "\"5-0-a-7\"";
+    const AT: u64 = 784_111_777;
+    const SAME: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    const EARLIER: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
+    const LATER: &str = "Sun, 06 Nov 1994 08:49:38 GMT";
+
+    fn validators() -> Validators {
+        Validators {
+            etag: HeaderValue::from_static(ETAG),
+            modified: Some(AT),
+            last_modified: Some(HeaderValue::from_static(SAME)),
+            modified_strong: true,
+        }
+    }
+
+    fn judged(method: Method, validators: &Validators, lines: &[(&str, &str)]) -> Verdict {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            let name = HeaderName::try_from(*name).expect("the table holds header names");
+            headers.append(name, HeaderValue::from_str(value).expect("the table holds header values"));
+        }
+        judge(&method, &headers, validators)
+    }
+
+    #[test]
+    fn conditions_are_judged_in_the_order_of_the_rfc() {
+        use Verdict::{NotModified, PreconditionFailed, Proceed};
+        let check = |lines: &[(&str, &str)], expected: Verdict| {
+            assert_eq!(judged(Method::GET, &validators(), lines), expected, "{lines:?}");
+            assert_eq!(judged(Method::HEAD, &validators(), lines), expected, "HEAD {lines:?}");
+        };
+        check(&[], Proceed);
+        // If-Match compares strongly.
+        check(&[("if-match", ETAG)], Proceed);
+        check(&[("if-match", "*")], Proceed);
+        check(&[("if-match", "\"x\", \"5-0-a-7\"")], Proceed);
+        check(&[("if-match", "\"x\""), ("if-match", ETAG)], Proceed);
+        check(&[("if-match", "\"x\"")], PreconditionFailed);
+        check(&[("if-match", "W/\"5-0-a-7\"")], PreconditionFailed);
+        check(&[("if-match", "nonsense")], PreconditionFailed);
+        // It hides If-Unmodified-Since, and a pass goes on to step 3.
+        check(&[("if-match", ETAG), ("if-unmodified-since", EARLIER)], Proceed);
+        check(&[("if-match", ETAG), ("if-none-match", ETAG)], NotModified);
+        check(&[("if-match", "\"x\""), ("if-none-match", ETAG)], PreconditionFailed);
+        check(&[("if-unmodified-since", SAME)], Proceed);
+        check(&[("if-unmodified-since", LATER)], Proceed);
+        check(&[("if-unmodified-since", EARLIER)], PreconditionFailed);
+        check(&[("if-unmodified-since", "yesterday")], Proceed);
+        check(&[("if-unmodified-since", EARLIER), ("if-unmodified-since", LATER)], Proceed);
+        check(&[("if-unmodified-since", EARLIER), ("if-none-match", ETAG)], PreconditionFailed);
+        check(&[("if-unmodified-since", SAME), ("if-none-match", ETAG)], NotModified);
+        // If-None-Match compares weakly.
+        check(&[("if-none-match", ETAG)], NotModified);
+        check(&[("if-none-match", "W/\"5-0-a-7\"")], NotModified);
+        check(&[("if-none-match", "*")], NotModified);
+        check(&[("if-none-match", "\"a,b\" , W/\"5-0-a-7\"")], NotModified);
+        check(&[("if-none-match", "\"x\"")], Proceed);
+        check(&[("if-none-match", "5-0-a-7")], Proceed);
+        check(&[("if-none-match", "\"x, \"5-0-a-7\"")], Proceed);
+        check(&[("if-none-match", "\"x,\"")], Proceed);
+        // It hides If-Modified-Since.
+        check(&[("if-none-match", "\"x\""), ("if-modified-since", LATER)], Proceed);
+        check(&[("if-none-match", ETAG), ("if-modified-since", EARLIER)], NotModified);
+        check(&[("if-modified-since", SAME)], NotModified);
+        check(&[("if-modified-since", LATER)], NotModified);
+        check(&[("if-modified-since", "Sunday, 06-Nov-94 08:49:37 GMT")], NotModified);
+        check(&[("if-modified-since", "Sun Nov  6 08:49:37 1994")], NotModified);
+        check(&[("if-modified-since", EARLIER)], Proceed);
+        check(&[("if-modified-since", "yesterday")], Proceed);
+        // If-Range without Range says nothing.
+        check(&[("if-range", "\"x\"")], Proceed);
+    }
+
+    #[test]
+    fn a_range_is_heard_only_for_the_same_state() {
+        use Verdict::{NotModified, Proceed, ProceedWhole};
+        let check = |value: &str, expected: Verdict| {
+            let lines = [("range", "bytes=0-1"), ("if-range", value)];
+            assert_eq!(judged(Method::GET, &validators(), &lines), expected, "{value}");
+        };
+        check(ETAG, Proceed);
+        check("\"x\"", ProceedWhole);
+        check("W/\"5-0-a-7\"", ProceedWhole);
+        check(SAME, Proceed);
+        check(EARLIER, ProceedWhole);
+        check(LATER, ProceedWhole);
+        check("nonsense", ProceedWhole);
+        let fresh = Validators { modified_strong: false, ..validators() };
+        let dated = [("range", "bytes=0-1"), ("if-range", SAME)];
+        assert_eq!(judged(Method::GET, &fresh, &dated), ProceedWhole);
+        assert_eq!(judged(Method::HEAD, &fresh, &dated), Proceed, "HEAD has no ranges");
+        let both = [("range", "bytes=0-1"), ("if-none-match", ETAG), ("if-range", "\"x\"")];
+        assert_eq!(judged(Method::GET, &validators(), &both), NotModified);
+    }
+
+    #[test]
+    fn numbers_are_written_in_hexadecimal() {
+        for number in [0, 1, 15, 16, 255, 4096, u64::MAX] {
+            let mut text = Vec::new();
+            hexadecimal(number, &mut text);
+            assert_eq!(text, format!("{number:x}").into_bytes());
+        }
+    }
+}

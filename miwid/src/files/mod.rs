@@ -1,6 +1,8 @@
 //! Files below a root: located without escaping it, judged by conditions and ranges, streamed.
 
 mod serve;
+#[cfg(test)]
+mod tests;
 
 mod open;
 

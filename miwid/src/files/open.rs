@@ -208,3 +208,122 @@ fn sort(descriptor: OwnedFd) -> Result<Found, OpenError> {
         _ => Err(OpenError::NotFound),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::{fs, os::unix::fs::symlink};
+
+    use super::*;
+
+    /// What `judged` (the way without `openat2`) and `find` say must be the same.
+    fn check(symlinks: Symlinks, dir: &Path, relative: &str, expected: Result<&str, OpenError>) {
+        let tree = Tree::new(&dir.join("root"), symlinks);
+        let fast = tree.find(relative.as_bytes()).map(name);
+        assert_eq!(fast, expected.map(str::to_owned), "find {symlinks:?} {relative}");
+        let held = tree.directory().unwrap_or_else(|error| panic!("the root is there: {error:?}"));
+        let slow = judged(&held, Path::new(relative), symlinks).map_err(OpenError::from).and_then(sort).map(name);
+        assert_eq!(slow, expected.map(str::to_owned), "judged {symlinks:?} {relative}");
+    }
+
+    fn name(found: Found) -> String {
+        match found {
+            Found::File(opened) => std::io::read_to_string(&*opened.file).unwrap(),
+            Found::Directory(_) => "directory".to_owned(),
+        }
+    }
+
+    #[test]
+    fn links_are_followed_as_configured() {
+        let dir = tempfile::tempdir().unwrap();
+        // The sibling's name begins with the root's: a comparison of text would take it for inside.
+        fs::create_dir_all(dir.path().join("root/sub")).unwrap();
+        fs::create_dir_all(dir.path().join("root-evil")).unwrap();
+        fs::write(dir.path().join("root/sub/in"), "in").unwrap();
+        fs::write(dir.path().join("root-evil/out"), "out").unwrap();
+        let root = dir.path().join("root");
+        symlink("sub/in", root.join("relative")).unwrap();
+        symlink(root.join("sub/in"), root.join("absolute")).unwrap();
+        symlink("sub", root.join("directory")).unwrap();
+        symlink("../root/sub/in", root.join("around")).unwrap();
+        symlink("../root-evil/out", root.join("escape")).unwrap();
+        symlink(dir.path().join("root-evil"), root.join("outside")).unwrap();
+        symlink("/proc/self/root", root.join("magic")).unwrap();
+        symlink("loop", root.join("loop")).unwrap();
+        symlink("nowhere", root.join("dangling")).unwrap();
+        let gone = Err(OpenError::NotFound);
+        let table = [
+            ("sub/in", Ok("in"), Ok("in"), Ok("in")),
+            ("sub", Ok("directory"), Ok("directory"), Ok("directory")),
+            ("relative", Ok("in"), Ok("in"), gone),
+            ("absolute", Ok("in"), Ok("in"), gone),
+            ("directory/in", Ok("in"), Ok("in"), gone),
+            ("around", Ok("in"), Ok("in"), gone),
+            ("escape", Ok("out"), gone, gone),
+            ("outside/out", Ok("out"), gone, gone),
+            ("outside", Ok("directory"), gone, gone),
+            ("magic/etc/passwd", Ok(""), gone, gone),
+            ("loop", gone, gone, gone),
+            ("dangling", gone, gone, gone),
+            ("sub/in/x", gone, gone, gone),
+            ("missing", gone, gone, gone),
+        ];
+        for (relative, follow, inside, never) in table {
+            // What `follow` does with the machine's own files is not for a table.
+            if relative != "magic/etc/passwd" {
+                check(Symlinks::Follow, dir.path(), relative, follow);
+            }
+            check(Symlinks::Inside, dir.path(), relative, inside);
+            check(Symlinks::Never, dir.path(), relative, never);
+        }
+    }
+
+    #[test]
+    fn only_files_are_served_and_a_fifo_does_not_block() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        fs::create_dir(&root).unwrap();
+        nix::unistd::mkfifo(&root.join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(root.join("socket")).unwrap();
+        symlink("/dev/zero", root.join("zero")).unwrap();
+        for relative in ["fifo", "socket", "zero"] {
+            check(Symlinks::Follow, dir.path(), relative, Err(OpenError::NotFound));
+            check(Symlinks::Inside, dir.path(), relative, Err(OpenError::NotFound));
+        }
+    }
+
+    #[test]
+    fn a_root_may_appear_be_replaced_and_vanish() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("current");
+        let tree = Tree::new(&root, Symlinks::Inside).always_looking();
+        let found = |tree: &Tree| tree.find(b"f").map(name);
+        assert_eq!(found(&tree), Err(OpenError::NotFound));
+        for release in ["one", "two"] {
+            fs::create_dir(dir.path().join(release)).unwrap();
+            fs::write(dir.path().join(release).join("f"), release).unwrap();
+        }
+        symlink("one", &root).unwrap();
+        assert_eq!(found(&tree), Ok("one".to_owned()));
+        fs::remove_file(&root).unwrap();
+        symlink("two", &root).unwrap();
+        assert_eq!(found(&tree), Ok("two".to_owned()));
+        fs::remove_file(&root).unwrap();
+        assert_eq!(found(&tree), Err(OpenError::NotFound));
+    }
+
+    #[test]
+    fn a_root_made_anew_is_seen_when_the_old_one_has_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        fs::create_dir(&root).unwrap();
+        let mut tree = Tree::new(&root, Symlinks::Inside);
+        tree.look_again = Duration::MAX;
+        assert!(matches!(tree.find(b""), Ok(Found::Directory(_))));
+        fs::rename(&root, dir.path().join("old")).unwrap();
+        fs::create_dir(&root).unwrap();
+        fs::write(root.join("f"), "new").unwrap();
+        assert_eq!(tree.find(b"f").map(name), Ok("new".to_owned()));
+    }
+}
