@@ -53,7 +53,7 @@ fn etag(stat: &Stat) -> HeaderValue {
     let mut text = Vec::with_capacity(48);
     text.push(b'"');
     for (at, number) in
-        [stat.st_mtime as u64, stat.st_mtime_nsec as u64, stat.st_size as u64, stat.st_ino].into_iter().enumerate()
+        [stat.st_mtime as u64, stat.st_mtime_nsec, stat.st_size as u64, stat.st_ino].into_iter().enumerate()
     {
         if at > 0 {
             text.push(b'-');

@@ -173,7 +173,7 @@ fn html(path: &str, entries: &[Entry]) -> String {
          <title>{title}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n<table>\n\
          <thead><tr><th>Name</th><th>Size</th><th>Modified</th></tr></thead>\n<tbody>\n"
     );
-    if path.trim_matches('/') != "" {
+    if !path.trim_matches('/').is_empty() {
         page.push_str("<tr><td><a href=\"../\">../</a></td><td></td><td></td></tr>\n");
     }
     for entry in entries {

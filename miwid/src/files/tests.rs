@@ -239,7 +239,7 @@ async fn an_unreadable_file_is_forbidden() {
     use std::os::unix::fs::PermissionsExt;
     let site = Site::new();
     let path = site.path().join("hello.txt");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
     if fs::File::open(&path).is_ok() {
         eprintln!("skipped: this user may read everything");
         return;
