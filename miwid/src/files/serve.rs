@@ -20,6 +20,7 @@ use super::{
 use crate::exchange::{Body, Failure, reason};
 
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD");
+const VARY_ACCEPT: HeaderValue = HeaderValue::from_static("accept");
 const ACCEPTS_BYTES: HeaderValue = HeaderValue::from_static("bytes");
 /// Up to here a file is read before its head is sent: one write, and no stream to drive.
 const INLINE_BYTES: u64 = 64 << 10;
@@ -36,8 +37,19 @@ pub struct Root {
 
 /// What a path led to.
 enum Served {
-    File { opened: Opened, path: Vec<u8> },
-    Listing { directory: OwnedFd, relative: Vec<u8> },
+    File {
+        opened: Opened,
+        path: Vec<u8>,
+    },
+    /// The application's page in place of what is not there.
+    Fallback {
+        opened: Opened,
+        path: Vec<u8>,
+    },
+    Listing {
+        directory: OwnedFd,
+        relative: Vec<u8>,
+    },
     Redirect(HeaderValue),
 }
 
@@ -74,6 +86,12 @@ impl Root {
         let served = if self.hidden.hides(&located) { Err(not_found()) } else { self.resolve(&located, uri) };
         match self.or_fallback(served, &located, headers)? {
             Served::File { opened, path } => self.answer_file(method, headers, opened, &path).await,
+            Served::Fallback { opened, path } => {
+                let mut response = self.answer_file(method, headers, opened, &path).await?;
+                // Whoever accepts something else gets a 404 here, and a cache between us must know.
+                response.headers_mut().insert(header::VARY, VARY_ACCEPT);
+                Ok(response)
+            }
             Served::Listing { directory, relative } => {
                 let entries = self.entries(directory, relative).await?;
                 Ok(list(method, uri, headers, &entries))
@@ -126,7 +144,7 @@ impl Root {
             return served;
         }
         match self.tree.find(fallback.as_bytes()) {
-            Ok(Found::File(opened)) => Ok(Served::File { opened, path: fallback.clone().into_bytes() }),
+            Ok(Found::File(opened)) => Ok(Served::Fallback { opened, path: fallback.clone().into_bytes() }),
             Ok(Found::Directory(_)) | Err(_) => served,
         }
     }
@@ -244,7 +262,7 @@ fn list(method: &Method, uri: &Uri, headers: &HeaderMap, entries: &[Entry]) -> R
     let mut response = sized(body, length);
     let head = response.headers_mut();
     head.insert(header::CONTENT_TYPE, format.content_type());
-    head.insert(header::VARY, HeaderValue::from_static("accept"));
+    head.insert(header::VARY, VARY_ACCEPT);
     head.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     response
 }

@@ -257,6 +257,7 @@ async fn a_page_that_is_not_there_falls_back_to_the_application() {
         if expected == 200 {
             assert_eq!(&reply.body[..], b"<p>docs</p>", "{uri} {accept}");
             assert_eq!(reply.header("content-type"), "text/html; charset=utf-8");
+            assert_eq!(reply.header("vary"), "accept");
         }
     };
     check("/users/7", "text/html,*/*;q=0.8", 200).await;
