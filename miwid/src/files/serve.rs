@@ -1,17 +1,71 @@
 //! From a request to a file's answer.
+//!
+//! The order is: method, path, disk, conditions, range. What a newcomer would get wrong: a `path` below a route and the
+//! `uri` of the request may differ (`strip_prefix`), and only the `uri` may go into a redirect.
 
-use http::{HeaderMap, Method, Response, Uri};
+use std::{os::fd::OwnedFd, sync::Arc, time::SystemTime};
 
-use crate::exchange::{Body, Failure};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
 
-/// One configured root, built when the snapshot is built.
-pub struct Root {}
+use super::{
+    body::{FileBody, Segment, read_whole},
+    conditional::{Validators, Verdict, judge},
+    listing::{self, Entry},
+    locate::{Hidden, Located, Refusal, locate},
+    mime,
+    multipart::{boundary, multipart},
+    open::{Found, OpenError, Opened, Tree},
+    range::{Slice, Wanted, wanted},
+};
+use crate::exchange::{Body, Failure, reason};
+
+const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD");
+const VARY_ACCEPT: HeaderValue = HeaderValue::from_static("accept");
+const ACCEPTS_BYTES: HeaderValue = HeaderValue::from_static("bytes");
+/// Up to here a file is read before its head is sent: one write, and no stream to drive.
+const INLINE_BYTES: u64 = 64 << 10;
+
+/// One configured root, built when the snapshot is built. Workers share it.
+pub struct Root {
+    tree: Arc<Tree>,
+    hidden: Arc<Hidden>,
+    index: Vec<String>,
+    listing: bool,
+    spa_fallback: Option<String>,
+    cache_control: Option<HeaderValue>,
+}
+
+/// What a path led to.
+enum Served {
+    File {
+        opened: Opened,
+        path: Vec<u8>,
+    },
+    /// The application's page in place of what is not there.
+    Fallback {
+        opened: Opened,
+        path: Vec<u8>,
+    },
+    Listing {
+        directory: OwnedFd,
+        relative: Vec<u8>,
+    },
+    Redirect(HeaderValue),
+}
+
+// === impl Root ===
 
 impl Root {
     /// A root that does not exist is a warning of the caller, not an error: it may appear later (404 until then).
     pub fn new(config: &config::Files) -> Self {
-        let _ = config;
-        Self {}
+        Self {
+            tree: Arc::new(Tree::new(&config.root, config.symlinks)),
+            hidden: Arc::new(Hidden::new(&config.hidden)),
+            index: config.index.clone(),
+            listing: config.listing,
+            spa_fallback: config.spa_fallback.as_ref().map(|path| path.trim_start_matches('/').to_owned()),
+            cache_control: config.cache_control.as_deref().and_then(|value| HeaderValue::from_str(value).ok()),
+        }
     }
 
     /// `path` is the part of the URI's path below the route (`strip_prefix`), still percent-encoded, beginning with `/`;
@@ -23,7 +77,281 @@ impl Root {
         path: &str,
         headers: &HeaderMap,
     ) -> Result<Response<Body>, Failure> {
-        let _ = (method, uri, path, headers);
-        Ok(Response::new(Body::Empty))
+        match *method {
+            Method::GET | Method::HEAD => {}
+            Method::OPTIONS => return Ok(options()),
+            _ => return Err(method_failure()),
+        }
+        let located = locate(path).map_err(refused)?;
+        let served = if self.hidden.hides(&located) { Err(not_found()) } else { self.resolve(&located, uri) };
+        match self.or_fallback(served, &located, headers)? {
+            Served::File { opened, path } => self.answer_file(method, headers, opened, &path).await,
+            Served::Fallback { opened, path } => {
+                let mut response = self.answer_file(method, headers, opened, &path).await?;
+                // Whoever accepts something else gets a 404 here, and a cache between us must know.
+                response.headers_mut().insert(header::VARY, VARY_ACCEPT);
+                Ok(response)
+            }
+            Served::Listing { directory, relative } => {
+                let entries = self.entries(directory, relative).await?;
+                Ok(list(method, uri, headers, &entries))
+            }
+            Served::Redirect(location) => Ok(redirect(location)),
+        }
+    }
+
+    fn resolve(&self, located: &Located, uri: &Uri) -> Result<Served, Failure> {
+        match self.tree.find(&located.relative).map_err(open_failure)? {
+            Found::File(_) if located.slash => Err(not_found()),
+            Found::File(opened) => Ok(Served::File { opened, path: located.relative.clone() }),
+            Found::Directory(_) if !uri.path().ends_with('/') => with_slash(uri).map(Served::Redirect),
+            Found::Directory(directory) => self.resolve_directory(located, directory),
+        }
+    }
+
+    fn resolve_directory(&self, located: &Located, directory: OwnedFd) -> Result<Served, Failure> {
+        for index in &self.index {
+            let mut path = located.relative.clone();
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(index.as_bytes());
+            match self.tree.find(&path) {
+                Ok(Found::File(opened)) => return Ok(Served::File { opened, path }),
+                Ok(Found::Directory(_)) | Err(OpenError::NotFound) => {}
+                Err(error) => return Err(open_failure(error)),
+            }
+        }
+        match &self.spa_fallback {
+            _ if self.listing => Ok(Served::Listing { directory, relative: located.relative.clone() }),
+            // The application's page stands in for a missing index, so this is something that was not found.
+            Some(_) => Err(not_found()),
+            None => Err(forbidden()),
+        }
+    }
+
+    /// A page of a single-page application, when nothing else was found and a page was asked for.
+    fn or_fallback(
+        &self,
+        served: Result<Served, Failure>,
+        located: &Located,
+        headers: &HeaderMap,
+    ) -> Result<Served, Failure> {
+        let (Err(failure), Some(fallback)) = (&served, &self.spa_fallback) else {
+            return served;
+        };
+        if failure.status != StatusCode::NOT_FOUND || !wants_page(located, headers) || self.hidden.hides(located) {
+            return served;
+        }
+        match self.tree.find(fallback.as_bytes()) {
+            Ok(Found::File(opened)) => Ok(Served::Fallback { opened, path: fallback.clone().into_bytes() }),
+            Ok(Found::Directory(_)) | Err(_) => served,
+        }
+    }
+
+    async fn answer_file(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        opened: Opened,
+        path: &[u8],
+    ) -> Result<Response<Body>, Failure> {
+        let validators = Validators::of(&opened.stat, SystemTime::now());
+        let size = opened.stat.st_size as u64;
+        let asked = match judge(method, headers, &validators) {
+            Verdict::PreconditionFailed => return Err(precondition_failure()),
+            Verdict::NotModified => return Ok(self.not_modified(validators)),
+            Verdict::Proceed if *method == Method::GET => asked_range(headers, size),
+            Verdict::Proceed | Verdict::ProceedWhole => Wanted::Whole,
+        };
+        let kind = mime::content_type(path);
+        let mut response = match asked {
+            Wanted::Unsatisfiable => return Err(range_failure(size)),
+            _ if *method == Method::HEAD => sized(Body::Empty, size),
+            Wanted::Whole => whole(&opened, size).await?,
+            Wanted::One(slice) => partial(&opened, slice, size).await?,
+            Wanted::Several(slices) => several(&opened, &slices, size, &kind),
+        };
+        let head = response.headers_mut();
+        head.entry(header::CONTENT_TYPE).or_insert(kind);
+        head.insert(header::ACCEPT_RANGES, ACCEPTS_BYTES);
+        self.stamp(head, validators);
+        Ok(response)
+    }
+
+    fn not_modified(&self, validators: Validators) -> Response<Body> {
+        let mut response = Response::new(Body::Empty);
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        self.stamp(response.headers_mut(), validators);
+        response
+    }
+
+    /// What a 200, a 206 and a 304 have in common. `Date` is the connection's affair.
+    fn stamp(&self, head: &mut HeaderMap, validators: Validators) {
+        head.insert(header::ETAG, validators.etag);
+        if let Some(date) = validators.last_modified {
+            head.insert(header::LAST_MODIFIED, date);
+        }
+        if let Some(value) = &self.cache_control {
+            head.insert(header::CACHE_CONTROL, value.clone());
+        }
+    }
+
+    /// Off the worker: a directory may be large, and every name costs a system call.
+    async fn entries(&self, directory: OwnedFd, relative: Vec<u8>) -> Result<Vec<Entry>, Failure> {
+        let (tree, hidden) = (self.tree.clone(), self.hidden.clone());
+        let failed = |detail: String| {
+            Failure::server(StatusCode::INTERNAL_SERVER_ERROR, reason::INTERNAL, "The directory could not be read.")
+                .detail(detail)
+        };
+        tokio::task::spawn_blocking(move || listing::read(&tree, &hidden, &relative, directory))
+            .await
+            .map_err(|error| failed(error.to_string()))?
+            .map_err(|errno| failed(errno.to_string()))
+    }
+}
+
+// --- bodies ---
+
+async fn whole(opened: &Opened, size: u64) -> Result<Response<Body>, Failure> {
+    slice_body(opened, Slice { offset: 0, length: size }).await.map(|body| sized(body, size))
+}
+
+async fn partial(opened: &Opened, slice: Slice, size: u64) -> Result<Response<Body>, Failure> {
+    let body = slice_body(opened, slice).await?;
+    let mut response = sized(body, slice.length);
+    *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    let range = format!("bytes {}-{}/{size}", slice.offset, slice.last());
+    if let Ok(range) = HeaderValue::try_from(range) {
+        response.headers_mut().insert(header::CONTENT_RANGE, range);
+    }
+    Ok(response)
+}
+
+fn several(opened: &Opened, slices: &[Slice], size: u64, kind: &HeaderValue) -> Response<Body> {
+    let made = multipart(slices, size, kind, &boundary());
+    let length = made.segments.iter().map(Segment::length).sum();
+    let mut response = sized(Body::stream(FileBody::new(opened.file.clone(), made.segments)), length);
+    *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+    response.headers_mut().insert(header::CONTENT_TYPE, made.content_type);
+    response
+}
+
+async fn slice_body(opened: &Opened, slice: Slice) -> Result<Body, Failure> {
+    if slice.length > INLINE_BYTES {
+        let segment = Segment::File { offset: slice.offset, length: slice.length };
+        return Ok(Body::stream(FileBody::new(opened.file.clone(), [segment])));
+    }
+    read_whole(&opened.file, slice.offset, slice.length).await.map(Body::from).map_err(|error| {
+        Failure::server(StatusCode::INTERNAL_SERVER_ERROR, reason::INTERNAL, "The file could not be read.")
+            .detail(error.to_string())
+    })
+}
+
+fn sized(body: Body, length: u64) -> Response<Body> {
+    let mut response = Response::new(body);
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    response
+}
+
+fn list(method: &Method, uri: &Uri, headers: &HeaderMap, entries: &[Entry]) -> Response<Body> {
+    let format = listing::format(headers);
+    let text = format.render(uri.path(), entries);
+    let length = text.len() as u64;
+    let body = if *method == Method::HEAD { Body::Empty } else { Body::from(text) };
+    let mut response = sized(body, length);
+    let head = response.headers_mut();
+    head.insert(header::CONTENT_TYPE, format.content_type());
+    head.insert(header::VARY, VARY_ACCEPT);
+    head.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}
+
+// --- what the request says ---
+
+/// Two `Range` fields are not a range.
+fn asked_range(headers: &HeaderMap, size: u64) -> Wanted {
+    let mut values = headers.get_all(header::RANGE).iter();
+    match (values.next(), values.next()) {
+        (Some(value), None) => wanted(value.as_bytes(), size),
+        _ => Wanted::Whole,
+    }
+}
+
+/// A browser that navigates names `text/html`; a script's `fetch` says `*/*`, so there the name decides: a missing
+/// `app.js` must stay a 404.
+fn wants_page(located: &Located, headers: &HeaderMap) -> bool {
+    let accept = headers.get(header::ACCEPT).map_or(&b"*/*"[..], |value| value.as_bytes());
+    let names = |range: &[u8]| accept.windows(range.len()).any(|window| window.eq_ignore_ascii_case(range));
+    names(b"text/html") || (names(b"*/*") && mime::extension(&located.relative).is_none())
+}
+
+// --- answers without a file ---
+
+fn options() -> Response<Body> {
+    let mut response = Response::new(Body::Empty);
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    response.headers_mut().insert(header::ALLOW, ALLOW);
+    response
+}
+
+fn redirect(location: HeaderValue) -> Response<Body> {
+    let mut response = Response::new(Body::from("Moved.\n"));
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    let head = response.headers_mut();
+    head.insert(header::LOCATION, location);
+    head.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+/// The path of the request with one slash in front, however many it had: `//evil.example/` would be another host.
+fn with_slash(uri: &Uri) -> Result<HeaderValue, Failure> {
+    let path = uri.path().trim_start_matches('/');
+    let query = uri.query().map_or(String::new(), |query| format!("?{query}"));
+    HeaderValue::try_from(format!("/{path}/{query}")).map_err(|_| not_found())
+}
+
+fn refused(refusal: Refusal) -> Failure {
+    match refusal {
+        Refusal::Malformed => {
+            Failure::client(StatusCode::BAD_REQUEST, reason::BAD_REQUEST, "The path of the request is malformed.")
+        }
+        Refusal::NotShown => not_found(),
+    }
+}
+
+fn open_failure(error: OpenError) -> Failure {
+    match error {
+        OpenError::NotFound => not_found(),
+        OpenError::Denied => forbidden(),
+        OpenError::Trouble(errno) => {
+            Failure::server(StatusCode::INTERNAL_SERVER_ERROR, reason::INTERNAL, "The file could not be opened.")
+                .detail(errno.to_string())
+        }
+    }
+}
+
+fn not_found() -> Failure {
+    Failure::client(StatusCode::NOT_FOUND, reason::NOT_FOUND, "There is nothing here.")
+}
+
+fn forbidden() -> Failure {
+    Failure::client(StatusCode::FORBIDDEN, reason::FORBIDDEN, "This may not be seen.")
+}
+
+fn method_failure() -> Failure {
+    Failure::client(StatusCode::METHOD_NOT_ALLOWED, reason::METHOD, "Files can only be read.")
+        .header(header::ALLOW, ALLOW)
+}
+
+fn precondition_failure() -> Failure {
+    Failure::client(StatusCode::PRECONDITION_FAILED, reason::PRECONDITION, "A condition of the request does not hold.")
+}
+
+fn range_failure(size: u64) -> Failure {
+    let failure = Failure::client(StatusCode::RANGE_NOT_SATISFIABLE, reason::RANGE, "The file has no such bytes.");
+    match HeaderValue::try_from(format!("bytes */{size}")) {
+        Ok(value) => failure.header(header::CONTENT_RANGE, value),
+        Err(_) => failure,
     }
 }
