@@ -3,14 +3,18 @@
 
 mod access;
 mod events;
+mod exposition;
+mod format;
 mod log;
 mod metrics;
+mod plan;
 mod readiness;
 mod rotation;
 
 pub use access::{AccessBuffer, AccessLog, Record};
 pub use events::{Event, Events, Kind as EventKind};
-pub use log::{LogFile, Logs};
+pub use exposition::{EndpointCounts, Gauges};
+pub use log::{LogFile, Logs, flush, init};
 pub use metrics::{Metrics, Shard};
 pub use readiness::{Readiness, State};
 pub use rotation::RotatingFile;

@@ -1,0 +1,95 @@
+//! `miwictl logs top`: a report that is drawn again each second while the log grows.
+//!
+//! A file is followed for ever (also through a rotation); standard input ends the command when it ends.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, IsTerminal as _, Write},
+    os::unix::fs::MetadataExt as _,
+    path::{Path, PathBuf},
+    sync::mpsc::{self, Receiver, RecvTimeoutError, SyncSender},
+    time::{Duration, Instant},
+};
+
+use super::{Period, lines, render, summary::Summary};
+
+const REDRAW: Duration = Duration::from_secs(1);
+
+#[derive(Clone, Debug)]
+pub struct TopArgs {
+    /// `-` is standard input.
+    pub file: PathBuf,
+}
+
+/// Draws until the input ends or writing fails.
+pub fn run_top(args: &TopArgs, out: &mut dyn Write) -> io::Result<()> {
+    // The reader may wait for ever in a pipe; the screen must not. A full queue slows the reader.
+    let (queue, received) = mpsc::sync_channel(1024);
+    let path = args.file.clone();
+    let reader = std::thread::spawn(move || if path.as_os_str() == "-" { pipe(&queue) } else { follow(&path, &queue) });
+    draw(&received, out)?;
+    drop(received);
+    reader.join().unwrap_or_else(|_| Err(io::Error::other("the reader died")))
+}
+
+fn draw(received: &Receiver<Vec<u8>>, out: &mut dyn Write) -> io::Result<()> {
+    let clear = if io::stdout().is_terminal() { "\x1b[H\x1b[2J" } else { "" };
+    let mut summary = Summary::new(Period::Hourly);
+    let mut next = Instant::now() + REDRAW;
+    loop {
+        let ended = match received.recv_timeout(next.saturating_duration_since(Instant::now())) {
+            Ok(line) => {
+                summary.line(&line);
+                false
+            }
+            Err(RecvTimeoutError::Timeout) => false,
+            Err(RecvTimeoutError::Disconnected) => true,
+        };
+        if ended || Instant::now() >= next {
+            write!(out, "{clear}")?;
+            render::text(&summary, out)?;
+            out.flush()?;
+            next = Instant::now() + REDRAW;
+        }
+        if ended {
+            return Ok(());
+        }
+    }
+}
+
+fn pipe(queue: &SyncSender<Vec<u8>>) -> io::Result<()> {
+    lines(io::stdin().lock(), |line| {
+        // Nobody draws any more: the process is about to end.
+        let _ = queue.send(line.to_vec());
+    })
+}
+
+fn follow(path: &Path, queue: &SyncSender<Vec<u8>>) -> io::Result<()> {
+    let mut input = BufReader::new(File::open(path)?);
+    let mut line = Vec::new();
+    loop {
+        // Without a newline the line is still being written: what is there stays in `line` until the rest comes.
+        if input.read_until(b'\n', &mut line)? > 0 {
+            if line.last() == Some(&b'\n') {
+                if queue.send(line.trim_ascii_end().to_vec()).is_err() {
+                    return Ok(());
+                }
+                line.clear();
+            }
+            continue;
+        }
+        if was_rotated(input.get_ref(), path) {
+            input = BufReader::new(File::open(path)?);
+            line.clear();
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// There is another file at the path. None at all: it is between rename and create.
+fn was_rotated(file: &File, path: &Path) -> bool {
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) != (there.dev(), there.ino()),
+        _ => false,
+    }
+}
