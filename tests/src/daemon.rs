@@ -378,7 +378,7 @@ impl Daemon {
     /// Waits until every desired instance of the app `name` is ready.
     pub async fn app_ready(&self, name: &str) -> Value {
         self.app_where(name, &format!("app {name} is ready"), |app| {
-            app["state"] == "ready" && app["ready"] == app["desired"]
+            app["state"] == "running" && app["ready"] == app["desired"]
         })
         .await
     }
@@ -494,9 +494,10 @@ impl Drop for Daemon {
 
 // === the template ===
 
-/// Fills in the placeholders of a configuration, a script or an argument.
+/// Fills in the placeholders of a configuration, a script or an argument. `{{port}}` stays as miwid's own `{port}`.
 fn fill(text: &str, dir: &Path, ports: &[u16]) -> String {
     let mut text = text
+        .replace("{{port}}", "\u{1}")
         .replace("{dir}", &dir.display().to_string())
         .replace("{repository}", &binaries::repository().display().to_string())
         .replace("{port}", &ports[0].to_string());
@@ -506,7 +507,7 @@ fn fill(text: &str, dir: &Path, ports: &[u16]) -> String {
     for (index, port) in ports.iter().enumerate().skip(1) {
         text = text.replace(&format!("{{port{}}}", index + 1), &port.to_string());
     }
-    text
+    text.replace('\u{1}', "{port}")
 }
 
 /// Adds what every test daemon needs and the test did not say. New tables come last, so that
@@ -593,6 +594,6 @@ mod tests {
     #[test]
     fn placeholders_are_filled_in() {
         let ports: Vec<u16> = (1..10).collect();
-        assert_eq!(fill("{dir}/x {port} {port3}", Path::new("/d"), &ports), "/d/x 1 3");
+        assert_eq!(fill("{dir}/x {port} {port3} {{port}}", Path::new("/d"), &ports), "/d/x 1 3 {port}");
     }
 }
