@@ -65,6 +65,24 @@ pub struct Builder {
     env: Vec<(OsString, Option<OsString>)>,
 }
 
+// === impl Output ===
+
+impl Output {
+    /// What a finished process said.
+    pub fn of(output: &std::process::Output) -> Self {
+        Self {
+            status: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Standard output and standard error.
+    pub fn all(&self) -> String {
+        format!("{}{}", self.stdout, self.stderr)
+    }
+}
+
 // === impl Builder ===
 
 impl Builder {
@@ -147,6 +165,17 @@ impl Builder {
     pub async fn refusal(self) -> Refusal {
         let daemon = self.spawn();
         daemon.ended(START).await
+    }
+
+    /// `miwid check -c FILE ARGS` instead of a start.
+    pub async fn check(self, args: &[&str]) -> Output {
+        let config = self.dir.path().join("miwid.toml");
+        write_config(&config, &self.config, self.dir.path(), &self.ports);
+        let mut command = tokio::process::Command::new(binaries::miwid());
+        command.arg("check").arg("-c").arg(&config).args(args).stdin(Stdio::null()).kill_on_drop(true);
+        let output =
+            tokio::time::timeout(COMMAND, command.output()).await.expect("miwid check ends").expect("miwid runs");
+        Output::of(&output)
     }
 
     async fn attempt(self) -> Result<Daemon, (Box<Self>, Refusal)> {
@@ -338,11 +367,7 @@ impl Daemon {
             .await
             .unwrap_or_else(|_| self.fail(&format!("miwictl {} did not end within {COMMAND:?}", args.join(" "))))
             .expect("miwictl runs");
-        Output {
-            status: output.status.code().unwrap_or(-1),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        Output::of(&output)
     }
 
     fn miwictl(&self, args: &[&str]) -> tokio::process::Command {
@@ -394,6 +419,27 @@ impl Daemon {
             .collect();
         pids.sort_unstable();
         pids.into_iter().map(|(_, pid)| pid).collect()
+    }
+
+    /// Everything an operator is told about the app: `app status` for eyes and for scripts.
+    pub async fn told(&self, name: &str) -> String {
+        let page = self.ctl(&["app", "status", name]).await.all();
+        format!("{page}\n{}\n{}", self.ctl(&["app", "status", name, "-o", "json"]).await.stdout, self.app(name).await)
+    }
+
+    /// Waits until the operator is told one of `words` about the app; upper and lower case are the same.
+    pub async fn told_any(&self, name: &str, words: &[&str]) -> String {
+        let what = format!("an operator is told one of {words:?} about {name}");
+        wait::for_value(
+            wait::LATER,
+            &what,
+            || self.told(name),
+            |text| {
+                let text = text.to_lowercase();
+                words.iter().any(|word| text.contains(&word.to_lowercase()))
+            },
+        )
+        .await
     }
 
     /// What the daemon wrote to standard output and error.
