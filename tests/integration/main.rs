@@ -1,1 +1,13 @@
+//! What is seen from outside, by feature: real daemons, real sockets, real processes.
+//!
+//! A test here proves a promise of the interface; the many small cases live beside the code as unit tests.
+#![allow(clippy::unwrap_used)]
 
+mod admin;
+mod apps;
+mod control;
+mod lifecycle;
+mod logs;
+mod proxy;
+mod reload;
+mod systemd;

@@ -1,1 +1,25 @@
+//! The harness: real daemons, clients, origins and apps for the tests that look at miwid from outside.
+//!
+//! A test that needs a daemon writes a few lines of TOML and calls `Daemon::start`; nothing here is
+//! a double of miwid itself, so what passes here is what an operator gets.
 
+mod binaries;
+mod client;
+mod daemon;
+mod load;
+mod notify;
+mod origin;
+mod process;
+mod websocket;
+
+pub mod skip;
+pub mod wait;
+
+pub use binaries::{chaos_app, miwictl, miwid, repository};
+pub use client::{Reply, get, raw_exchange, request};
+pub use daemon::{Builder, Daemon, Output, Refusal};
+pub use load::{Load, LoadResult, Running};
+pub use notify::FakeNotify;
+pub use origin::{Origin, RawOrigin, Seen};
+pub use process::{Process, descendants, exists, listening_on};
+pub use websocket::{Received, WebSocket};

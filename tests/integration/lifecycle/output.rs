@@ -1,0 +1,147 @@
+//! F. Output: the app never waits for its log, and the log loses nothing without saying so.
+
+use std::{fs, io::Read, time::Duration};
+
+use harness::{Daemon, get, wait};
+
+use super::{app, managed};
+
+/// A line as the writers of the chaos app make it: `w0 00000012 aaaa...`.
+fn numbered(line: &str) -> Option<(&str, u64)> {
+    let at = line.find('w')?;
+    let mut words = line[at..].split(' ');
+    Some((words.next()?, words.next()?.parse().ok()?))
+}
+
+/// Everything logged for the app: backups first (gz too), then the current file.
+fn logged(daemon: &Daemon, name: &str) -> Vec<u8> {
+    let mut files: Vec<_> = find(daemon.dir(), name);
+    files.sort();
+    files.into_iter().flat_map(|file| content(&file)).collect()
+}
+
+fn find(directory: &std::path::Path, name: &str) -> Vec<std::path::PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let file = entry.file_name().to_string_lossy().into_owned();
+        if path.is_dir() {
+            found.extend(find(&path, name));
+        } else if file.starts_with(name) && file.contains(".log") {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn content(file: &std::path::Path) -> Vec<u8> {
+    let bytes = fs::read(file).unwrap_or_default();
+    if file.extension().is_none_or(|it| it != "gz") {
+        return bytes;
+    }
+    let mut plain = Vec::new();
+    flate2::read::MultiGzDecoder::new(bytes.as_slice()).read_to_end(&mut plain).expect("an intact gzip file");
+    plain
+}
+
+fn resident_bytes(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find(|it| it.starts_with("VmRSS:")).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|it| it.parse::<u64>().ok()).unwrap_or(0) * 1024
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_is_dropped_and_counted_and_bothers_nobody() {
+    let flood = app("flood", "", &["--log-flood", "0", "--log-flood-for", "5000"], "");
+    let quiet = app("quiet", "", &["--log-lines", "1000"], "");
+    let daemon = Daemon::start(&format!("{flood}{quiet}")).await;
+    daemon.app_ready("flood").await;
+    daemon.app_ready("quiet").await;
+    let before = resident_bytes(daemon.pid());
+    let load = daemon.load("flood.test").connections(4).paths(&["/fast"]).start();
+    load.flowing(100).await;
+    wait::until(wait::LATER, "the flood is over", async || {
+        String::from_utf8_lossy(&logged(&daemon, "flood")).contains("flood ended after")
+    })
+    .await;
+    let result = load.stop().await;
+    result.assert_none_failed();
+    println!("flood: the daemon grew by {} bytes", resident_bytes(daemon.pid()).saturating_sub(before));
+    let text = String::from_utf8_lossy(&logged(&daemon, "flood")).into_owned();
+    assert!(text.contains("dropped"), "what is missing is said");
+    let quiet = String::from_utf8_lossy(&logged(&daemon, "quiet")).into_owned();
+    assert_eq!(quiet.lines().filter_map(numbered).count(), 1000, "the other app's log is complete");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_stops_neither_the_app_nor_the_proxy() {
+    if !std::path::Path::new("/dev/full").exists() {
+        harness::skip!("/dev/full is missing");
+    }
+    let daemon = Daemon::start(&managed(&["--log-lines", "5000"], "logs = { path = \"/dev/full\" }")).await;
+    daemon.app_ready("chaos").await;
+    daemon.load("chaos.test").requests(200).run().await.assert_none_failed();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_that_blocks_stops_neither_the_app_nor_the_proxy() {
+    let builder = Daemon::builder(&managed(&["--log-lines", "5000"], "logs = { path = \"{dir}/fifo.log\" }"));
+    nix::unistd::mkfifo(&builder.dir().join("fifo.log"), nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+    let daemon = builder.start().await;
+    daemon.app_ready("chaos").await;
+    daemon.load("chaos.test").requests(200).run().await.assert_none_failed();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_line_without_end_is_split_and_bytes_are_kept() {
+    let daemon = Daemon::start(&managed(&[], "")).await;
+    daemon.app_ready("chaos").await;
+    get(daemon.http(), "chaos.test", "/log?bytes=1048576").await.unwrap();
+    get(daemon.http(), "chaos.test", "/log?raw=1").await.unwrap();
+    let raw = b"raw \xff\xfe\x00\x01 bytes";
+    let bytes = wait::for_some(wait::SOON, "both are in the file", async || {
+        let bytes = logged(&daemon, "chaos");
+        bytes.windows(raw.len()).any(|it| it == raw).then_some(bytes)
+    })
+    .await;
+    assert_eq!(bytes.iter().filter(|it| **it == b'y').count() >> 20, 1, "no byte of the long line is lost");
+    let longest = bytes.split(|it| *it == b'\n').map(<[u8]>::len).max().unwrap_or(0);
+    assert!(longest < 20 * 1024, "a line of {longest} bytes was not split");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lines_of_two_workers_stay_whole() {
+    let daemon =
+        Daemon::start(&managed(&["--log-writers", "2", "--log-lines", "500", "--log-line-bytes", "2048"], "")).await;
+    daemon.app_ready("chaos").await;
+    let text = wait::for_some(wait::LATER, "all lines are in the file", async || {
+        let text = String::from_utf8_lossy(&logged(&daemon, "chaos")).into_owned();
+        (text.lines().filter_map(numbered).count() >= 1000).then_some(text)
+    })
+    .await;
+    for line in text.lines().filter(|line| numbered(line).is_some()) {
+        let fill = line.rsplit(' ').next().unwrap_or_default();
+        let first = fill.chars().next().unwrap_or_default();
+        assert!(fill.len() > 2000 && fill.chars().all(|it| it == first), "two lines in one: {line:.80}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rotation_under_load_loses_and_repeats_nothing() {
+    const LINES: u64 = 20_000;
+    let lines = LINES.to_string();
+    let logs = "logs = { max_size = \"256KB\", max_backups = 50 }";
+    let daemon = Daemon::start(&managed(&["--log-lines", &lines, "--log-line-bytes", "200"], logs)).await;
+    daemon.app_ready("chaos").await;
+    let rotated = daemon.ctl_ok(&["logs", "rotate", "chaos"]).await;
+    assert!(rotated.stdout.contains("chaos"), "the file names are returned: {rotated:?}");
+    let mut seen: Vec<u64> = wait::for_some(Duration::from_secs(120), "all lines are in the files", async || {
+        let text = String::from_utf8_lossy(&logged(&daemon, "chaos")).into_owned();
+        let seen: Vec<u64> = text.lines().filter_map(numbered).map(|(_, number)| number).collect();
+        (seen.len() as u64 >= LINES).then_some(seen)
+    })
+    .await;
+    assert!(find(daemon.dir(), "chaos").len() > 2, "it was rotated by size");
+    seen.sort_unstable();
+    assert!(seen.iter().copied().eq(0..LINES), "each line once");
+}

@@ -1,0 +1,143 @@
+//! Reloads: everything or nothing, and nothing that was not touched notices.
+
+use harness::{Daemon, Origin, wait};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::lifecycle::{app, managed};
+
+fn site(host: &str, lines: &str) -> String {
+    format!("[backends.\"{host}\"]\n{lines}\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_under_load_disturbs_nothing_it_does_not_touch() {
+    let (one, two) = (Origin::start("one").await, Origin::start("two").await);
+    let urls = format!("urls = [\"{}\", \"{}\"]", one.url(), two.url());
+    let kept = app("kept", "", &[], "");
+    let before = format!(
+        "{kept}{}{}",
+        site("both.test", &format!("{urls}\nstrategy = \"round_robin\"")),
+        site("leaving.test", &format!("url = \"{}\"", one.url()))
+    );
+    let after = format!(
+        "{kept}{}{}[backends.\"both.test\".routes.\"/new/\"]\nurl = \"{}\"\n",
+        site("both.test", &format!("{urls}\nstrategy = \"least_conn\"")),
+        site("coming.test", &format!("url = \"{}\"", two.url())),
+        two.url()
+    );
+    let daemon = Daemon::start(&before).await;
+    daemon.app_ready("kept").await;
+    let pids = daemon.app_pids("kept").await;
+    let mut socket = daemon.websocket("kept.test", "/ws").await;
+    socket.echo("before").await;
+    let apps = daemon.load("kept.test").connections(10).paths(&["/fast", "/slow"]).start();
+    let sites = daemon.load("both.test").connections(10).start();
+    apps.flowing(20).await;
+    sites.flowing(20).await;
+
+    for text in [&after, &before, &after, &before, &after] {
+        daemon.rewrite_config(text);
+        let output = daemon.reload().await;
+        assert_eq!(output.status, 0, "{output:?}");
+        apps.flowing(20).await;
+        sites.flowing(20).await;
+    }
+
+    assert_eq!(daemon.get_host("coming.test", "/").await.text(), "two");
+    assert_eq!(daemon.get_host("both.test", "/new/x").await.text(), "two");
+    assert_ne!(daemon.get_host("leaving.test", "/").await.status, 200);
+    assert_eq!(daemon.app_pids("kept").await, pids, "no app was restarted");
+    assert!(socket.is_alive().await, "an open WebSocket of an untouched site lives on");
+    apps.stop().await.assert_none_failed();
+    sites.stop().await.assert_none_failed();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invalid_configuration_is_refused_with_every_problem_and_changes_nothing() {
+    let origin = Origin::start("origin").await;
+    let good = site("a.test", &format!("url = \"{}\"", origin.url()));
+    let daemon = Daemon::start(&good).await;
+    let generation = daemon.ctl_json(&["status"]).await["config_generation"].clone();
+    daemon.rewrite_config(&format!("{good}\n[cache]\nenabeld = true\n[metrics]\nper_site = 7\n"));
+    let output = daemon.reload().await;
+    assert_eq!(output.status, 6, "{output:?}");
+    assert!(
+        output.all().contains("enabeld") && output.all().contains("enabled"),
+        "the nearest key is offered: {output:?}"
+    );
+    assert!(output.all().contains("per_site"), "every problem is listed: {output:?}");
+    let document: Value = daemon.ctl_json(&["reload"]).await;
+    let text = document.to_string();
+    assert!(text.contains("enabeld") && text.contains("\"line\""), "{document}");
+    assert_eq!(daemon.ctl_json(&["status"]).await["config_generation"], generation);
+    assert_eq!(daemon.get_host("a.test", "/").await.text(), "origin");
+
+    daemon.rewrite_config("this is not toml");
+    assert_eq!(daemon.reload().await.status, 6);
+    assert_eq!(daemon.get_host("a.test", "/").await.text(), "origin");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_that_fails_its_preflight_refuses_the_reload_unless_allowed() {
+    let good = managed(&[], "");
+    let daemon = Daemon::start(&good).await;
+    daemon.app_ready("chaos").await;
+    let pids = daemon.app_pids("chaos").await;
+    let broken = app("broken", "", &[], "working_dir = \"{dir}/no-such-place\"");
+    let origin = Origin::start("added").await;
+    let added = site("added.test", &format!("url = \"{}\"", origin.url()));
+    daemon.rewrite_config(&format!("{good}{broken}{added}"));
+    let output = daemon.reload().await;
+    assert_eq!(output.status, 6, "{output:?}");
+    assert!(output.all().contains("no-such-place"), "{output:?}");
+    assert_ne!(daemon.get_host("added.test", "/").await.status, 200, "refused as a whole");
+    let output = daemon.ctl(&["reload", "--allow-failing-apps"]).await;
+    assert!([0, 9].contains(&output.status), "{output:?}");
+    assert_eq!(daemon.get_host("added.test", "/").await.text(), "added");
+    assert_eq!(daemon.app_pids("chaos").await, pids);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_app_whose_environment_changed_rolls() {
+    let text = |version: &str| {
+        let env = format!("[backends.\"one.test\".process.env]\nVERSION = \"{version}\"\n");
+        format!("{}{env}{}", app("one", "", &[], ""), app("two", "", &[], ""))
+    };
+    let daemon = Daemon::start(&text("v1")).await;
+    daemon.app_ready("one").await;
+    daemon.app_ready("two").await;
+    let (one, two) = (daemon.app_pids("one").await, daemon.app_pids("two").await);
+    let load = daemon.load("one.test").start();
+    load.flowing(20).await;
+    daemon.rewrite_config(&text("v2"));
+    let output = daemon.reload().await;
+    assert_eq!(output.status, 0, "{output:?}");
+    wait::until(wait::LATER, "the new version answers", async || {
+        daemon.get_host("one.test", "/").await.text().contains("version=v2")
+    })
+    .await;
+    load.flowing(20).await;
+    load.stop().await.assert_none_failed();
+    assert_ne!(daemon.app_pids("one").await, one);
+    assert_eq!(daemon.app_pids("two").await, two);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sighup_reloads_and_a_dry_run_does_not() {
+    let (old, new) = (Origin::start("old").await, Origin::start("new").await);
+    let daemon = Daemon::start(&site("a.test", &format!("url = \"{}\"", old.url()))).await;
+    daemon.rewrite_config(&site("a.test", &format!("url = \"{}\"", new.url())));
+    let plan = daemon.ctl_ok(&["reload", "--dry-run"]).await;
+    assert!(plan.all().contains("a.test"), "{plan:?}");
+    assert_eq!(daemon.get_host("a.test", "/").await.text(), "old");
+    daemon.signal(Signal::SIGHUP);
+    wait::until(wait::SOON, "the reload took effect", async || daemon.get_host("a.test", "/").await.text() == "new")
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unchanged_configuration_says_so() {
+    let daemon = Daemon::start(&site("a.test", "root = \"{dir}\"")).await;
+    assert_eq!(daemon.ctl_json(&["reload"]).await["result"], "unchanged");
+}

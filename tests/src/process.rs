@@ -1,0 +1,84 @@
+//! Looking at processes through /proc: who is alive, who descends from whom, who listens where.
+//!
+//! Zombies count as dead: their sockets and memory are gone, only their exit status waits.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+/// One process as /proc shows it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Process {
+    pub pid: u32,
+    pub parent: u32,
+    pub session: u32,
+    pub state: char,
+    pub command: String,
+}
+
+impl Process {
+    /// Reads `/proc/PID/stat`; none when it is gone.
+    pub fn read(pid: u32) -> Option<Self> {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // The command stands in parentheses and may hold spaces and parentheses of its own.
+        let (head, tail) = stat.rsplit_once(')')?;
+        let command = head.split_once('(')?.1.to_owned();
+        let fields: Vec<&str> = tail.split_whitespace().collect();
+        Some(Self {
+            pid,
+            command,
+            state: fields.first()?.chars().next()?,
+            parent: fields.get(1)?.parse().ok()?,
+            session: fields.get(3)?.parse().ok()?,
+        })
+    }
+}
+
+/// Whether `pid` runs (a zombie does not).
+pub fn exists(pid: u32) -> bool {
+    Process::read(pid).is_some_and(|process| process.state != 'Z')
+}
+
+/// All living processes below `pid`, without itself.
+pub fn descendants(pid: u32) -> Vec<Process> {
+    let all: Vec<Process> = fs::read_dir("/proc")
+        .expect("/proc is there")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter_map(Process::read)
+        .filter(|process| process.state != 'Z')
+        .collect();
+    let mut family = BTreeSet::from([pid]);
+    loop {
+        let before = family.len();
+        family.extend(all.iter().filter(|it| family.contains(&it.parent)).map(|it| it.pid).collect::<Vec<_>>());
+        if family.len() == before {
+            break;
+        }
+    }
+    all.into_iter().filter(|it| it.pid != pid && family.contains(&it.pid)).collect()
+}
+
+/// Whether something listens on 127.0.0.1:`port`, seen without connecting to it.
+pub fn listening_on(port: u16) -> bool {
+    TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).is_err()
+}
+
+/// Signals one process that a test started or that a daemon of a test started.
+pub(crate) fn signal(pid: u32, signal: Signal) {
+    let _ = kill(Pid::from_raw(i32::try_from(pid).expect("a pid fits")), signal);
+}
+
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .and_then(|listener| listener.local_addr())
+        .expect("the kernel gives a free port")
+        .port()
+}
