@@ -13,7 +13,6 @@ pub mod upstream;
 pub mod app;
 pub mod builtin;
 pub mod files;
-pub mod policy;
 pub mod proxy;
 // Floor 8
 pub mod routing;

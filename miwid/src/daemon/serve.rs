@@ -18,7 +18,7 @@ use crate::{
     reload::{Reload, Reloader},
     server::{Listeners, Workers},
     signal::{Signal, Signals},
-    telemetry::{AccessLog, Events, Logs, Metrics, Readiness},
+    telemetry::{self, AccessLog, Events, Logs, Metrics, Readiness},
     upstream::Directory,
 };
 
@@ -115,6 +115,7 @@ impl Daemon {
         let _ = tokio::time::timeout(LOG_FAREWELL, control).await;
         self.access.close(LOG_FAREWELL);
         tracing::info!("stopped");
+        telemetry::flush();
     }
 }
 

@@ -135,7 +135,12 @@ async fn assemble(
 
     let (events, logs, metrics, readiness) =
         (Events::default(), Logs::default(), Metrics::default(), Readiness::default());
-    telemetry::configure(&config.logging, &logs).map_err(|error| StartError::Io("cannot open the error log", error))?;
+    logs.announce_to(&events);
+    let log =
+        telemetry::init(Some(&config.logging)).map_err(|error| StartError::Io("cannot open the error log", error))?;
+    if let Some(file) = log {
+        logs.register("error", file);
+    }
     let access = AccessLog::open(&config.logging, &logs, &metrics)
         .map_err(|error| StartError::Io("cannot open the access log", error))?;
 

@@ -19,6 +19,8 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
+use crate::telemetry::Shard;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Phase {
@@ -42,6 +44,7 @@ pub struct Timeouts {
 pub struct Activity(Arc<Inner>);
 
 struct Inner {
+    shard: Arc<Shard>,
     phase: AtomicU8,
     /// Milliseconds since `EPOCH`.
     since: AtomicU64,
@@ -52,8 +55,8 @@ static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 impl Activity {
     /// A fresh connection owes us a head.
-    pub fn new() -> Self {
-        let inner = Inner { phase: AtomicU8::new(0), since: AtomicU64::new(0), running: AtomicUsize::new(0) };
+    pub fn new(shard: Arc<Shard>) -> Self {
+        let inner = Inner { shard, phase: AtomicU8::new(0), since: AtomicU64::new(0), running: AtomicUsize::new(0) };
         let activity = Self(Arc::new(inner));
         activity.enter(Phase::Head);
         activity
@@ -69,14 +72,23 @@ impl Activity {
 
     /// A head is complete: a request runs until the returned guard is dropped.
     pub fn request(&self) -> Running {
-        self.0.running.fetch_add(1, Relaxed);
-        self.enter(Phase::Busy);
+        if self.0.running.fetch_add(1, Relaxed) == 0 {
+            self.leave_idle();
+            self.enter(Phase::Busy);
+        }
         Running(self.clone())
     }
 
     fn bytes_arrived(&self) {
         if self.phase() == Phase::Idle {
+            self.leave_idle();
             self.enter(Phase::Head);
+        }
+    }
+
+    fn leave_idle(&self) {
+        if self.phase() == Phase::Idle {
+            self.0.shard.connection_busy();
         }
     }
 
@@ -118,9 +130,11 @@ impl Activity {
     }
 }
 
-impl Default for Activity {
-    fn default() -> Self {
-        Self::new()
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if self.phase.load(Relaxed) == Phase::Idle as u8 {
+            self.shard.connection_busy();
+        }
     }
 }
 
@@ -131,6 +145,7 @@ impl Drop for Running {
     fn drop(&mut self) {
         if self.0.0.running.fetch_sub(1, Relaxed) == 1 {
             self.0.enter(Phase::Idle);
+            self.0.0.shard.connection_idle();
         }
     }
 }
@@ -202,13 +217,13 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_sends_nothing_owes_a_head() {
         let start = Instant::now();
-        assert_eq!(expired(&Activity::new()).await, Phase::Head);
+        assert_eq!(expired(&Activity::new(Arc::default())).await, Phase::Head);
         assert_eq!(start.elapsed().as_millis().div_ceil(1000), 30);
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_answered_connection_may_idle() {
-        let activity = Activity::new();
+        let activity = Activity::new(Arc::default());
         drop(activity.request());
         let start = Instant::now();
         assert_eq!(expired(&activity).await, Phase::Idle);
@@ -217,7 +232,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_running_request_keeps_the_connection() {
-        let activity = Activity::new();
+        let activity = Activity::new(Arc::default());
         let running = activity.request();
         let waited = tokio::time::timeout(Duration::from_secs(3600), expired(&activity)).await;
         assert!(waited.is_err(), "a busy connection never expires");
@@ -227,7 +242,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_second_head_has_its_own_deadline() {
-        let activity = Activity::new();
+        let activity = Activity::new(Arc::default());
         drop(activity.request());
         tokio::time::advance(Duration::from_secs(10)).await;
         activity.bytes_arrived();

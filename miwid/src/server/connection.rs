@@ -42,7 +42,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, remote: Socket
         () = drain.started() => return,
     };
     let Ok(Ok((preface, io))) = sniffed else { return };
-    let activity = Activity::new();
+    let activity = Activity::new(worker.shard.clone());
     let io = TokioIo::new(Watched::new(io, activity.clone()));
     let connection = Connection { worker: worker.clone(), peer, activity, timeouts, drain };
     match preface {

@@ -99,7 +99,6 @@ impl Pending {
         let Self { worker, context, summary, status, .. } = &self;
         let duration = context.started.elapsed();
         worker.shard.request(&summary.method, status.as_u16(), duration);
-        let value = |it: &Option<HeaderValue>| it.as_ref().map_or(&[][..], HeaderValue::as_bytes).to_owned();
         let record = Record {
             started: context.started_at,
             duration,
@@ -113,8 +112,8 @@ impl Pending {
             status: status.as_u16(),
             bytes_sent: bytes.to_client,
             bytes_received: bytes.from_client.max(summary.meter.bytes()),
-            referer: &value(&summary.referer),
-            user_agent: &value(&summary.user_agent),
+            referer: bytes_of(&summary.referer),
+            user_agent: bytes_of(&summary.user_agent),
             request_id: context.request_id.as_ref().and_then(|it| it.to_str().ok()).unwrap_or_default(),
             site: context.site.as_deref().unwrap_or_default(),
             upstream: context.upstream.as_deref().unwrap_or_default(),
@@ -124,6 +123,10 @@ impl Pending {
         };
         worker.access.borrow_mut().record(&record);
     }
+}
+
+fn bytes_of(value: &Option<HeaderValue>) -> &[u8] {
+    value.as_ref().map_or(&[], HeaderValue::as_bytes)
 }
 
 fn protocol(version: Version) -> &'static str {

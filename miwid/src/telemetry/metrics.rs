@@ -59,9 +59,6 @@ impl Metrics {
         super::exposition::render(&self.sums(), &gauges)
     }
 
-    /// A panic ended a request or a task.
-    pub fn panicked(&self) {}
-
     /// Connections open now, idle now, and accepted since the start.
     pub fn connections(&self) -> (u64, u64, u64) {
         let sums = self.sums();
@@ -82,6 +79,7 @@ impl Metrics {
         *lock(&self.inner.dropped).entry(log.to_owned()).or_default() += lines;
     }
 
+    /// A panic ended a request or a task.
     pub fn panicked(&self) {
         self.inner.panics.fetch_add(1, Ordering::Relaxed);
     }
