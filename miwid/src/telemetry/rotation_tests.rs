@@ -131,3 +131,32 @@ fn a_plain_twin_of_a_finished_gzip_is_deleted() {
         [Step::Delete("/l/a.log.1".into()), rename("/l/a.log.1.gz", "/l/a.log.2.gz"), rename("/l/a.log", "/l/a.log.1")]
     );
 }
+
+#[test]
+fn retention_by_age_and_total_keeps_the_newest() {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+    let backup = |number: u64, age: u64| Backup {
+        path: format!("/l/a.log.{number}").into(),
+        tag: number.to_string(),
+        compression: plan::Compression::Plain,
+        modified: now - Duration::from_secs(age),
+        size_bytes: 100,
+    };
+    let found = [backup(3, 30), backup(1, 10), backup(2, 20)];
+    let deleted = |config: config::Rotation| -> Vec<PathBuf> {
+        let (steps, _) = plan::rotate(Path::new("/l/a.log"), &found, &config, now);
+        let deletion = |step: Step| match step {
+            Step::Delete(path) => Some(path),
+            Step::Rename { .. } => None,
+        };
+        steps.into_iter().filter_map(deletion).collect()
+    };
+    let paths = |numbers: &[u64]| numbers.iter().map(|n| PathBuf::from(format!("/l/a.log.{n}"))).collect::<Vec<_>>();
+    let base = rotation(1);
+    assert_eq!(deleted(base.clone()), paths(&[]));
+    assert_eq!(deleted(config::Rotation { max_age: Some(Duration::from_secs(25)), ..base.clone() }), paths(&[3]));
+    let total = Some(config::ByteSize(250));
+    assert_eq!(deleted(config::Rotation { max_total: total, ..base.clone() }), paths(&[3]));
+    assert_eq!(deleted(config::Rotation { max_backups: 2, ..base.clone() }), paths(&[2, 3]));
+    assert_eq!(deleted(config::Rotation { max_backups: 0, ..base }), [&paths(&[1, 2, 3])[..], &paths(&[1])].concat());
+}
