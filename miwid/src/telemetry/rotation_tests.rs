@@ -160,3 +160,13 @@ fn retention_by_age_and_total_keeps_the_newest() {
     assert_eq!(deleted(config::Rotation { max_backups: 2, ..base.clone() }), paths(&[2, 3]));
     assert_eq!(deleted(config::Rotation { max_backups: 0, ..base }), [&paths(&[1, 2, 3])[..], &paths(&[1])].concat());
 }
+
+#[test]
+fn a_full_disk_drops_and_counts_and_never_rotates_a_device() {
+    // The device says ENOSPC to every write: a full disk without mounting one.
+    let file = RotatingFile::open("/dev/full".into(), rotation(1)).expect("opens");
+    let error = file.write(b"1\n2\n").expect_err("no space");
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    assert_eq!(file.dropped(), 2);
+    assert!(!Path::new("/dev/full.1").exists());
+}
