@@ -170,3 +170,15 @@ fn a_full_disk_drops_and_counts_and_never_rotates_a_device() {
     assert_eq!(file.dropped(), 2);
     assert!(!Path::new("/dev/full.1").exists());
 }
+
+#[test]
+fn a_rotation_that_fails_loses_no_line() {
+    let home = tempfile::tempdir().expect("a directory");
+    let path = home.path().join("access.log");
+    fs::create_dir(home.path().join("access.log.1")).expect("stands in the way");
+    let file = RotatingFile::open(path.clone(), rotation(4)).expect("opens");
+    for line in [b"1\n", b"2\n", b"3\n", b"4\n"] {
+        file.write(line).expect("writes on into the big file");
+    }
+    assert_eq!((fs::read(&path).expect("there"), file.dropped()), (b"1\n2\n3\n4\n".to_vec(), 0));
+}
