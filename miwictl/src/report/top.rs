@@ -66,7 +66,7 @@ fn pipe(queue: &SyncSender<Vec<u8>>) -> io::Result<()> {
 
 fn follow(path: &Path, queue: &SyncSender<Vec<u8>>) -> io::Result<()> {
     let mut input = BufReader::new(File::open(path)?);
-    let mut line = Vec::new();
+    let (mut line, mut rotated) = (Vec::new(), false);
     loop {
         // Without a newline the line is still being written: what is there stays in `line` until the rest comes.
         if input.read_until(b'\n', &mut line)? > 0 {
@@ -78,9 +78,16 @@ fn follow(path: &Path, queue: &SyncSender<Vec<u8>>) -> io::Result<()> {
             }
             continue;
         }
-        if was_rotated(input.get_ref(), path) {
+        if rotated {
             input = BufReader::new(File::open(path)?);
             line.clear();
+            rotated = false;
+            continue;
+        }
+        // What was written just before the rename is still to be read: one more round, then the new file.
+        rotated = was_rotated(input.get_ref(), path);
+        if rotated {
+            continue;
         }
         std::thread::sleep(Duration::from_millis(200));
     }
