@@ -53,14 +53,10 @@ impl Summary {
             Period::Hourly => format!("{}:00", line.hour),
             Period::Daily => line.hour.chars().take(10).collect(),
         };
-        match self.periods.get_mut(&row) {
-            Some(totals) => totals.add(&line),
-            None if self.periods.len() < PERIODS_MAX => self.periods.entry(row).or_default().add(&line),
-            None => {
-                if let Some(mut last) = self.periods.last_entry() {
-                    last.get_mut().add(&line);
-                }
-            }
+        if self.periods.len() < PERIODS_MAX || self.periods.contains_key(&row) {
+            self.periods.entry(row).or_default().add(&line);
+        } else if let Some(mut last) = self.periods.last_entry() {
+            last.get_mut().add(&line);
         }
         let path: String = line.path.chars().take(NAME_BYTES_MAX / 4).collect();
         if let Some(millis) = line.millis {

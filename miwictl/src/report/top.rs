@@ -66,7 +66,7 @@ fn pipe(queue: &SyncSender<Vec<u8>>) -> io::Result<()> {
 
 fn follow(path: &Path, queue: &SyncSender<Vec<u8>>) -> io::Result<()> {
     let mut input = BufReader::new(File::open(path)?);
-    let mut line = Vec::new();
+    let (mut line, mut rotated) = (Vec::new(), false);
     loop {
         // Without a newline the line is still being written: what is there stays in `line` until the rest comes.
         if input.read_until(b'\n', &mut line)? > 0 {
@@ -78,9 +78,16 @@ fn follow(path: &Path, queue: &SyncSender<Vec<u8>>) -> io::Result<()> {
             }
             continue;
         }
-        if was_rotated(input.get_ref(), path) {
+        if rotated {
             input = BufReader::new(File::open(path)?);
             line.clear();
+            rotated = false;
+            continue;
+        }
+        // What was written just before the rename is still to be read: one more round, then the new file.
+        rotated = was_rotated(input.get_ref(), path);
+        if rotated {
+            continue;
         }
         std::thread::sleep(Duration::from_millis(200));
     }
@@ -91,5 +98,41 @@ fn was_rotated(file: &File, path: &Path) -> bool {
     match (file.metadata(), std::fs::metadata(path)) {
         (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) != (there.dev(), there.ino()),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_the_input_draws_everything_once_more() {
+        let (queue, received) = mpsc::sync_channel(4);
+        let line = br#"127.0.0.1 - - [09/Aug/2025:10:15:32 +0000] "GET /last HTTP/1.1" 200 7"#;
+        queue.send(line.to_vec()).expect("there is room");
+        drop(queue);
+        let mut out = Vec::new();
+        draw(&received, &mut out).expect("draws");
+        let text = String::from_utf8(out).expect("text");
+        assert!(text.contains("Requests 1 ") && text.contains("         1  /last\n"), "{text}");
+    }
+
+    #[test]
+    fn a_followed_file_goes_on_after_a_rotation() {
+        let home = tempfile::tempdir().expect("a directory");
+        let path = home.path().join("access.log");
+        std::fs::write(&path, "one\n").expect("writes");
+        let (queue, received) = mpsc::sync_channel(4);
+        let followed = path.clone();
+        let reader = std::thread::spawn(move || follow(&followed, &queue));
+        let patience = Duration::from_secs(30);
+        assert_eq!(received.recv_timeout(patience).expect("the first line"), b"one");
+        std::fs::rename(&path, home.path().join("access.log.1")).expect("renames");
+        std::fs::write(&path, "two\nthree\n").expect("writes");
+        assert_eq!(received.recv_timeout(patience).expect("a line of the new file"), b"two");
+        drop(received);
+        // The reader notices at its next line that nobody listens.
+        std::fs::write(&path, "two\nthree\nfour\n").expect("writes");
+        drop(reader);
     }
 }

@@ -268,3 +268,7 @@ impl Writer {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "access_tests.rs"]
+mod tests;

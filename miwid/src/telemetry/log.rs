@@ -193,3 +193,47 @@ fn each<T>(
         .collect();
     outcomes.into_iter().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_init_moves_the_lines_into_the_file() {
+        let home = tempfile::tempdir().expect("a directory");
+        let path = home.path().join("logs/error.log");
+        let rotation = config::Rotation {
+            enabled: true,
+            max_size: config::ByteSize::mib(10),
+            max_backups: 5,
+            compress: false,
+            max_age: None,
+            max_total: None,
+            naming: config::BackupNaming::Numbered,
+        };
+        let access_log = config::AccessLog {
+            enabled: false,
+            path: home.path().join("access.log"),
+            format: config::AccessFormat::Common,
+            buffer_size: 1,
+            on_full: config::OnFull::Drop,
+            fields: Vec::new(),
+        };
+        let (level, format) = ("error".to_owned(), LogFormat::Json);
+        let config = config::Logging { level, format, path: Some(path.clone()), access_log, rotation };
+        init(None).expect("sets up standard error");
+        let file = init(Some(&config)).expect("reconfigures").expect("a file");
+        tracing::error!(answer = 42, "it broke");
+        flush();
+        let text = std::fs::read_to_string(&path).expect("the log is there");
+        let line = text.lines().find(|line| line.contains("it broke")).expect("the line is there");
+        let value: serde_json::Value = serde_json::from_str(line).expect("valid JSON");
+        assert_eq!((&value["answer"], &value["level"]), (&42.into(), &"ERROR".into()));
+
+        let logs = Logs::default();
+        logs.register("error", file);
+        assert_eq!(logs.rotate(Some("error")).expect("rotates"), [home.path().join("logs/error.log.1")]);
+        assert!(logs.rotate(Some("nobody")).is_err());
+        assert_eq!(logs.list()[0].backups, 1);
+    }
+}

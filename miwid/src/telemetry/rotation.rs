@@ -151,7 +151,11 @@ impl Inner {
         let size = self.size.load(Ordering::Relaxed);
         let rotation = &state.rotation;
         if rotation.enabled && size > 0 && size + block.len() as u64 > rotation.max_size.bytes() {
-            self.rotate(state)?;
+            // A file that grows too big is better than lines that are lost: the next write tries again.
+            let rotated = self.rotate(state);
+            if state.file.is_none() {
+                rotated?;
+            }
         }
         let Some(file) = state.file.as_mut() else { return Err(io::ErrorKind::NotConnected.into()) };
         let size = self.size.load(Ordering::Relaxed);
@@ -207,6 +211,7 @@ impl Inner {
             };
             let Some(source) = picked else { return };
             if let Err(error) = self.compress(&source) {
+                let _ = fs::remove_file(plan::with_suffix(&self.path, "gz.tmp"));
                 tracing::warn!(path = %self.path.display(), %error, "a rotated log could not be compressed");
                 self.lock().compressing = Compressing::Idle;
                 return;

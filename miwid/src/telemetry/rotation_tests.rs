@@ -131,3 +131,54 @@ fn a_plain_twin_of_a_finished_gzip_is_deleted() {
         [Step::Delete("/l/a.log.1".into()), rename("/l/a.log.1.gz", "/l/a.log.2.gz"), rename("/l/a.log", "/l/a.log.1")]
     );
 }
+
+#[test]
+fn retention_by_age_and_total_keeps_the_newest() {
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+    let backup = |number: u64, age: u64| Backup {
+        path: format!("/l/a.log.{number}").into(),
+        tag: number.to_string(),
+        compression: plan::Compression::Plain,
+        modified: now - Duration::from_secs(age),
+        size_bytes: 100,
+    };
+    let found = [backup(3, 30), backup(1, 10), backup(2, 20)];
+    let deleted = |config: config::Rotation| -> Vec<PathBuf> {
+        let (steps, _) = plan::rotate(Path::new("/l/a.log"), &found, &config, now);
+        let deletion = |step: Step| match step {
+            Step::Delete(path) => Some(path),
+            Step::Rename { .. } => None,
+        };
+        steps.into_iter().filter_map(deletion).collect()
+    };
+    let paths = |numbers: &[u64]| numbers.iter().map(|n| PathBuf::from(format!("/l/a.log.{n}"))).collect::<Vec<_>>();
+    let base = rotation(1);
+    assert_eq!(deleted(base.clone()), paths(&[]));
+    assert_eq!(deleted(config::Rotation { max_age: Some(Duration::from_secs(25)), ..base.clone() }), paths(&[3]));
+    let total = Some(config::ByteSize(250));
+    assert_eq!(deleted(config::Rotation { max_total: total, ..base.clone() }), paths(&[3]));
+    assert_eq!(deleted(config::Rotation { max_backups: 2, ..base.clone() }), paths(&[2, 3]));
+    assert_eq!(deleted(config::Rotation { max_backups: 0, ..base }), [&paths(&[1, 2, 3])[..], &paths(&[1])].concat());
+}
+
+#[test]
+fn a_full_disk_drops_and_counts_and_never_rotates_a_device() {
+    // The device says ENOSPC to every write: a full disk without mounting one.
+    let file = RotatingFile::open("/dev/full".into(), rotation(1)).expect("opens");
+    let error = file.write(b"1\n2\n").expect_err("no space");
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    assert_eq!(file.dropped(), 2);
+    assert!(!Path::new("/dev/full.1").exists());
+}
+
+#[test]
+fn a_rotation_that_fails_loses_no_line() {
+    let home = tempfile::tempdir().expect("a directory");
+    let path = home.path().join("access.log");
+    fs::create_dir(home.path().join("access.log.1")).expect("stands in the way");
+    let file = RotatingFile::open(path.clone(), rotation(4)).expect("opens");
+    for line in [b"1\n", b"2\n", b"3\n", b"4\n"] {
+        file.write(line).expect("writes on into the big file");
+    }
+    assert_eq!((fs::read(&path).expect("there"), file.dropped()), (b"1\n2\n3\n4\n".to_vec(), 0));
+}
