@@ -1,1 +1,91 @@
-//! x
+//! The service manager's side: readiness, status, watchdog, the unit file, signals.
+
+use std::{fs, process::Command};
+
+use harness::{Daemon, FakeNotify, get, miwictl, miwid, repository, wait};
+use nix::sys::signal::Signal;
+
+use crate::lifecycle::managed;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readiness_status_and_the_end_are_told() {
+    let builder = Daemon::builder(&managed(&[], ""));
+    let mut notify = FakeNotify::bind(builder.dir()).unwrap();
+    let socket = notify.path().to_owned();
+    let daemon = builder.env("NOTIFY_SOCKET", socket).start().await;
+    notify.expect("READY=1", wait::LATER).await;
+    notify.expect("STATUS=", wait::LATER).await;
+    daemon.app_ready("chaos").await;
+    let env = daemon.get_host("chaos.test", "/env").await.json();
+    assert!(env.get("NOTIFY_SOCKET").is_none(), "an app must not speak for the daemon");
+    assert!(daemon.stop().await.success());
+    notify.expect("STOPPING=1", wait::SOON).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_broken_app_does_not_keep_the_daemon_from_being_ready() {
+    let builder = Daemon::builder(&managed(&["--exit-code", "1"], ""));
+    let mut notify = FakeNotify::bind(builder.dir()).unwrap();
+    let socket = notify.path().to_owned();
+    let daemon = builder.env("NOTIFY_SOCKET", socket).start().await;
+    notify.expect("READY=1", wait::LATER).await;
+    daemon.app_in_state("chaos", "crash-loop").await;
+    wait::until(wait::LATER, "the status names it", || {
+        std::future::ready(notify.seen().iter().any(|it| it.starts_with("STATUS=") && it.contains("chaos")))
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_watchdog_is_fed() {
+    let builder = Daemon::builder("");
+    let mut notify = FakeNotify::bind(builder.dir()).unwrap();
+    let socket = notify.path().to_owned();
+    let _daemon = builder.env("NOTIFY_SOCKET", socket).env("WATCHDOG_USEC", "1000000").start().await;
+    notify.expect_times("WATCHDOG=1", 3, wait::LATER).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn term_drains_and_a_second_one_does_not_wait() {
+    let daemon = Daemon::start(&managed(&[], "")).await;
+    daemon.app_ready("chaos").await;
+    let http = daemon.http();
+    let slow = tokio::spawn(async move { get(http, "chaos.test", "/sleep?ms=2000").await });
+    daemon.app_where("chaos", "the request is in flight", |it| it["instances"][0]["in_flight"] == 1).await;
+    assert!(daemon.stop().await.success());
+    assert_eq!(slow.await.unwrap().expect("an answer").status, 200, "the open request is finished");
+
+    let daemon = Daemon::start(&managed(&[], "")).await;
+    daemon.app_ready("chaos").await;
+    let http = daemon.http();
+    let endless = tokio::spawn(async move { get(http, "chaos.test", "/sleep?ms=600000").await });
+    daemon.app_where("chaos", "the request is in flight", |it| it["instances"][0]["in_flight"] == 1).await;
+    daemon.signal(Signal::SIGTERM);
+    wait::until(wait::SOON, "it drains", async || tokio::net::TcpStream::connect(http).await.is_err()).await;
+    daemon.signal(Signal::SIGTERM);
+    daemon.ended(wait::LATER).await;
+    endless.abort();
+}
+
+#[test]
+fn the_unit_is_valid() {
+    let unit = fs::read_to_string(repository().join("packaging/systemd/miwid.service")).unwrap();
+    assert!(unit.contains("Type=notify") && unit.contains("ExecReload=/usr/bin/miwictl reload"));
+    // Verified with the binaries where they are built; manual pages come with a package.
+    let unit: String = unit
+        .lines()
+        .filter(|line| !line.starts_with("Documentation="))
+        .map(|line| format!("{line}\n"))
+        .collect::<String>()
+        .replace("/usr/bin/miwid ", &format!("{} ", miwid().display()))
+        .replace("/usr/bin/miwictl ", &format!("{} ", miwictl().display()));
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("miwid.service");
+    fs::write(&file, unit).unwrap();
+    let Ok(output) = Command::new("systemd-analyze").arg("verify").arg(&file).output() else {
+        harness::skip!("systemd-analyze is not installed");
+    };
+    let complaints = String::from_utf8_lossy(&output.stderr).into_owned();
+    let ours: Vec<&str> = complaints.lines().filter(|it| it.contains("miwid.service")).collect();
+    assert!(ours.is_empty(), "{complaints}");
+}
