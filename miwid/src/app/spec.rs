@@ -75,3 +75,46 @@ pub struct Finding {
     pub key: String,
     pub origin: Origin,
 }
+
+impl LaunchSpec {
+    /// Fills in what only the attempt knows. `PORT` stays as the operator set it: then the address is fixed anyway.
+    pub fn instantiate(&self, attempt: &Attempt<'_>) -> Launch {
+        let (host, port, socket) = match attempt.address {
+            Address::Tcp(address) => (address.ip().to_string(), address.port().to_string(), String::new()),
+            Address::Unix(path) => (String::new(), path.display().to_string(), path.display().to_string()),
+        };
+        let slot = attempt.slot.to_string();
+        let fill = |text: &str| {
+            text.replace("{port}", &port)
+                .replace("{socket}", &socket)
+                .replace("{host}", &host)
+                .replace("{instance}", &slot)
+        };
+        let mut env: Vec<(String, Secret)> =
+            self.env.iter().map(|(key, value)| (key.clone(), Secret::new(fill(value.expose())))).collect();
+        for (key, value) in [("PORT", &port), ("HOST", &host)] {
+            if !value.is_empty() && !env.iter().any(|(present, _)| present == key) {
+                env.push((key.to_owned(), Secret::new(value.clone())));
+            }
+        }
+        let mut own = vec![
+            ("MIWI_APP", attempt.app.to_owned()),
+            ("MIWI_INSTANCE", slot.clone()),
+            ("MIWI_GENERATION", attempt.generation.to_string()),
+            ("NODE_APP_INSTANCE", slot.clone()),
+        ];
+        if !socket.is_empty() {
+            own.push(("MIWI_SOCKET", socket.clone()));
+        }
+        for (key, value) in own {
+            env.retain(|(present, _)| present != key);
+            env.push((key.to_owned(), Secret::new(value)));
+        }
+        Launch {
+            argv: self.argv.iter().map(|word| fill(word)).collect(),
+            env,
+            working_dir: self.working_dir.clone(),
+            user: self.user.clone(),
+        }
+    }
+}
