@@ -10,13 +10,13 @@ const FALLBACK_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
 /// One line of an env file that can't be read; the text is left out because it may hold a secret.
 #[derive(Debug, PartialEq, Eq)]
-pub struct BadLine {
-    pub line: usize,
-    pub why: &'static str,
+pub(super) struct BadLine {
+    pub(super) line: usize,
+    pub(super) why: &'static str,
 }
 
 /// Later entries win: base, `file`, then `env` of the configuration.
-pub fn build(process: &Process, user: Option<&User>, file: &[(String, String)]) -> Vec<(String, Secret)> {
+pub(super) fn build(process: &Process, user: Option<&User>, file: &[(String, String)]) -> Vec<(String, Secret)> {
     let name = user.map(|user| user.name.clone());
     let account = match &name {
         Some(name) => nix::unistd::User::from_name(name),
@@ -46,23 +46,23 @@ pub fn build(process: &Process, user: Option<&User>, file: &[(String, String)]) 
     env
 }
 
-pub fn set(env: &mut Vec<(String, Secret)>, key: &str, value: &str) {
+pub(super) fn set(env: &mut Vec<(String, Secret)>, key: &str, value: &str) {
     env.retain(|(present, _)| present != key);
     env.push((key.to_owned(), Secret::new(value)));
 }
 
-pub fn value<'a>(env: &'a [(String, Secret)], key: &str) -> Option<&'a str> {
+pub(super) fn value<'a>(env: &'a [(String, Secret)], key: &str) -> Option<&'a str> {
     env.iter().find(|(present, _)| present == key).map(|(_, value)| value.expose())
 }
 
-pub fn valid_name(name: &str) -> bool {
+pub(super) fn valid_name(name: &str) -> bool {
     let mut chars = name.chars();
     chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
         && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 /// `KEY=VALUE` lines with comments, quotes and an optional `export`.
-pub fn parse_file(text: &str) -> (Vec<(String, String)>, Vec<BadLine>) {
+pub(super) fn parse_file(text: &str) -> (Vec<(String, String)>, Vec<BadLine>) {
     let (mut entries, mut bad) = (Vec::new(), Vec::new());
     for (index, line) in text.lines().enumerate() {
         let line = line.trim();

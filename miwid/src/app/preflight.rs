@@ -34,8 +34,15 @@ pub fn plan_as(backend: &Backend, default_user: Option<&str>) -> (Option<LaunchS
     let mut env = environment::build(process, user.as_ref(), &file);
     let fixed = fixed(backend, &env, &mut obstacles);
     // Without the directory every check of the adapter would only repeat that.
+    let mut told = process.clone();
+    // A command line must agree with the fixed address, whatever `listen` says.
+    match &fixed {
+        Some(Address::Tcp(_)) => told.listen = config::Listen::Tcp,
+        Some(Address::Unix(_)) => told.listen = config::Listen::Unix,
+        None => {}
+    }
     let recipe = enterable
-        .then(|| adapter::recipe(backend.app_type, process, &env))
+        .then(|| adapter::recipe(backend.app_type, &told, &env))
         .and_then(|recipe| recipe.map_err(|found| obstacles.extend(found)).ok());
     let spec = recipe.filter(|_| obstacles.is_empty()).map(|recipe| {
         for (key, value) in &recipe.env {
@@ -236,6 +243,8 @@ fn fixed(backend: &Backend, env: &[(String, config::Secret)], obstacles: &mut Ve
             };
             Address::Tcp(SocketAddr::new(ip, *port))
         }
+        // A Python server is told its address by us, it doesn't read PORT.
+        None if backend.app_type == config::AppType::Python => return None,
         None => Address::Tcp(SocketAddr::from(([127, 0, 0, 1], environment::value(env, "PORT")?.parse().ok()?))),
     };
     match &address {

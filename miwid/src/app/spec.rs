@@ -118,3 +118,48 @@ impl LaunchSpec {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn launch(address: &Address, env: &[(&str, &str)]) -> Launch {
+        let spec = LaunchSpec {
+            argv: vec!["/bin/x".to_owned(), "{host}:{port}".to_owned(), "{socket}".to_owned(), "{instance}".to_owned()],
+            env: env.iter().map(|(key, value)| ((*key).to_owned(), Secret::new(*value))).collect(),
+            working_dir: PathBuf::from("/"),
+            user: None,
+            address: AddressPlan::Tcp,
+            kill_mode: KillMode::Mixed,
+            stop_signal: 15,
+            start_timeout: Duration::from_secs(1),
+            upstream_idle: Duration::from_secs(1),
+            notices: Vec::new(),
+        };
+        spec.instantiate(&Attempt { app: "shop", slot: 2, generation: 7, address })
+    }
+
+    fn value(launch: &Launch, key: &str) -> Option<String> {
+        launch.env.iter().find(|(name, _)| name == key).map(|(_, value)| value.expose().to_owned())
+    }
+
+    #[test]
+    fn an_attempt_fills_in_its_address_and_names_itself() {
+        let tcp = launch(&Address::Tcp(([127, 0, 0, 1], 20017).into()), &[("AT", "{port}"), ("MIWI_APP", "forged")]);
+        assert_eq!(tcp.argv, ["/bin/x", "127.0.0.1:20017", "", "2"]);
+        let expected =
+            [("PORT", "20017"), ("HOST", "127.0.0.1"), ("AT", "20017"), ("MIWI_APP", "shop"), ("MIWI_GENERATION", "7")];
+        for (key, wanted) in expected {
+            assert_eq!(value(&tcp, key).as_deref(), Some(wanted), "{key}");
+        }
+        assert_eq!(value(&tcp, "MIWI_SOCKET"), None);
+    }
+
+    #[test]
+    fn over_a_unix_socket_the_port_is_its_path_and_the_operators_port_wins() {
+        let address = Address::Unix(PathBuf::from("/run/a.sock"));
+        assert_eq!(value(&launch(&address, &[]), "PORT").as_deref(), Some("/run/a.sock"));
+        assert_eq!(value(&launch(&address, &[]), "MIWI_SOCKET").as_deref(), Some("/run/a.sock"));
+        assert_eq!(value(&launch(&address, &[("PORT", "9")]), "PORT").as_deref(), Some("9"));
+    }
+}

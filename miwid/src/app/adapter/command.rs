@@ -6,7 +6,7 @@ use config::{KillMode, Process, Secret};
 
 use super::{Obstacle, Recipe, resolve, tcp_unless_unix};
 
-pub fn recipe(process: &Process, env: &[(String, Secret)]) -> Result<Recipe, Obstacle> {
+pub(super) fn recipe(process: &Process, env: &[(String, Secret)]) -> Result<Recipe, Obstacle> {
     let Some(command) = process.command.as_deref().filter(|command| !command.is_empty()) else {
         return Err(Obstacle::new(
             "app-command-missing",

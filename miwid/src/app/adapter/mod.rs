@@ -17,32 +17,32 @@ use super::spec::AddressPlan;
 
 /// What an adapter settles; the preflight adds what all apps share.
 #[derive(Debug)]
-pub struct Recipe {
-    pub argv: Vec<String>,
+pub(super) struct Recipe {
+    pub(super) argv: Vec<String>,
     /// Set unless the operator did.
-    pub env: Vec<(String, String)>,
-    pub address: AddressPlan,
-    pub kill_mode: KillMode,
-    pub upstream_idle: Duration,
-    pub notices: Vec<String>,
+    pub(super) env: Vec<(String, String)>,
+    pub(super) address: AddressPlan,
+    pub(super) kill_mode: KillMode,
+    pub(super) upstream_idle: Duration,
+    pub(super) notices: Vec<String>,
 }
 
 /// One obstacle; `key` is relative to `process`.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Obstacle {
-    pub code: &'static str,
-    pub key: &'static str,
-    pub message: String,
-    pub hint: Option<String>,
+pub(super) struct Obstacle {
+    pub(super) code: &'static str,
+    pub(super) key: &'static str,
+    pub(super) message: String,
+    pub(super) hint: Option<String>,
 }
 
 impl Obstacle {
-    pub fn new(code: &'static str, key: &'static str, message: String, hint: impl Into<Option<String>>) -> Self {
+    pub(super) fn new(code: &'static str, key: &'static str, message: String, hint: impl Into<Option<String>>) -> Self {
         Self { code, key, message, hint: hint.into() }
     }
 }
 
-pub fn recipe(kind: AppType, process: &Process, env: &[(String, Secret)]) -> Result<Recipe, Vec<Obstacle>> {
+pub(super) fn recipe(kind: AppType, process: &Process, env: &[(String, Secret)]) -> Result<Recipe, Vec<Obstacle>> {
     match kind {
         AppType::Nodejs => node::recipe(process, env),
         AppType::Python => python::recipe(process, env),
@@ -63,7 +63,7 @@ fn tcp_unless_unix(listen: Listen) -> AddressPlan {
     if listen == Listen::Unix { AddressPlan::Unix } else { AddressPlan::Tcp }
 }
 
-pub fn executable(path: &Path) -> bool {
+pub(super) fn executable(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 

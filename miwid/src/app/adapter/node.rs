@@ -9,7 +9,7 @@ use super::{Obstacle, Recipe, resolve, tcp_unless_unix};
 
 const NPM_NOTICE: &str = "npm does not forward signals; put node in the script or set script =";
 
-pub fn recipe(process: &Process, env: &[(String, Secret)]) -> Result<Recipe, Vec<Obstacle>> {
+pub(super) fn recipe(process: &Process, env: &[(String, Secret)]) -> Result<Recipe, Vec<Obstacle>> {
     let mut obstacles = Vec::new();
     let package = package(process).unwrap_or_else(|obstacle| {
         obstacles.push(obstacle);

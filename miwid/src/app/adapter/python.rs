@@ -15,7 +15,7 @@ use crate::app::spec::AddressPlan;
 const WSGI: [&str; 3] = ["gunicorn", "granian", "uwsgi"];
 const ASGI: [&str; 4] = ["uvicorn", "granian", "hypercorn", "gunicorn"];
 
-pub fn recipe(process: &Process, env: &[(String, Secret)]) -> Result<Recipe, Vec<Obstacle>> {
+pub(super) fn recipe(process: &Process, env: &[(String, Secret)]) -> Result<Recipe, Vec<Obstacle>> {
     let mut obstacles = Vec::new();
     let mut keep = |obstacle| obstacles.push(obstacle);
     if process.command.is_some() {
