@@ -75,3 +75,91 @@ pub struct Finding {
     pub key: String,
     pub origin: Origin,
 }
+
+impl LaunchSpec {
+    /// Fills in what only the attempt knows. `PORT` stays as the operator set it: then the address is fixed anyway.
+    pub fn instantiate(&self, attempt: &Attempt<'_>) -> Launch {
+        let (host, port, socket) = match attempt.address {
+            Address::Tcp(address) => (address.ip().to_string(), address.port().to_string(), String::new()),
+            Address::Unix(path) => (String::new(), path.display().to_string(), path.display().to_string()),
+        };
+        let slot = attempt.slot.to_string();
+        let fill = |text: &str| {
+            text.replace("{port}", &port)
+                .replace("{socket}", &socket)
+                .replace("{host}", &host)
+                .replace("{instance}", &slot)
+        };
+        let mut env: Vec<(String, Secret)> =
+            self.env.iter().map(|(key, value)| (key.clone(), Secret::new(fill(value.expose())))).collect();
+        for (key, value) in [("PORT", &port), ("HOST", &host)] {
+            if !value.is_empty() && !env.iter().any(|(present, _)| present == key) {
+                env.push((key.to_owned(), Secret::new(value.clone())));
+            }
+        }
+        let mut own = vec![
+            ("MIWI_APP", attempt.app.to_owned()),
+            ("MIWI_INSTANCE", slot.clone()),
+            ("MIWI_GENERATION", attempt.generation.to_string()),
+            ("NODE_APP_INSTANCE", slot.clone()),
+        ];
+        if !socket.is_empty() {
+            own.push(("MIWI_SOCKET", socket.clone()));
+        }
+        for (key, value) in own {
+            env.retain(|(present, _)| present != key);
+            env.push((key.to_owned(), Secret::new(value)));
+        }
+        Launch {
+            argv: self.argv.iter().map(|word| fill(word)).collect(),
+            env,
+            working_dir: self.working_dir.clone(),
+            user: self.user.clone(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn launch(address: &Address, env: &[(&str, &str)]) -> Launch {
+        let spec = LaunchSpec {
+            argv: vec!["/bin/x".to_owned(), "{host}:{port}".to_owned(), "{socket}".to_owned(), "{instance}".to_owned()],
+            env: env.iter().map(|(key, value)| ((*key).to_owned(), Secret::new(*value))).collect(),
+            working_dir: PathBuf::from("/"),
+            user: None,
+            address: AddressPlan::Tcp,
+            kill_mode: KillMode::Mixed,
+            stop_signal: 15,
+            start_timeout: Duration::from_secs(1),
+            upstream_idle: Duration::from_secs(1),
+            notices: Vec::new(),
+        };
+        spec.instantiate(&Attempt { app: "shop", slot: 2, generation: 7, address })
+    }
+
+    fn value(launch: &Launch, key: &str) -> Option<String> {
+        launch.env.iter().find(|(name, _)| name == key).map(|(_, value)| value.expose().to_owned())
+    }
+
+    #[test]
+    fn an_attempt_fills_in_its_address_and_names_itself() {
+        let tcp = launch(&Address::Tcp(([127, 0, 0, 1], 20017).into()), &[("AT", "{port}"), ("MIWI_APP", "forged")]);
+        assert_eq!(tcp.argv, ["/bin/x", "127.0.0.1:20017", "", "2"]);
+        let expected =
+            [("PORT", "20017"), ("HOST", "127.0.0.1"), ("AT", "20017"), ("MIWI_APP", "shop"), ("MIWI_GENERATION", "7")];
+        for (key, wanted) in expected {
+            assert_eq!(value(&tcp, key).as_deref(), Some(wanted), "{key}");
+        }
+        assert_eq!(value(&tcp, "MIWI_SOCKET"), None);
+    }
+
+    #[test]
+    fn over_a_unix_socket_the_port_is_its_path_and_the_operators_port_wins() {
+        let address = Address::Unix(PathBuf::from("/run/a.sock"));
+        assert_eq!(value(&launch(&address, &[]), "PORT").as_deref(), Some("/run/a.sock"));
+        assert_eq!(value(&launch(&address, &[]), "MIWI_SOCKET").as_deref(), Some("/run/a.sock"));
+        assert_eq!(value(&launch(&address, &[("PORT", "9")]), "PORT").as_deref(), Some("9"));
+    }
+}
