@@ -41,7 +41,6 @@ const LODGERS: &[(&str, &[&str])] = &[
     ("axum", &["builtin"]),
     ("tower", &["builtin"]),
     ("sysinfo", &["app"]),
-    ("prometheus_client", &["telemetry"]),
     ("hyper", &["proxy", "upstream", "server", "exchange", "net"]),
     ("clap", &["cli", "main"]),
     ("toml", &[]),

@@ -184,6 +184,7 @@ async fn assemble(
         apps: apps.clone(),
         access: access.clone(),
         events: events.clone(),
+        logs: logs.clone(),
         metrics: metrics.clone(),
     });
     listeners.commit(prepared);

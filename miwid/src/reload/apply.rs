@@ -25,7 +25,7 @@ use crate::{
     app,
     server::{Listeners, addresses},
     snapshot::{Current, build, capabilities},
-    telemetry::{AccessLog, Events, Metrics},
+    telemetry::{self, AccessLog, Events, Logs, Metrics},
     upstream::Directory,
 };
 
@@ -77,6 +77,7 @@ pub struct Parts {
     pub apps: app::Handle,
     pub access: AccessLog,
     pub events: Events,
+    pub logs: Logs,
     pub metrics: Metrics,
 }
 
@@ -193,12 +194,23 @@ impl Reloader {
             .map_err(|errors| errors.into_iter().map(|it| whole(format!("{it}: {}", it.source))).collect::<Vec<_>>())?;
         let generation = self.generation() + 1;
         let snapshot = build(config, generation, &parts.directory)?;
-        if let Err(error) = parts.access.reconfigure(&config.logging) {
-            return Err(vec![whole(format!("cannot open the access log: {error}"))]);
-        }
+        self.logging(&config.logging).map_err(|error| vec![whole(format!("cannot open a log: {error}"))])?;
         parts.current.swap(snapshot);
         *self.running() = Running { source, config: config.clone(), generation };
         parts.listeners.commit(prepared);
+        Ok(())
+    }
+
+    fn logging(&self, logging: &config::Logging) -> std::io::Result<()> {
+        let parts = &self.0.parts;
+        parts.access.reconfigure(logging)?;
+        if *logging == self.config().logging {
+            return Ok(());
+        }
+        match telemetry::init(Some(logging))? {
+            Some(file) => parts.logs.register("error", file),
+            None => parts.logs.unregister("error"),
+        }
         Ok(())
     }
 
