@@ -264,3 +264,31 @@ fn fixed(backend: &Backend, env: &[(String, config::Secret)], obstacles: &mut Ve
     }
     Some(address)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_working_directory_must_exist_and_be_one() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").expect("write");
+        assert_eq!(directory(dir.path(), None), Ok(()));
+        for (path, code) in [(dir.path().join("gone/deep"), "app-cwd-missing"), (file, "app-cwd-not-dir")] {
+            let found = directory(&path, None).expect_err("an obstacle");
+            assert_eq!((found.code, found.key), (code, "working_dir"), "{}", found.message);
+        }
+    }
+
+    #[test]
+    fn a_port_is_a_conflict_only_when_someone_else_holds_it() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+        let address = Address::Tcp(listener.local_addr().expect("address"));
+        let me = std::process::id();
+        let found = port_conflict(&address, &[]).expect("a conflict");
+        assert_eq!(found.code, "app-port-in-use");
+        assert!(found.message.contains(&format!("is in use by pid {me} ")), "{}", found.message);
+        assert_eq!(port_conflict(&address, &[me]), None);
+    }
+}

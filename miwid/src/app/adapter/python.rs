@@ -220,9 +220,9 @@ fn line(serve: &Serve<'_>) -> Vec<String> {
     let program = serve.venv.join("bin").join(serve.server).display().to_string();
     std::iter::once(program)
         .chain(text.split(' ').map(str::to_owned))
-        .chain(serve.process.args.iter().cloned().filter(|_| serve.server != "uwsgi"))
+        .chain(serve.process.args.iter().filter(|_| serve.server != "uwsgi").cloned())
         .chain(std::iter::once(serve.app.to_owned()))
-        .chain(serve.process.args.iter().cloned().filter(|_| serve.server == "uwsgi"))
+        .chain(serve.process.args.iter().filter(|_| serve.server == "uwsgi").cloned())
         .collect()
 }
 
@@ -231,9 +231,12 @@ fn gunicorn_has_control_socket(venv: &Path) -> bool {
     let libs = fs::read_dir(venv.join("lib")).into_iter().flatten().flatten();
     libs.flat_map(|lib| fs::read_dir(lib.path().join("site-packages")).into_iter().flatten().flatten())
         .filter_map(|entry| {
-            entry.file_name().to_str()?.strip_prefix("gunicorn-")?.split('.').next()?.parse::<u32>().ok()
+            let name = entry.file_name();
+            let mut parts = name.to_str()?.strip_prefix("gunicorn-")?.split('.');
+            Some((parts.next()?.parse::<u32>().ok()?, parts.next()?.parse::<u32>().ok()?))
         })
-        .any(|major| major >= 25)
+        // The option came with 25.1; an older gunicorn would refuse to start.
+        .any(|version| version >= (25, 1))
 }
 
 #[cfg(test)]
@@ -252,7 +255,7 @@ mod tests {
 
     #[test]
     fn the_control_socket_is_refused_only_where_gunicorn_has_one() {
-        for (version, expected) in [("23.0.0", false), ("25.1.0", true)] {
+        for (version, expected) in [("23.0.0", false), ("25.0.3", false), ("25.1.0", true)] {
             let dir = tempfile::tempdir().expect("a directory");
             let info = dir.path().join(format!("lib/python3.12/site-packages/gunicorn-{version}.dist-info"));
             fs::create_dir_all(info).expect("create");
