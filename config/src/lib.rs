@@ -2,13 +2,18 @@
 //!
 //! No async, no TLS, no network: `miwictl config check` works offline.
 
+mod backend;
 mod diagnostic;
+mod globals;
+mod load;
 mod model;
+mod process;
+mod section;
+mod tree;
 mod units;
 
-use std::path::Path;
-
 pub use diagnostic::{Problem, Severity};
+pub use load::{builtin, load, load_text};
 pub use model::*;
 pub use units::{ByteSize, Secret};
 
@@ -24,21 +29,4 @@ pub struct Capabilities {
 pub struct Loaded {
     pub config: Config,
     pub warnings: Vec<Problem>,
-}
-
-/// Reads the file at `path` and everything it includes.
-pub fn load(path: &Path, overrides: &[(String, String)], capabilities: &Capabilities) -> Result<Loaded, Vec<Problem>> {
-    let _ = (path, overrides, capabilities);
-    Err(Vec::new())
-}
-
-/// Reads `text` as if it stood in the file `name` (for tests, and for the built-in default).
-pub fn load_text(
-    name: &Path,
-    text: &str,
-    overrides: &[(String, String)],
-    capabilities: &Capabilities,
-) -> Result<Loaded, Vec<Problem>> {
-    let _ = (name, text, overrides, capabilities);
-    Err(Vec::new())
 }
