@@ -21,6 +21,7 @@ pub use units::{ByteSize, Secret};
 #[derive(Clone, Debug, Default)]
 pub struct Capabilities {
     /// Keys (dotted; `*` for one segment) whose feature is absent, with what to say: "not available in this version".
+    /// A trailing `**` matches any rest; a pattern may end in `=value` to refuse that value only.
     pub unavailable: Vec<(&'static str, String)>,
 }
 
