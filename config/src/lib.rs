@@ -4,6 +4,7 @@
 
 mod backend;
 mod diagnostic;
+mod diff;
 mod globals;
 mod load;
 mod model;
@@ -12,7 +13,8 @@ mod section;
 mod tree;
 mod units;
 
-pub use diagnostic::{Problem, Severity};
+pub use diagnostic::{Problem, Severity, summary};
+pub use diff::{Change, diff, show};
 pub use load::{builtin, load, load_text};
 pub use model::*;
 pub use units::{ByteSize, Secret};
