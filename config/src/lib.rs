@@ -2,13 +2,20 @@
 //!
 //! No async, no TLS, no network: `miwictl config check` works offline.
 
+mod backend;
 mod diagnostic;
+mod diff;
+mod globals;
+mod load;
 mod model;
+mod process;
+mod section;
+mod tree;
 mod units;
 
-use std::path::Path;
-
-pub use diagnostic::{Problem, Severity};
+pub use diagnostic::{Problem, Severity, summary};
+pub use diff::{Change, diff, show};
+pub use load::{builtin, load, load_text};
 pub use model::*;
 pub use units::{ByteSize, Secret};
 
@@ -16,6 +23,7 @@ pub use units::{ByteSize, Secret};
 #[derive(Clone, Debug, Default)]
 pub struct Capabilities {
     /// Keys (dotted; `*` for one segment) whose feature is absent, with what to say: "not available in this version".
+    /// A trailing `**` matches any rest; a pattern may end in `=value` to refuse that value only.
     pub unavailable: Vec<(&'static str, String)>,
 }
 
@@ -24,21 +32,4 @@ pub struct Capabilities {
 pub struct Loaded {
     pub config: Config,
     pub warnings: Vec<Problem>,
-}
-
-/// Reads the file at `path` and everything it includes.
-pub fn load(path: &Path, overrides: &[(String, String)], capabilities: &Capabilities) -> Result<Loaded, Vec<Problem>> {
-    let _ = (path, overrides, capabilities);
-    Err(Vec::new())
-}
-
-/// Reads `text` as if it stood in the file `name` (for tests, and for the built-in default).
-pub fn load_text(
-    name: &Path,
-    text: &str,
-    overrides: &[(String, String)],
-    capabilities: &Capabilities,
-) -> Result<Loaded, Vec<Problem>> {
-    let _ = (name, text, overrides, capabilities);
-    Err(Vec::new())
 }
