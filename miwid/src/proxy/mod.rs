@@ -2,5 +2,12 @@
 //! app restarts, handed over to a tunnel when they upgrade.
 
 mod forward;
+mod headers;
+mod hold;
+mod relay;
+mod retry;
+#[cfg(test)]
+mod tests;
+mod upgrade;
 
 pub use forward::{Exchange, Forwarder};
