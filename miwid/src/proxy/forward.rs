@@ -1,7 +1,12 @@
 //! The life of a proxied request (hot). A request's body can be sent once: everything that may be tried again happens
 //! before its first byte has left.
 
-use std::{pin::Pin, rc::Rc, sync::Arc, time::{Duration, Instant}};
+use std::{
+    pin::Pin,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
@@ -14,7 +19,7 @@ use super::{
 };
 use crate::{
     exchange::{Body, Context, Cut, Failure, Inbound, Meter, headers::X_REQUEST_ID, reason},
-    upstream::{Address, Connection, ConnectError, Endpoint, Pools, Set},
+    upstream::{Address, ConnectError, Connection, Endpoint, Pools, Set},
 };
 
 /// How long a request waits for the supervisor to notice that the only instance is gone.
@@ -23,14 +28,14 @@ const NOTICE_TIMEOUT: Duration = Duration::from_secs(1);
 /// One proxied route, built when the snapshot is built.
 pub struct Forwarder {
     pub set: Arc<Set>,
-    stream_drain: config::StreamDrain,
-    preserve_host: bool,
-    connect_timeout: Duration,
-    request_timeout: Duration,
-    stream_idle_timeout: Duration,
-    retries: u32,
+    pub(super) stream_drain: config::StreamDrain,
+    pub(super) preserve_host: bool,
+    pub(super) connect_timeout: Duration,
+    pub(super) request_timeout: Duration,
+    pub(super) stream_idle_timeout: Duration,
+    pub(super) retries: u32,
     /// What the configuration asks for that this version cannot do.
-    unavailable: Option<&'static str>,
+    pub(super) unavailable: Option<&'static str>,
 }
 
 /// What `forward` is given beside the request.
@@ -142,7 +147,12 @@ impl Forwarder {
         hold::admit(&self.set, context.client_ip, &outgoing.tried).await.ok()
     }
 
-    fn outgoing(&self, mut request: Request<Inbound>, context: &mut Context, target: &str) -> Result<Outgoing, Failure> {
+    fn outgoing(
+        &self,
+        mut request: Request<Inbound>,
+        context: &mut Context,
+        target: &str,
+    ) -> Result<Outgoing, Failure> {
         if context.request_id.is_none() {
             let said = context.trusted.then(|| request.headers().get(X_REQUEST_ID).cloned()).flatten();
             let id = said.or_else(|| HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok());
@@ -186,8 +196,7 @@ impl Forwarder {
             () = head_deadline(outgoing.meter.as_ref(), self.request_timeout) => {
                 let message = "The site's server did not answer in time.";
                 let failure = Failure::upstream(StatusCode::GATEWAY_TIMEOUT, reason::HEAD_TIMEOUT, message);
-                // Whatever it does with it, it is still busy with the request: never once more.
-                return Err(Trouble { sent: Sent::OnFresh, failure: cut(outgoing).unwrap_or(failure) }.final_one(outgoing));
+                return Err(Trouble { sent: Sent::Unanswered, failure: cut(outgoing).unwrap_or(failure) });
             }
         };
         context.upstream_duration = Some(begun.elapsed());
@@ -212,7 +221,9 @@ impl Forwarder {
 
     fn request(&self, outgoing: &mut Outgoing, endpoint: &Endpoint) -> Request<Body> {
         let mut head = outgoing.head.clone();
-        if !self.preserve_host && let Some(host) = own_host(endpoint) {
+        if !self.preserve_host
+            && let Some(host) = own_host(endpoint, self.set.is_managed())
+        {
             head.headers.insert(header::HOST, host);
         }
         Request::from_parts(head, outgoing.body.take().unwrap_or_default())
@@ -242,9 +253,9 @@ impl Forwarder {
             pools: pools.clone(),
             idle_timeout: self.set.idle_timeout(),
             meter: outgoing.meter,
-            reusable: true,
         };
-        let stop = streams.then(|| Box::pin(closing(&endpoint, self.stream_drain)) as Pin<Box<dyn Future<Output = ()>>>);
+        let stop =
+            streams.then(|| Box::pin(closing(&endpoint, self.stream_drain)) as Pin<Box<dyn Future<Output = ()>>>);
         let timeout = if streams { self.stream_idle_timeout } else { self.request_timeout };
         Ok(Response::from_parts(head, Body::stream(Relay::new(incoming, lease, timeout, stop))))
     }
@@ -290,18 +301,12 @@ impl Forwarder {
     }
 }
 
-impl Trouble {
-    /// Not to be tried again, whatever the method.
-    fn final_one(self, outgoing: &mut Outgoing) -> Self {
-        outgoing.retried = u32::MAX;
-        self
-    }
-}
-
 /// The endpoint's own name; a unix socket has none and keeps the site's.
-fn own_host(endpoint: &Endpoint) -> Option<HeaderValue> {
+fn own_host(endpoint: &Endpoint, managed: bool) -> Option<HeaderValue> {
     match &endpoint.address {
         Address::Unix(_) => None,
+        // Here the label is an instance's name.
+        Address::Tcp(address) if managed => HeaderValue::from_str(&address.to_string()).ok(),
         // The label of a resolved address is `name:port address`.
         Address::Tcp(_) => endpoint.label.split(' ').next().and_then(|it| HeaderValue::from_str(it).ok()),
     }
@@ -336,9 +341,7 @@ fn cut(outgoing: &Outgoing) -> Option<Failure> {
         Cut::TooSlow => {
             Failure::client(StatusCode::REQUEST_TIMEOUT, reason::BODY_TIMEOUT, "The request body came too slowly.")
         }
-        Cut::Broken => {
-            Failure::client(StatusCode::BAD_REQUEST, reason::BAD_REQUEST, "The request body broke off.")
-        }
+        Cut::Broken => Failure::client(StatusCode::BAD_REQUEST, reason::BAD_REQUEST, "The request body broke off."),
     };
     Some(failure.closing())
 }

@@ -7,9 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, he
 
 use crate::exchange::{
     Context, Failure, Scheme,
-    headers::{
-        X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO, X_REQUEST_ID, X_REQUEST_START,
-    },
+    headers::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO, X_REQUEST_ID, X_REQUEST_START},
     reason,
 };
 
@@ -237,15 +235,25 @@ pub(super) mod tests {
             ],
             &context("192.0.2.1:5"),
         );
-        for gone in ["connection", "x-private", "keep-alive", "transfer-encoding", "proxy-authorization", "upgrade", "expect"] {
+        for gone in
+            ["connection", "x-private", "keep-alive", "transfer-encoding", "proxy-authorization", "upgrade", "expect"]
+        {
             assert!(!headers.contains_key(gone), "{gone}");
         }
-        assert_eq!((&headers["te"], &headers["accept"], &headers["authorization"]), (&HeaderValue::from_static("trailers"), &HeaderValue::from_static("a"), &HeaderValue::from_static("b")));
+        assert_eq!(
+            (&headers["te"], &headers["accept"], &headers["authorization"]),
+            (&HeaderValue::from_static("trailers"), &HeaderValue::from_static("a"), &HeaderValue::from_static("b"))
+        );
     }
 
     #[test]
     fn a_client_cannot_say_where_it_comes_from() {
-        let forged = [("x-forwarded-for", "1.1.1.1"), ("forwarded", "for=1.1.1.1"), ("x-forwarded-proto", "https"), ("x-request-id", "mine")];
+        let forged = [
+            ("x-forwarded-for", "1.1.1.1"),
+            ("forwarded", "for=1.1.1.1"),
+            ("x-forwarded-proto", "https"),
+            ("x-request-id", "mine"),
+        ];
         let headers = prepared(&forged, &context("192.0.2.1:5"));
         assert_eq!(headers["x-forwarded-for"], "192.0.2.1");
         assert_eq!(headers["forwarded"], "for=192.0.2.1;host=\"shop.example:8080\";proto=http");
@@ -263,7 +271,12 @@ pub(super) mod tests {
         let mut context = context("[2001:db8::1]:5");
         context.trusted = true;
         context.scheme = Scheme::Https;
-        let said = [("x-forwarded-for", "1.1.1.1"), ("forwarded", "for=1.1.1.1"), ("x-request-start", "t=1"), ("via", "1.1 edge")];
+        let said = [
+            ("x-forwarded-for", "1.1.1.1"),
+            ("forwarded", "for=1.1.1.1"),
+            ("x-request-start", "t=1"),
+            ("via", "1.1 edge"),
+        ];
         let headers = prepared(&said, &context);
         assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 2001:db8::1");
         assert_eq!(headers["forwarded"], "for=1.1.1.1, for=\"[2001:db8::1]\";host=\"shop.example:8080\";proto=https");

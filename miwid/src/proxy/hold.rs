@@ -31,8 +31,12 @@ pub(super) async fn admit(set: &Arc<Set>, client: IpAddr, tried: &[u64]) -> Resu
         Err(Unavailable::Wait(why)) => {
             refusal(&why)?;
             let _held = set.enter_hold().ok_or_else(|| {
-                Failure::upstream(StatusCode::SERVICE_UNAVAILABLE, reason::HOLD_FULL, "Too many requests wait for the app.")
-                    .retry_after(RETRY_AFTER_FULL)
+                Failure::upstream(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    reason::HOLD_FULL,
+                    "Too many requests wait for the app.",
+                )
+                .retry_after(RETRY_AFTER_FULL)
             })?;
             tokio::time::timeout(set.hold_timeout(), wait(set, client)).await.unwrap_or_else(|_| {
                 Err(Failure::upstream(

@@ -27,13 +27,12 @@ pub(super) struct Lease {
     pub idle_timeout: Duration,
     /// The request's body, when it had one: an answer may come before it was read to its end.
     pub meter: Option<Meter>,
-    pub reusable: bool,
 }
 
 impl Lease {
     fn end(self) {
         let whole = self.meter.as_ref().is_none_or(Meter::ended);
-        if whole && self.reusable {
+        if whole {
             self.pools.checkin(self.connection, self.idle_timeout);
         }
     }
@@ -75,7 +74,10 @@ impl Relay {
         {
             self.closing = None;
             self.lease = None;
-            return Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::ConnectionAborted, "the app is being replaced"))));
+            return Poll::Ready(Some(Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "the app is being replaced",
+            ))));
         }
         let timeout = self.chunk_timeout;
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));

@@ -12,8 +12,10 @@ pub(super) enum Sent {
     NothingOnReused,
     /// It was written to a connection that had been idle; the other end was probably closing it.
     OnReused,
-    /// It was written to a fresh connection.
+    /// It was written to a fresh connection, which then broke.
     OnFresh,
+    /// It was written, and no answer came in time: the endpoint is still busy with it.
+    Unanswered,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +70,7 @@ mod tests {
             (Sent::OnFresh, false, 0, 5, GiveUp),
             (Sent::OnFresh, true, 0, 5, Elsewhere),
             (Sent::OnFresh, true, 1, 5, GiveUp),
+            (Sent::Unanswered, true, 0, 5, GiveUp),
         ] {
             let attempt = Attempt { sent, repeatable, retried, retries };
             assert_eq!(decide(attempt), decision, "{attempt:?}");
@@ -76,8 +79,14 @@ mod tests {
 
     #[test]
     fn post_and_patch_are_not_idempotent() {
-        for (method, idempotent) in [("GET", true), ("PUT", true), ("DELETE", true), ("POST", false), ("PATCH", false), ("BREW", false)] {
-            assert_eq!(is_idempotent(&Method::from_bytes(method.as_bytes()).expect("a method")), idempotent, "{method}");
+        for (method, idempotent) in
+            [("GET", true), ("PUT", true), ("DELETE", true), ("POST", false), ("PATCH", false), ("BREW", false)]
+        {
+            assert_eq!(
+                is_idempotent(&Method::from_bytes(method.as_bytes()).expect("a method")),
+                idempotent,
+                "{method}"
+            );
         }
     }
 }

@@ -10,7 +10,11 @@ pub(super) fn round_robin<T>(candidates: impl Iterator<Item = T> + Clone, turn: 
 }
 
 /// The candidate with the smallest load; equals take turns, so that an idle set does not send all to its first.
-pub(super) fn least<T>(candidates: impl Iterator<Item = T> + Clone, turn: usize, load: impl Fn(&T) -> usize) -> Option<T> {
+pub(super) fn least<T>(
+    candidates: impl Iterator<Item = T> + Clone,
+    turn: usize,
+    load: impl Fn(&T) -> usize,
+) -> Option<T> {
     let smallest = candidates.clone().map(|it| load(&it)).min()?;
     // Loads move under our feet: when none is as small any more, everybody is a candidate again.
     round_robin(candidates.clone().filter(|it| load(it) <= smallest), turn).or_else(|| round_robin(candidates, turn))

@@ -90,7 +90,9 @@ fn wording(error: &io::Error) -> String {
 async fn attempt(address: &Address, host: &str, path: Option<&str>) -> io::Result<Option<String>> {
     let stream = connect::open(address).await?;
     let Some(path) = path else { return Ok(None) };
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: miwid-health\r\nAccept: */*\r\nConnection: close\r\n\r\n");
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: miwid-health\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+    );
     match stream {
         Stream::Tcp(stream) => ask(stream, &request).await.map(Some),
         Stream::Unix(stream) => ask(stream, &request).await.map(Some),

@@ -171,9 +171,8 @@ impl Set {
             config::Strategy::RandomTwo => balance::two_choices(candidates, fastrand::u64(..), load),
             config::Strategy::IpHash => balance::rendezvous(candidates, balance::client_key(client), |it| it.affinity),
         };
-        let open = |it: &&Arc<Endpoint>| {
-            it.is_proven() && !it.is_drained() && !it.is_retired() && !tried.contains(&it.id)
-        };
+        let open =
+            |it: &&Arc<Endpoint>| it.is_proven() && !it.is_drained() && !it.is_retired() && !tried.contains(&it.id);
         chosen.or_else(|| {
             self.fail_open.load(Relaxed).then(|| balance::round_robin(members.iter().filter(open), turn)).flatten()
         })
