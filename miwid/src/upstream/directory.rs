@@ -52,6 +52,8 @@ impl Directory {
             converge(&entry.set, &wanted, checked, |label| names.iter().any(|it| label.starts_with(&named(it))));
             entry.names = names;
             self.workers.suspected();
+        } else {
+            entry.names.clear();
         }
         entry.set.clone()
     }
@@ -60,7 +62,7 @@ impl Directory {
     pub fn retain(&self, keep: &dyn Fn(&str) -> bool) {
         self.entries().retain(|name, entry| {
             if !keep(name) {
-                entry.set.endpoints().iter().for_each(|it| entry.set.retire(it));
+                entry.set.endpoints().iter().for_each(|it| entry.set.discard(it));
             }
             keep(name)
         });
@@ -129,7 +131,7 @@ fn converge(set: &Arc<Set>, wanted: &[Wanted], checked: bool, spare: impl Fn(&st
     for endpoint in &present {
         let keep = wanted.iter().any(|it| same(it, &endpoint.label, &endpoint.address)) || spare(&endpoint.label);
         if !keep {
-            set.retire(endpoint);
+            set.discard(endpoint);
         }
     }
     for it in wanted {

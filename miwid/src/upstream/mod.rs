@@ -9,6 +9,8 @@ mod health;
 mod pool;
 mod prober;
 mod set;
+#[cfg(test)]
+mod tests;
 mod workers;
 
 pub use connect::ConnectError;

@@ -78,10 +78,14 @@ impl Prober {
         for set in self.directory.sets().into_iter().filter(|it| !it.is_managed()) {
             let health = set.settings().health.clone();
             for endpoint in set.endpoints() {
-                present.push(endpoint.id);
                 // Without a configured check, only one that has refused a connection is looked at.
                 if health.path.is_none() && endpoint.is_healthy() {
                     continue;
+                }
+                present.push(endpoint.id);
+                if health.path.is_none() && !self.watched.contains_key(&endpoint.id) {
+                    let message = format!("{}: refused a connection", endpoint.label);
+                    self.events.emit("upstream.down", set.name(), message);
                 }
                 let watched = self.watched.entry(endpoint.id).or_insert_with(|| Watched {
                     thresholds: Thresholds::default(),

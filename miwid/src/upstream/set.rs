@@ -76,6 +76,11 @@ impl Settings {
             hold: bounds,
         }
     }
+
+    /// Without a check, an endpoint is only suspected to be down: never all of them at once.
+    fn fails_open(&self) -> bool {
+        self.managed || self.health.path.is_none()
+    }
 }
 
 /// The endpoints behind one site. Workers pick, one owner publishes (static: snapshot; managed: the app's supervisor).
@@ -103,7 +108,7 @@ impl Set {
             members: ArcSwap::default(),
             availability: Mutex::new(Availability::Serving),
             barred: AtomicBool::new(false),
-            fail_open: AtomicBool::new(settings.managed),
+            fail_open: AtomicBool::new(settings.fails_open()),
             settings: ArcSwap::from_pointee(settings),
             version: watch::Sender::new(0),
             wanted: AtomicBool::new(false),
@@ -124,6 +129,15 @@ impl Set {
     }
 
     pub(super) fn configure(&self, settings: Settings) {
+        let before = self.settings.load();
+        if before.managed != settings.managed || !settings.managed {
+            self.fail_open.store(settings.fails_open(), Relaxed);
+        }
+        if before.managed != settings.managed {
+            // It has a new owner, which publishes its own.
+            self.endpoints().iter().for_each(|it| self.discard(it));
+            self.set_availability(Availability::Serving);
+        }
         self.settings.store(Arc::new(settings));
     }
 
@@ -260,6 +274,12 @@ impl Set {
         endpoint.retire();
         self.members.rcu(|it| it.iter().filter(|it| it.id != endpoint.id).cloned().collect::<Vec<_>>());
         self.bump();
+    }
+
+    /// Withdraws without waiting for what is in flight, which goes on.
+    pub(super) fn discard(&self, endpoint: &Arc<Endpoint>) {
+        self.retire(endpoint);
+        self.workers.forget(endpoint.id);
     }
 
     pub fn set_availability(&self, availability: Availability) {

@@ -53,6 +53,14 @@ impl Workers {
         Feed { closes }
     }
 
+    /// The same without waiting, for endpoints whose drain nobody awaits. A line that is full loses the message; the
+    /// connections then close when they have been idle too long.
+    pub(super) fn forget(&self, endpoint: u64) {
+        for line in self.lines.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            let _ = line.try_send(Close { endpoint, done: oneshot::channel().0 });
+        }
+    }
+
     /// Tells all workers first and then waits for all, so that one slow worker delays no other.
     pub(super) async fn close(&self, endpoint: u64) {
         let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner).clone();
