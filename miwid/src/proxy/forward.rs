@@ -249,7 +249,7 @@ impl Forwarder {
         let endpoint = admitted.in_flight.endpoint().clone();
         let lease = Lease {
             connection,
-            in_flight: admitted.in_flight,
+            _in_flight: admitted.in_flight,
             pools: pools.clone(),
             idle_timeout: self.set.idle_timeout(),
             meter: outgoing.meter,

@@ -22,7 +22,8 @@ use crate::{
 /// What an exchange gives back at its end.
 pub(super) struct Lease {
     pub connection: Connection,
-    pub in_flight: InFlight,
+    /// Held for its drop alone.
+    pub _in_flight: InFlight,
     pub pools: Rc<Pools>,
     pub idle_timeout: Duration,
     /// The request's body, when it had one: an answer may come before it was read to its end.

@@ -45,7 +45,9 @@ pub struct Endpoint {
     /// Taken out by the operator: no new requests.
     drained: AtomicBool,
     /// Withdrawn for good: no new requests, ever.
-    retired: watch::Sender<bool>,
+    retired: AtomicBool,
+    /// The same for those who wait for it; the flag beside it is what requests read, without a lock.
+    retirement: watch::Sender<bool>,
     /// Has been healthy once: only then is it served when all are unhealthy.
     proven: AtomicBool,
     in_flight: AtomicUsize,
@@ -74,7 +76,8 @@ impl Endpoint {
             proven: AtomicBool::new(healthy),
             healthy: AtomicBool::new(healthy),
             drained: AtomicBool::new(false),
-            retired: watch::Sender::new(false),
+            retired: AtomicBool::new(false),
+            retirement: watch::Sender::new(false),
             in_flight: AtomicUsize::new(0),
             emptied: Notify::new(),
         })
@@ -105,7 +108,7 @@ impl Endpoint {
     }
 
     pub fn is_retired(&self) -> bool {
-        *self.retired.borrow()
+        self.retired.load(SeqCst)
     }
 
     /// Has been healthy at least once.
@@ -115,7 +118,7 @@ impl Endpoint {
 
     /// Resolves when the endpoint has been withdrawn: a tunnel that is still open then ends as `stream_drain` says.
     pub fn retired(&self) -> impl Future<Output = ()> + Send + use<> {
-        let mut retired = self.retired.subscribe();
+        let mut retired = self.retirement.subscribe();
         async move {
             let _ = retired.wait_for(|it| *it).await;
         }
@@ -133,7 +136,8 @@ impl Endpoint {
     }
 
     pub(super) fn retire(&self) {
-        self.retired.send_replace(true);
+        self.retired.store(true, SeqCst);
+        self.retirement.send_replace(true);
     }
 
     /// Resolves when nothing is in flight any more. Only after `retire`: before it, requests come and go unnoticed.

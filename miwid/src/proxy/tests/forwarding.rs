@@ -8,7 +8,7 @@ use tokio::{
     sync::{Notify, mpsc},
 };
 
-use super::rig::{DEADLINE, Rig, head, origin, polite, run, say, until};
+use super::rig::{DEADLINE, Rig, head, hold, origin, polite, run, say, until};
 
 #[test]
 fn a_get_reaches_the_origin_and_its_answer_comes_back() {
@@ -169,5 +169,93 @@ fn a_client_that_leaves_frees_the_endpoint() {
         drop(client);
         noticed.recv().await.unwrap();
         until(|| endpoint.in_flight() == 0).await;
+    });
+}
+
+#[test]
+fn events_end_when_their_endpoint_is_withdrawn_and_outlast_the_request_timeout() {
+    run(async {
+        let rig = Rig::with(hold(8, DEADLINE), |mut it| {
+            it.request_timeout = Duration::from_millis(20);
+            it
+        })
+        .await;
+        let endpoint = rig.publish(
+            origin(|mut stream, _| async move {
+                head(&mut stream).await.unwrap();
+                say(&mut stream, "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n").await;
+                // Longer than the request timeout, which is for other bodies.
+                tokio::time::sleep(Duration::from_millis(60)).await;
+                say(&mut stream, "data: 2\n\n").await;
+                let _ = stream.read(&mut [0]).await;
+            })
+            .await,
+        );
+        let mut client = TcpStream::connect(rig.address).await.unwrap();
+        say(&mut client, "GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+        let mut seen = Vec::new();
+        while !String::from_utf8_lossy(&seen).contains("data: 2") {
+            seen.push(client.read_u8().await.unwrap());
+        }
+        assert!(rig.set.withdraw(&endpoint, DEADLINE).await);
+        let _ = client.read_to_end(&mut seen).await;
+        assert!(!seen.ends_with(b"0\r\n\r\n"), "a stream that is cut must not look whole");
+    });
+}
+
+#[test]
+fn trailers_of_an_answer_come_through() {
+    run(async {
+        let rig = Rig::new().await;
+        rig.publish(
+            origin(|mut stream, _| async move {
+                assert!(head(&mut stream).await.unwrap().contains("te: trailers"));
+                say(&mut stream, "HTTP/1.1 200 OK\r\nTrailer: x-sum\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nx-sum: 7\r\n\r\n")
+                    .await;
+            })
+            .await,
+        );
+        let answer = rig.ask("GET / HTTP/1.1\r\nHost: a\r\nConnection: close, te\r\nTE: trailers\r\n\r\n").await;
+        assert!(answer.ends_with("0\r\nx-sum: 7\r\n\r\n"), "{answer}");
+    });
+}
+
+#[test]
+fn answers_without_a_body_keep_their_length_and_their_connection() {
+    run(async {
+        let rig = Rig::new().await;
+        let endpoint = rig.publish(
+            origin(|mut stream, _| async move {
+                while head(&mut stream).await.is_some() {
+                    say(&mut stream, "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n").await;
+                }
+            })
+            .await,
+        );
+        for _ in 0..2 {
+            let answer = rig.ask("HEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+            assert!(answer.contains("content-length: 5\r\n") && answer.ends_with("\r\n\r\n"), "{answer}");
+        }
+        assert_eq!(rig.pools.idle(&endpoint), 1);
+    });
+}
+
+#[test]
+fn a_client_that_waits_for_100_continue_gets_it_from_us() {
+    run(async {
+        let rig = Rig::new().await;
+        rig.publish(
+            origin(|mut stream, _| async move {
+                assert!(!head(&mut stream).await.unwrap().contains("expect"));
+                assert_eq!(stream.read_u8().await.unwrap(), b'x');
+                say(&mut stream, "HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n").await;
+            })
+            .await,
+        );
+        let mut client = TcpStream::connect(rig.address).await.unwrap();
+        say(&mut client, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n").await;
+        assert!(head(&mut client).await.unwrap().starts_with("HTTP/1.1 100"));
+        say(&mut client, "x").await;
+        assert!(head(&mut client).await.unwrap().starts_with("HTTP/1.1 201"));
     });
 }

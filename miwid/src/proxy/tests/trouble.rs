@@ -2,9 +2,14 @@
 
 use std::{cell::Cell, rc::Rc, time::Duration};
 
-use tokio::{io::AsyncReadExt, net::TcpListener};
+use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, UnixListener, UnixStream},
+};
 
-use super::rig::{DEADLINE, Rig, head, hold, origin, polite, run, say};
+use super::rig::{DEADLINE, Rig, head, hold, origin, polite, run, say, until};
+use crate::upstream::Address;
 
 /// An address where nobody listens.
 async fn nobody() -> std::net::SocketAddr {
@@ -165,5 +170,38 @@ fn unhealthy_endpoints_of_an_app_serve_when_there_is_nothing_better() {
         assert!(rig.get().await.starts_with("HTTP/1.1 200"));
         endpoint.set_drained(true);
         assert!(rig.get().await.starts_with("HTTP/1.1 503"));
+    });
+}
+
+#[test]
+fn a_full_backlog_of_a_unix_socket_is_busy_and_not_broken() {
+    run(async {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("app.sock");
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        socket.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        socket.listen(1).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(stream) = UnixStream::connect(&path).await {
+            waiting.push(stream);
+        }
+        let rig = Rig::new().await;
+        rig.set.publish(Address::Unix(path), "app-0".to_owned(), true);
+        let listener = UnixListener::from_std(socket.into()).unwrap();
+        let accept = async {
+            until(|| rig.set.endpoints()[0].in_flight() == 1).await;
+            // The connections that filled the backlog say nothing; the first that does is the forwarded request.
+            drop(waiting);
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                if stream.read(&mut [0; 4096]).await.is_ok_and(|it| it > 0) {
+                    stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.unwrap();
+                    return;
+                }
+            }
+        };
+        let (answer, ()) = tokio::join!(rig.get(), accept);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     });
 }
