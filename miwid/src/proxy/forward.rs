@@ -12,14 +12,14 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, 
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 
 use super::{
-    headers, hold,
+    blame, headers, hold,
     relay::{Lease, Relay},
     retry::{self, Attempt, Decision, Sent},
     upgrade::{Tunnel, closing},
 };
 use crate::{
-    exchange::{Body, Context, Cut, Failure, Inbound, Meter, headers::X_REQUEST_ID, reason},
-    upstream::{Address, ConnectError, Connection, Endpoint, Pools, Set},
+    exchange::{Body, Context, Failure, Inbound, Meter, headers::X_REQUEST_ID, reason},
+    upstream::{Address, Connection, Endpoint, Pools, Set},
 };
 
 /// How long a request waits for the supervisor to notice that the only instance is gone.
@@ -186,7 +186,7 @@ impl Forwarder {
             Some(connection) => connection,
             None => pools.connect(endpoint, self.connect_timeout).await.map_err(|error| {
                 self.set.suspect(endpoint);
-                Trouble { sent: Sent::Nothing, failure: unreachable(error) }
+                Trouble { sent: Sent::Nothing, failure: blame::unreachable(error) }
             })?,
         };
         let request = self.request(outgoing, endpoint);
@@ -196,7 +196,7 @@ impl Forwarder {
             () = head_deadline(outgoing.meter.as_ref(), self.request_timeout) => {
                 let message = "The site's server did not answer in time.";
                 let failure = Failure::upstream(StatusCode::GATEWAY_TIMEOUT, reason::HEAD_TIMEOUT, message);
-                return Err(Trouble { sent: Sent::Unanswered, failure: cut(outgoing).unwrap_or(failure) });
+                return Err(Trouble { sent: Sent::Unanswered, failure: blame::cut(outgoing.meter.as_ref()).unwrap_or(failure) });
             }
         };
         context.upstream_duration = Some(begun.elapsed());
@@ -215,7 +215,7 @@ impl Forwarder {
             Some(request) => Some(request.into_body()),
             None => outgoing.meter.is_none().then_some(Body::Empty),
         };
-        let failure = cut(outgoing).unwrap_or_else(|| broken(&error.into_error()));
+        let failure = blame::cut(outgoing.meter.as_ref()).unwrap_or_else(|| blame::broken(&error.into_error()));
         Err(Trouble { sent, failure })
     }
 
@@ -330,44 +330,4 @@ async fn head_deadline(meter: Option<&Meter>, timeout: Duration) {
             return;
         }
     }
-}
-
-/// The client's fault, if the request failed because its body did.
-fn cut(outgoing: &Outgoing) -> Option<Failure> {
-    let failure = match outgoing.meter.as_ref()?.cut()? {
-        Cut::TooLarge => {
-            Failure::client(StatusCode::PAYLOAD_TOO_LARGE, reason::LIMIT_BODY, "The request body is too large.")
-        }
-        Cut::TooSlow => {
-            Failure::client(StatusCode::REQUEST_TIMEOUT, reason::BODY_TIMEOUT, "The request body came too slowly.")
-        }
-        Cut::Broken => Failure::client(StatusCode::BAD_REQUEST, reason::BAD_REQUEST, "The request body broke off."),
-    };
-    Some(failure.closing())
-}
-
-fn unreachable(error: ConnectError) -> Failure {
-    let refused = "The site's server cannot be reached.";
-    match error {
-        ConnectError::Refused(error) => {
-            Failure::upstream(StatusCode::BAD_GATEWAY, reason::CONNECT_REFUSED, refused).detail(error.to_string())
-        }
-        ConnectError::TimedOut => Failure::upstream(
-            StatusCode::GATEWAY_TIMEOUT,
-            reason::CONNECT_TIMEOUT,
-            "The site's server did not accept the connection in time.",
-        ),
-        ConnectError::Failed(error) => {
-            Failure::upstream(StatusCode::BAD_GATEWAY, reason::CONNECT_FAILED, refused).detail(error.to_string())
-        }
-    }
-}
-
-fn broken(error: &hyper::Error) -> Failure {
-    let (reason, message) = if error.is_parse() {
-        (reason::BAD_RESPONSE, "The site's server gave an answer that is not HTTP.")
-    } else {
-        (reason::RESET, "The site's server closed the connection without an answer.")
-    };
-    Failure::upstream(StatusCode::BAD_GATEWAY, reason, message).detail(error.to_string())
 }

@@ -293,7 +293,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_request_that_goes_in_circles_is_ended() {
-        let via = vec!["1.1 miwid"; PASSES_MAX].join(", ");
+        let via = ["1.1 miwid"; PASSES_MAX].join(", ");
         let (head, ()) = Request::builder().header("via", via).body(()).unwrap().into_parts();
         let failure = prepare(head, &context("192.0.2.1:5"), "/", &HeaderValue::from_static("x")).unwrap_err();
         assert_eq!((failure.status.as_u16(), failure.reason), (508, reason::LOOP));

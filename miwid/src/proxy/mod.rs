@@ -1,6 +1,7 @@
 //! Requests that somebody else answers: forwarded to an endpoint of a set, retried where that is safe, held while an
 //! app restarts, handed over to a tunnel when they upgrade.
 
+mod blame;
 mod forward;
 mod headers;
 mod hold;

@@ -2,13 +2,17 @@
 
 use std::{cell::RefCell, rc::Rc, time::Duration};
 
+use http_body_util::BodyExt;
+use hyper::client::conn::http2;
+use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     sync::{Notify, mpsc},
 };
 
-use super::rig::{DEADLINE, Rig, head, hold, origin, polite, run, say, until};
+use super::rig::{DEADLINE, Here, Rig, head, hold, origin, polite, run, say, until};
+use crate::exchange::Body;
 
 #[test]
 fn a_get_reaches_the_origin_and_its_answer_comes_back() {
@@ -257,5 +261,35 @@ fn a_client_that_waits_for_100_continue_gets_it_from_us() {
         assert!(head(&mut client).await.unwrap().starts_with("HTTP/1.1 100"));
         say(&mut client, "x").await;
         assert!(head(&mut client).await.unwrap().starts_with("HTTP/1.1 201"));
+    });
+}
+
+#[test]
+fn an_http2_request_is_an_ordinary_one_to_an_http1_origin() {
+    run(async {
+        let rig = Rig::new().await;
+        let (heads, mut seen) = mpsc::unbounded_channel();
+        rig.publish(
+            origin(move |mut stream, number| {
+                let heads = heads.clone();
+                async move {
+                    heads.send(head(&mut stream).await.unwrap()).unwrap();
+                    say(&mut stream, "HTTP/1.1 200 OK\r\nKeep-Alive: timeout=5\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n").await;
+                    polite(stream, number).await;
+                }
+            })
+            .await,
+        );
+        let stream = TokioIo::new(TcpStream::connect(rig.address).await.unwrap());
+        let (mut client, connection) = http2::handshake(Here, stream).await.unwrap();
+        tokio::task::spawn_local(connection);
+        let request = http::Request::get("http://a.example/p?q").header("cookie", "a=1").header("cookie", "b=2");
+        let answer = client.send_request(request.body(Body::Empty).unwrap()).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        assert!(!answer.headers().contains_key("keep-alive"));
+        assert_eq!(answer.into_body().collect().await.unwrap().to_bytes(), "hi");
+        let seen = seen.recv().await.unwrap();
+        assert!(seen.starts_with("GET /p?q HTTP/1.1\r\n") && seen.contains("cookie: a=1; b=2\r\n"), "{seen}");
+        assert!(seen.contains("host: shop.example:8080\r\n") && seen.contains("via: 2 miwid\r\n"), "{seen}");
     });
 }

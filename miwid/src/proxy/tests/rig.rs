@@ -2,8 +2,10 @@
 
 use std::{cell::RefCell, convert::Infallible, net::SocketAddr, rc::Rc, sync::Arc, time::Duration};
 
-use http::Response;
-use hyper::{server::conn::http1, service::service_fn};
+use hyper::{
+    server::conn::{http1, http2},
+    service::service_fn,
+};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -123,12 +125,30 @@ async fn serve(
                 let exchange = Exchange { context: &mut context, pools: &pools, target: &target };
                 let response = forwarder.forward(request, exchange).await.unwrap_or_else(|it| it.response(&accept));
                 tunnels.borrow_mut().extend(context.tunnel);
-                Ok::<_, Infallible>(Response::from(response))
+                Ok::<_, Infallible>(response)
             }
         });
         tokio::task::spawn_local(async move {
-            let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+            // The first byte tells a client with prior knowledge of HTTP/2; no method here begins with a P and an R.
+            let mut first = [0; 2];
+            let _ = stream.peek(&mut first).await;
+            let io = TokioIo::new(stream);
+            if &first == b"PR" {
+                let _ = http2::Builder::new(Here).serve_connection(io, service).await;
+            } else {
+                let _ = http1::Builder::new().serve_connection(io, service).with_upgrades().await;
+            }
         });
+    }
+}
+
+/// Runs hyper's tasks on this thread.
+#[derive(Clone, Copy)]
+pub(super) struct Here;
+
+impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Here {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
     }
 }
 
