@@ -10,6 +10,10 @@ use std::{
     },
 };
 
+use tokio::sync::{Notify, watch};
+
+use super::balance;
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
     Tcp(SocketAddr),
@@ -32,25 +36,50 @@ pub struct Endpoint {
     pub address: Address,
     /// What the operator wrote, or the instance's name: for logs and status.
     pub label: String,
+    /// Tried in turn when `address` refuses: `localhost` is 127.0.0.1, but some servers listen on ::1 alone.
+    pub alternates: Vec<SocketAddr>,
+    /// What a client's hash is weighed against: from the label, so that it survives a restart of the instance.
+    pub(super) affinity: u64,
     /// False until the first good check of an endpoint whose set is checked, and while checks fail.
     healthy: AtomicBool,
     /// Taken out by the operator: no new requests.
     drained: AtomicBool,
     /// Withdrawn for good: no new requests, ever.
     retired: AtomicBool,
+    /// The same for those who wait for it; the flag beside it is what requests read, without a lock.
+    retirement: watch::Sender<bool>,
+    /// Has been healthy once: only then is it served when all are unhealthy.
+    proven: AtomicBool,
     in_flight: AtomicUsize,
+    /// Rung when the last request of a retired endpoint has gone.
+    emptied: Notify,
 }
 
 impl Endpoint {
     pub fn new(id: u64, address: Address, label: String, healthy: bool) -> Arc<Self> {
+        Self::with_alternates(id, address, Vec::new(), label, healthy)
+    }
+
+    pub(super) fn with_alternates(
+        id: u64,
+        address: Address,
+        alternates: Vec<SocketAddr>,
+        label: String,
+        healthy: bool,
+    ) -> Arc<Self> {
         Arc::new(Self {
             id,
             address,
+            alternates,
+            affinity: balance::affinity(&label),
             label,
+            proven: AtomicBool::new(healthy),
             healthy: AtomicBool::new(healthy),
             drained: AtomicBool::new(false),
             retired: AtomicBool::new(false),
+            retirement: watch::Sender::new(false),
             in_flight: AtomicUsize::new(0),
+            emptied: Notify::new(),
         })
     }
 
@@ -59,7 +88,7 @@ impl Endpoint {
     pub fn enter(self: &Arc<Self>) -> Option<InFlight> {
         self.in_flight.fetch_add(1, SeqCst);
         let guard = InFlight(self.clone());
-        (!self.retired.load(SeqCst)).then_some(guard)
+        (!self.is_retired()).then_some(guard)
     }
 
     pub fn in_flight(&self) -> usize {
@@ -82,8 +111,24 @@ impl Endpoint {
         self.retired.load(SeqCst)
     }
 
+    /// Has been healthy at least once.
+    pub fn is_proven(&self) -> bool {
+        self.proven.load(SeqCst)
+    }
+
+    /// Resolves when the endpoint has been withdrawn: a tunnel that is still open then ends as `stream_drain` says.
+    pub fn retired(&self) -> impl Future<Output = ()> + Send + use<> {
+        let mut retired = self.retirement.subscribe();
+        async move {
+            let _ = retired.wait_for(|it| *it).await;
+        }
+    }
+
     pub fn set_healthy(&self, healthy: bool) {
         self.healthy.store(healthy, SeqCst);
+        if healthy {
+            self.proven.store(true, SeqCst);
+        }
     }
 
     pub fn set_drained(&self, drained: bool) {
@@ -92,6 +137,20 @@ impl Endpoint {
 
     pub(super) fn retire(&self) {
         self.retired.store(true, SeqCst);
+        self.retirement.send_replace(true);
+    }
+
+    /// Resolves when nothing is in flight any more. Only after `retire`: before it, requests come and go unnoticed.
+    pub(super) async fn emptied(&self) {
+        loop {
+            let mut emptied = std::pin::pin!(self.emptied.notified());
+            // Registered before looking, or the last request could go between the look and the wait.
+            emptied.as_mut().enable();
+            if self.in_flight() == 0 {
+                return;
+            }
+            emptied.await;
+        }
     }
 }
 
@@ -107,6 +166,8 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, SeqCst);
+        if self.0.in_flight.fetch_sub(1, SeqCst) == 1 && self.0.is_retired() {
+            self.0.emptied.notify_waiters();
+        }
     }
 }

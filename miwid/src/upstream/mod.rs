@@ -2,14 +2,22 @@
 //! publishes here, `proxy` reads here; they know each other only through this room.
 
 mod balance;
+mod connect;
 mod directory;
 mod endpoint;
 mod health;
 mod pool;
+mod prober;
 mod set;
+#[cfg(test)]
+mod tests;
+mod workers;
 
-pub use directory::{Directory, Feed};
+pub use connect::ConnectError;
+pub use directory::Directory;
 pub use endpoint::{Address, Endpoint, InFlight};
-pub use health::{Prober, Verdict, probe};
+pub use health::{Verdict, probe};
 pub use pool::{Connection, Pools};
-pub use set::{Availability, Picked, Set, Unavailable};
+pub use prober::Prober;
+pub use set::{Availability, Held, Picked, Set, Unavailable};
+pub use workers::Feed;

@@ -1,0 +1,301 @@
+//! What of a head is forwarded, and what is added. Pure. The one thing to get wrong: what a client says about itself
+//! (`X-Forwarded-For` and its like) is believed only from a trusted proxy.
+
+use std::{net::IpAddr, time::UNIX_EPOCH};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, request, uri::PathAndQuery};
+
+use crate::exchange::{
+    Context, Failure, Scheme,
+    headers::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO, X_REQUEST_ID, X_REQUEST_START},
+    reason,
+};
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const HOP_BY_HOP: [HeaderName; 7] = [
+    header::CONNECTION,
+    KEEP_ALIVE,
+    PROXY_CONNECTION,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+/// As often as this a request may have passed a miwid before it must be going in circles.
+const PASSES_MAX: usize = 8;
+
+/// Removes what concerns one connection only, including everything that `Connection` names.
+pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .flat_map(|it| it.as_bytes().split(|it| *it == b','))
+            .filter_map(|it| HeaderName::from_bytes(it.trim_ascii()).ok())
+            // Naming these would let a client forge a request without them.
+            .filter(|it| it != header::HOST && it != header::CONTENT_LENGTH)
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// Turns the client's head into the one for the upstream. `host` is what goes into `Host`.
+pub(super) fn prepare(
+    mut head: request::Parts,
+    context: &Context,
+    target: &str,
+    host: &HeaderValue,
+) -> Result<request::Parts, Failure> {
+    check_loop(&head.headers)?;
+    let trailers = head.headers.get(header::TE).is_some_and(|it| lists(it, "trailers"));
+    let via = HeaderValue::from_static(match head.version {
+        Version::HTTP_2 => "2 miwid",
+        Version::HTTP_10 => "1.0 miwid",
+        _ => "1.1 miwid",
+    });
+    let headers = &mut head.headers;
+    strip_hop_by_hop(headers);
+    if trailers {
+        headers.insert(header::TE, HeaderValue::from_static("trailers"));
+    }
+    // Answered by our own server as soon as the body is asked for.
+    headers.remove(header::EXPECT);
+    join_cookies(headers);
+    headers.insert(header::HOST, host.clone());
+    append(headers, header::VIA, via);
+    forwarding(headers, context);
+    head.uri = if head.method == Method::OPTIONS && target == "*" {
+        Uri::from_static("*")
+    } else {
+        PathAndQuery::try_from(target).map(Uri::from).map_err(|error| {
+            Failure::client(http::StatusCode::BAD_REQUEST, reason::BAD_REQUEST, "The request target is not valid.")
+                .detail(error.to_string())
+        })?
+    };
+    head.version = Version::HTTP_11;
+    Ok(head)
+}
+
+fn check_loop(headers: &HeaderMap) -> Result<(), Failure> {
+    let passes = headers.get_all(header::VIA).iter().flat_map(|it| it.as_bytes().split(|it| *it == b','));
+    if passes.filter(|it| it.trim_ascii().ends_with(b" miwid")).count() < PASSES_MAX {
+        return Ok(());
+    }
+    Err(Failure::server(http::StatusCode::LOOP_DETECTED, reason::LOOP, "The request goes round in circles."))
+}
+
+/// HTTP/2 may split a cookie into crumbs; HTTP/1.1 knows one Cookie header only.
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(header::COOKIE).iter().nth(1).is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes).collect();
+    if let Ok(cookie) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, cookie);
+    }
+}
+
+fn forwarding(headers: &mut HeaderMap, context: &Context) {
+    if !context.trusted {
+        for name in [
+            X_FORWARDED_FOR,
+            X_FORWARDED_HOST,
+            X_FORWARDED_PORT,
+            X_FORWARDED_PROTO,
+            X_REQUEST_START,
+            X_REQUEST_ID,
+            header::FORWARDED,
+        ] {
+            headers.remove(name);
+        }
+    }
+    let peer = context.peer.remote.ip().to_canonical();
+    append_text(headers, X_FORWARDED_FOR, &peer.to_string());
+    append_text(headers, header::FORWARDED, &forwarded(peer, context));
+    let port = context.authority.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+    let port = port.unwrap_or(if context.scheme == Scheme::Https { 443 } else { 80 });
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(context.scheme.as_str()));
+    default(headers, X_FORWARDED_HOST, || HeaderValue::from_str(&context.authority).ok());
+    default(headers, X_FORWARDED_PORT, || Some(HeaderValue::from(port)));
+    default(headers, X_REQUEST_START, || {
+        let millis = context.started_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        HeaderValue::from_str(&format!("t={millis}")).ok()
+    });
+    if let Some(id) = &context.request_id {
+        headers.insert(X_REQUEST_ID, id.clone());
+    }
+}
+
+fn forwarded(peer: IpAddr, context: &Context) -> String {
+    let node = if peer.is_ipv6() { format!("\"[{peer}]\"") } else { peer.to_string() };
+    let host: String = context.authority.chars().filter(|it| !matches!(it, '"' | '\\')).collect();
+    format!("for={node};host=\"{host}\";proto={}", context.scheme.as_str())
+}
+
+/// Sets what a trusted proxy has not set already.
+fn default(headers: &mut HeaderMap, name: HeaderName, value: impl FnOnce() -> Option<HeaderValue>) {
+    if headers.contains_key(&name) {
+        return;
+    }
+    if let Some(value) = value() {
+        headers.insert(name, value);
+    }
+}
+
+fn append_text(headers: &mut HeaderMap, name: HeaderName, text: &str) {
+    if let Ok(value) = HeaderValue::from_str(text) {
+        append(headers, name, value);
+    }
+}
+
+/// Extends a list header, in one line: some apps read only the first.
+fn append(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
+    if !headers.contains_key(&name) {
+        headers.insert(name, value);
+        return;
+    }
+    let mut all: Vec<&[u8]> = headers.get_all(&name).iter().map(HeaderValue::as_bytes).collect();
+    all.push(value.as_bytes());
+    if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b", "[..])) {
+        headers.insert(name, joined);
+    }
+}
+
+/// Whether a comma-separated header names `token`.
+pub(super) fn lists(value: &HeaderValue, token: &str) -> bool {
+    value.as_bytes().split(|it| *it == b',').any(|it| it.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+}
+
+/// The protocol that the client wants to change to (never h2c: an upstream speaks HTTP/1.1 with us).
+pub(super) fn upgrade_wanted<B>(request: &Request<B>) -> Option<HeaderValue> {
+    let headers = request.headers();
+    let asks = headers.get_all(header::CONNECTION).iter().any(|it| lists(it, "upgrade"));
+    let protocol = headers.get(header::UPGRADE)?;
+    (asks && request.version() == Version::HTTP_11 && !lists(protocol, "h2c")).then(|| protocol.clone())
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::exchange::Peer;
+
+    pub(crate) fn context(remote: &str) -> Context {
+        let remote: std::net::SocketAddr = remote.parse().unwrap();
+        Context {
+            peer: Peer { remote, local: "127.0.0.1:80".parse().unwrap(), scheme: Scheme::Http },
+            client_ip: remote.ip(),
+            trusted: false,
+            scheme: Scheme::Http,
+            host: "shop.example".into(),
+            authority: "shop.example:8080".into(),
+            started: Instant::now(),
+            started_at: UNIX_EPOCH + Duration::from_millis(1234),
+            request_id: Some(HeaderValue::from_static("id-1")),
+            site: None,
+            upstream: None,
+            upstream_duration: None,
+            reason: None,
+            tunnel: None,
+        }
+    }
+
+    fn prepared(request: &[(&str, &str)], context: &Context) -> HeaderMap {
+        let mut builder = Request::builder().uri("/x");
+        for (name, value) in request {
+            builder = builder.header(*name, *value);
+        }
+        let (head, ()) = builder.body(()).unwrap().into_parts();
+        prepare(head, context, "/x", &HeaderValue::from_static("up:1")).unwrap().headers
+    }
+
+    #[test]
+    fn hop_by_hop_headers_go_and_the_rest_stays() {
+        let headers = prepared(
+            &[
+                ("connection", "close, X-Private"),
+                ("x-private", "1"),
+                ("keep-alive", "5"),
+                ("te", "gzip, trailers"),
+                ("transfer-encoding", "chunked"),
+                ("proxy-authorization", "x"),
+                ("upgrade", "h2c"),
+                ("expect", "100-continue"),
+                ("accept", "a"),
+                ("authorization", "b"),
+            ],
+            &context("192.0.2.1:5"),
+        );
+        for gone in
+            ["connection", "x-private", "keep-alive", "transfer-encoding", "proxy-authorization", "upgrade", "expect"]
+        {
+            assert!(!headers.contains_key(gone), "{gone}");
+        }
+        assert_eq!(
+            (&headers["te"], &headers["accept"], &headers["authorization"]),
+            (&HeaderValue::from_static("trailers"), &HeaderValue::from_static("a"), &HeaderValue::from_static("b"))
+        );
+    }
+
+    #[test]
+    fn a_client_cannot_say_where_it_comes_from() {
+        let forged = [
+            ("x-forwarded-for", "1.1.1.1"),
+            ("forwarded", "for=1.1.1.1"),
+            ("x-forwarded-proto", "https"),
+            ("x-request-id", "mine"),
+        ];
+        let headers = prepared(&forged, &context("192.0.2.1:5"));
+        assert_eq!(headers["x-forwarded-for"], "192.0.2.1");
+        assert_eq!(headers["forwarded"], "for=192.0.2.1;host=\"shop.example:8080\";proto=http");
+        assert_eq!(headers["x-forwarded-proto"], "http");
+        assert_eq!(headers["x-forwarded-host"], "shop.example:8080");
+        assert_eq!(headers["x-forwarded-port"], "8080");
+        assert_eq!(headers["x-request-id"], "id-1");
+        assert_eq!(headers["x-request-start"], "t=1234");
+        assert_eq!(headers["via"], "1.1 miwid");
+        assert_eq!(headers["host"], "up:1");
+    }
+
+    #[test]
+    fn a_trusted_proxy_is_extended() {
+        let mut context = context("[2001:db8::1]:5");
+        context.trusted = true;
+        context.scheme = Scheme::Https;
+        let said = [
+            ("x-forwarded-for", "1.1.1.1"),
+            ("forwarded", "for=1.1.1.1"),
+            ("x-request-start", "t=1"),
+            ("via", "1.1 edge"),
+        ];
+        let headers = prepared(&said, &context);
+        assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 2001:db8::1");
+        assert_eq!(headers["forwarded"], "for=1.1.1.1, for=\"[2001:db8::1]\";host=\"shop.example:8080\";proto=https");
+        assert_eq!(headers["x-forwarded-proto"], "https");
+        assert_eq!(headers["x-request-start"], "t=1");
+        assert_eq!(headers["via"], "1.1 edge, 1.1 miwid");
+    }
+
+    #[test]
+    fn cookie_crumbs_become_one_header() {
+        let headers = prepared(&[("cookie", "a=1"), ("cookie", "b=2")], &context("192.0.2.1:5"));
+        assert_eq!(headers.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; b=2"]);
+    }
+
+    #[test]
+    fn a_request_that_goes_in_circles_is_ended() {
+        let via = ["1.1 miwid"; PASSES_MAX].join(", ");
+        let (head, ()) = Request::builder().header("via", via).body(()).unwrap().into_parts();
+        let failure = prepare(head, &context("192.0.2.1:5"), "/", &HeaderValue::from_static("x")).unwrap_err();
+        assert_eq!((failure.status.as_u16(), failure.reason), (508, reason::LOOP));
+    }
+}

@@ -1,0 +1,95 @@
+//! Requests that wait because the app restarts, wakes up or is paused. A bounded room, not a queue for overload: over
+//! the bound a request is refused at once, and a client that leaves frees its place by dropping the future.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use http::StatusCode;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::{
+    exchange::{Failure, reason},
+    upstream::{Availability, InFlight, Set, Unavailable},
+};
+
+/// An app that tries again this soon is worth waiting for.
+const RETRY_WORTH_WAITING: Duration = Duration::from_secs(2);
+const RETRY_AFTER_FULL: Duration = Duration::from_secs(2);
+const RETRY_AFTER_STOPPED: Duration = Duration::from_secs(30);
+
+/// A request that may go to an endpoint.
+pub(super) struct Admitted {
+    pub in_flight: InFlight,
+    /// Kept until the response head by a request that was held: so many at once are released.
+    pub _release: Option<OwnedSemaphorePermit>,
+}
+
+/// An endpoint for this request, waiting for one when the set says that it is worth it.
+pub(super) async fn admit(set: &Arc<Set>, client: IpAddr, tried: &[u64]) -> Result<Admitted, Failure> {
+    match set.pick(client, tried) {
+        Ok(picked) => Ok(Admitted { in_flight: picked.in_flight, _release: None }),
+        Err(Unavailable::NoEndpoint) => Err(no_endpoint()),
+        Err(Unavailable::Wait(why)) => {
+            refusal(&why)?;
+            let _held = set.enter_hold().ok_or_else(|| {
+                Failure::upstream(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    reason::HOLD_FULL,
+                    "Too many requests wait for the app.",
+                )
+                .retry_after(RETRY_AFTER_FULL)
+            })?;
+            tokio::time::timeout(set.hold_timeout(), wait(set, client)).await.unwrap_or_else(|_| {
+                Err(Failure::upstream(
+                    StatusCode::GATEWAY_TIMEOUT,
+                    reason::HOLD_TIMEOUT,
+                    "The app did not become ready in time.",
+                ))
+            })
+        }
+    }
+}
+
+async fn wait(set: &Arc<Set>, client: IpAddr) -> Result<Admitted, Failure> {
+    loop {
+        // Subscribed before looking, so that no change falls between the look and the wait.
+        let changed = set.changed();
+        match set.pick(client, &[]) {
+            Ok(picked) => {
+                // Not counted in while it waits for its turn: the endpoint could not be drained.
+                drop(picked);
+                let permit = set.release().acquire_owned().await.ok();
+                if let Ok(picked) = set.pick(client, &[]) {
+                    return Ok(Admitted { in_flight: picked.in_flight, _release: permit });
+                }
+            }
+            Err(Unavailable::NoEndpoint) => return Err(no_endpoint()),
+            Err(Unavailable::Wait(why)) => {
+                refusal(&why)?;
+                if why == Availability::Idle {
+                    set.demand();
+                }
+                changed.await;
+            }
+        }
+    }
+}
+
+/// The states that are not worth waiting for.
+fn refusal(why: &Availability) -> Result<(), Failure> {
+    match why {
+        Availability::Stopped => {
+            Err(Failure::upstream(StatusCode::SERVICE_UNAVAILABLE, reason::APP_STOPPED, "The app is stopped.")
+                .retry_after(RETRY_AFTER_STOPPED))
+        }
+        Availability::Failed { retry_after } if *retry_after > RETRY_WORTH_WAITING => {
+            Err(Failure::upstream(StatusCode::SERVICE_UNAVAILABLE, reason::APP_FAILED, "The app does not start.")
+                .retry_after(*retry_after))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn no_endpoint() -> Failure {
+    Failure::upstream(StatusCode::SERVICE_UNAVAILABLE, reason::NO_ENDPOINT, "No server is available for this site.")
+        .retry_after(Duration::from_secs(1))
+}

@@ -1,0 +1,124 @@
+//! A response body on its way from an endpoint to a client. It holds what the exchange holds: the request stays counted
+//! in, and its connection goes back to the pool only when the body was read to its end.
+
+use std::{
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body as _, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::time::Sleep;
+
+use crate::{
+    exchange::Meter,
+    upstream::{Connection, InFlight, Pools},
+};
+
+/// What an exchange gives back at its end.
+pub(super) struct Lease {
+    pub connection: Connection,
+    /// Held for its drop alone.
+    pub _in_flight: InFlight,
+    pub pools: Rc<Pools>,
+    pub idle_timeout: Duration,
+    /// The request's body, when it had one: an answer may come before it was read to its end.
+    pub meter: Option<Meter>,
+}
+
+impl Lease {
+    fn end(self) {
+        let whole = self.meter.as_ref().is_none_or(Meter::ended);
+        if whole {
+            self.pools.checkin(self.connection, self.idle_timeout);
+        }
+    }
+}
+
+pub(super) struct Relay {
+    incoming: Incoming,
+    lease: Option<Lease>,
+    chunk_timeout: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Ends a stream of events after its endpoint was withdrawn.
+    closing: Option<Pin<Box<dyn Future<Output = ()>>>>,
+}
+
+impl Relay {
+    pub(super) fn new(
+        incoming: Incoming,
+        lease: Lease,
+        chunk_timeout: Duration,
+        closing: Option<Pin<Box<dyn Future<Output = ()>>>>,
+    ) -> Self {
+        let mut relay = Self { incoming, lease: Some(lease), chunk_timeout, timer: None, closing };
+        relay.settle();
+        relay
+    }
+
+    /// A body of known length ends with its last bytes: nobody asks again to hear that there is no more.
+    fn settle(&mut self) {
+        if self.incoming.is_end_stream()
+            && let Some(lease) = self.lease.take()
+        {
+            lease.end();
+        }
+    }
+
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        if let Some(closing) = &mut self.closing
+            && closing.as_mut().poll(cx).is_ready()
+        {
+            self.closing = None;
+            self.lease = None;
+            return Poll::Ready(Some(Err(io::Error::new(
+                io::ErrorKind::ConnectionAborted,
+                "the app is being replaced",
+            ))));
+        }
+        let timeout = self.chunk_timeout;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        ready!(timer.as_mut().poll(cx));
+        self.lease = None;
+        Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, "the upstream sent nothing for too long"))))
+    }
+}
+
+impl http_body::Body for Relay {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let me = &mut *self;
+        match Pin::new(&mut me.incoming).poll_frame(cx) {
+            Poll::Pending => me.poll_wait(cx),
+            Poll::Ready(None) => {
+                if let Some(lease) = me.lease.take() {
+                    lease.end();
+                }
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => {
+                me.lease = None;
+                Poll::Ready(Some(Err(io::Error::other(error))))
+            }
+            Poll::Ready(Some(Ok(frame))) => {
+                me.timer = None;
+                me.settle();
+                Poll::Ready(Some(Ok(frame)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}

@@ -1,0 +1,112 @@
+//! Requests that wait for an app.
+
+use std::{cell::Cell, time::Duration};
+
+use futures_util::future::join_all;
+
+use super::rig::{DEADLINE, Rig, hold, origin, polite, run, until};
+use crate::upstream::Availability;
+
+#[test]
+fn exactly_the_overflow_of_the_hold_is_refused() {
+    run(async {
+        let rig = Rig::with(hold(10, DEADLINE), |it| it).await;
+        rig.set.set_availability(Availability::Holding);
+        let refused = Cell::new(0);
+        let one = async |_: usize| {
+            let answer = rig.get().await;
+            if answer.starts_with("HTTP/1.1 503") {
+                assert!(answer.contains("miwi-reason: hold-full") && answer.contains("retry-after: 2"), "{answer}");
+                refused.set(refused.get() + 1);
+            }
+            answer
+        };
+        let clients = join_all((0..100).map(one));
+        let release = async {
+            // Not before the others have their answers, or late ones would find an open door.
+            until(|| refused.get() == 90 && rig.set.held() == 10).await;
+            rig.publish(origin(polite).await);
+            rig.set.set_availability(Availability::Serving);
+        };
+        let (answers, ()) = tokio::join!(clients, release);
+        assert_eq!(answers.iter().filter(|it| it.starts_with("HTTP/1.1 200")).count(), 10);
+        assert_eq!(rig.set.held(), 0);
+    });
+}
+
+#[test]
+fn a_hold_that_lasts_too_long_is_504() {
+    run(async {
+        let rig = Rig::with(hold(10, Duration::from_millis(30)), |it| it).await;
+        rig.set.set_availability(Availability::Holding);
+        let answer = rig.get().await;
+        assert!(answer.starts_with("HTTP/1.1 504") && answer.contains("miwi-reason: hold-timeout"), "{answer}");
+        assert_eq!(rig.set.held(), 0);
+    });
+}
+
+#[test]
+fn a_client_that_leaves_the_hold_frees_its_place() {
+    run(async {
+        let rig = Rig::new().await;
+        rig.set.set_availability(Availability::Paused);
+        rig.publish(origin(polite).await);
+        let request = rig.get();
+        tokio::select! {
+            answer = request => panic!("a paused app answered: {answer}"),
+            () = until(|| rig.set.held() == 1) => {}
+        }
+        until(|| rig.set.held() == 0).await;
+    });
+}
+
+#[test]
+fn an_idle_app_is_asked_for_and_then_answers() {
+    run(async {
+        let rig = Rig::new().await;
+        rig.set.set_availability(Availability::Idle);
+        let wake = async {
+            rig.set.demanded().await;
+            rig.set.set_availability(Availability::Holding);
+            rig.publish(origin(polite).await);
+            rig.set.set_availability(Availability::Serving);
+        };
+        let (answer, ()) = tokio::join!(rig.get(), wake);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    });
+}
+
+#[test]
+fn stopped_and_failed_apps_say_so_at_once() {
+    run(async {
+        let rig = Rig::new().await;
+        for (availability, reason, after) in [
+            (Availability::Stopped, "app-stopped", 30),
+            (Availability::Failed { retry_after: Duration::from_secs(9) }, "app-failed", 9),
+        ] {
+            rig.set.set_availability(availability);
+            let answer = rig.get().await;
+            assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+            assert!(answer.contains(&format!("miwi-reason: {reason}")), "{answer}");
+            assert!(answer.contains(&format!("retry-after: {after}\r\n")), "{answer}");
+        }
+    });
+}
+
+#[test]
+fn a_request_that_hits_a_dying_instance_gets_its_successor() {
+    run(async {
+        let rig = Rig::new().await;
+        let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let old = rig.publish(gone);
+        let replace = async {
+            // The request has been refused by now, or will be in a moment: both ways it must end well.
+            rig.set.set_availability(Availability::Holding);
+            rig.set.withdraw(&old, DEADLINE).await;
+            rig.publish(origin(polite).await);
+            rig.set.set_availability(Availability::Serving);
+        };
+        let (answer, ()) = tokio::join!(rig.get(), replace);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    });
+}
