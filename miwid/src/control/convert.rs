@@ -1,0 +1,330 @@
+//! Our types as the proto says them, by hand: the inner types may change shape without the API noticing.
+
+use std::time::SystemTime;
+
+use proto::v1;
+use serde::Serialize;
+
+use super::{Ending, ListenerStatus};
+use crate::{
+    app::{AppState, AppStatus, Done, Exit, InstanceStatus, Refusal, Tail},
+    reload::{Change, Outcome, Report},
+    telemetry::{Event, LogFile, State},
+    upstream::{Availability, Endpoint, Set},
+};
+
+/// RFC 3339 in UTC; empty for a time that no calendar has.
+pub(super) fn time(at: SystemTime) -> String {
+    jiff::Timestamp::try_from(at).map(|at| at.to_string()).unwrap_or_default()
+}
+
+pub(super) fn app(status: &AppStatus, now: SystemTime) -> v1::App {
+    v1::App {
+        name: status.name.clone(),
+        site: status.site.clone(),
+        r#type: word(&status.app_type),
+        state: app_state(status.state).to_owned(),
+        ready: status.ready,
+        desired: status.desired,
+        generation: status.generation,
+        restarts: status.restarts,
+        strategy: word(&status.strategy),
+        reason: status.reason.clone(),
+        report: status.report.clone(),
+        instances: status.instances.iter().map(|instance| self::instance(instance, now)).collect(),
+        operation: status.operation.clone(),
+    }
+}
+
+fn app_state(state: AppState) -> &'static str {
+    match state {
+        AppState::Stopped => "stopped",
+        AppState::Starting => "starting",
+        AppState::Running => "running",
+        AppState::Degraded => "degraded",
+        AppState::Rolling => "rolling",
+        AppState::Holding => "holding",
+        AppState::CrashLoop => "crash-loop",
+        AppState::Paused => "paused",
+        AppState::Failed => "failed",
+    }
+}
+
+fn instance(status: &InstanceStatus, now: SystemTime) -> v1::Instance {
+    let uptime = status.started.and_then(|started| now.duration_since(started).ok()).unwrap_or_default();
+    v1::Instance {
+        id: status.id.clone(),
+        slot: status.slot,
+        pid: status.pid,
+        // Every state is one word.
+        state: format!("{:?}", status.state).to_lowercase(),
+        address: status.address.clone(),
+        uptime_seconds: uptime.as_secs(),
+        restarts: status.restarts,
+        memory_bytes: status.memory_bytes,
+        cpu_percent: status.cpu_percent,
+        in_flight: status.in_flight as u64,
+        last_exit: status.last_exit.as_ref().map(exit),
+    }
+}
+
+fn exit(exit: &Exit) -> v1::Exit {
+    v1::Exit {
+        at: time(exit.at),
+        code: exit.code,
+        signal: exit.signal.clone(),
+        core_dumped: exit.core_dumped,
+        cause: exit.cause.clone(),
+        last_lines: exit.last_lines.clone(),
+    }
+}
+
+/// The word that a configuration enum is written as.
+fn word(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => String::new(),
+    }
+}
+
+pub(super) fn state(state: State) -> &'static str {
+    match state {
+        State::Starting => "starting",
+        State::Ready => "ready",
+        State::Degraded => "degraded",
+        State::Draining => "draining",
+    }
+}
+
+pub(super) fn listener(listener: &ListenerStatus) -> v1::Listener {
+    v1::Listener { address: listener.address.clone(), protocols: listener.protocols.clone(), tls: listener.tls }
+}
+
+pub(super) fn log_file(file: LogFile) -> v1::LogFile {
+    v1::LogFile {
+        name: file.name,
+        path: file.path.display().to_string(),
+        size_bytes: file.size_bytes,
+        backups: u32::try_from(file.backups).unwrap_or(u32::MAX),
+        dropped_lines: file.dropped_lines,
+    }
+}
+
+pub(super) fn line(tail: &Tail) -> v1::LogLine {
+    v1::LogLine {
+        app: tail.app.clone(),
+        slot: tail.slot,
+        at: time(tail.at),
+        stream: tail.stream.to_owned(),
+        line: String::from_utf8_lossy(&tail.line).into_owned(),
+        gap: 0,
+    }
+}
+
+pub(super) fn event(event: &Event) -> v1::Event {
+    v1::Event {
+        cursor: event.cursor,
+        at: time(event.at),
+        kind: event.kind.to_owned(),
+        subject: event.subject.clone(),
+        message: event.message.clone(),
+        gap: 0,
+    }
+}
+
+pub(super) fn upstream(set: &Set) -> v1::Upstream {
+    v1::Upstream {
+        name: set.name().to_owned(),
+        availability: availability(&set.availability()).to_owned(),
+        held: set.held() as u64,
+        endpoints: set.endpoints().iter().map(|member| endpoint(member)).collect(),
+    }
+}
+
+fn endpoint(endpoint: &Endpoint) -> v1::Endpoint {
+    v1::Endpoint {
+        address: endpoint.address.to_string(),
+        label: endpoint.label.clone(),
+        healthy: endpoint.is_healthy(),
+        drained: endpoint.is_drained(),
+        in_flight: endpoint.in_flight() as u64,
+    }
+}
+
+fn availability(availability: &Availability) -> &'static str {
+    match availability {
+        Availability::Serving => "serving",
+        Availability::Holding => "holding",
+        Availability::Paused => "paused",
+        Availability::Idle => "idle",
+        Availability::Stopped => "stopped",
+        Availability::Failed { .. } => "failed",
+    }
+}
+
+pub(super) fn reload(report: &Report) -> v1::ReloadReport {
+    v1::ReloadReport {
+        result: outcome(report.outcome).to_owned(),
+        config_generation: report.config_generation,
+        changes: report.changes.iter().map(change).collect(),
+        problems: report.problems.iter().map(problem).collect(),
+    }
+}
+
+fn outcome(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Applied => "applied",
+        Outcome::Unchanged => "unchanged",
+        Outcome::Rejected => "rejected",
+        Outcome::Partial => "partial",
+    }
+}
+
+fn change(change: &Change) -> v1::Change {
+    v1::Change { kind: change.kind.clone(), name: change.name.clone(), action: change.action.clone() }
+}
+
+fn problem(problem: &config::Problem) -> v1::Problem {
+    v1::Problem {
+        severity: word(&problem.severity),
+        file: problem.file.display().to_string(),
+        line: problem.line,
+        column: problem.column,
+        key: problem.key.clone(),
+        message: problem.message.clone(),
+        hint: problem.hint.clone(),
+    }
+}
+
+/// A reload that was rejected, or applied in part, is an operation that failed: it has an exit code.
+pub(super) fn reload_ending(report: &Report) -> Ending {
+    let result = outcome(report.outcome).to_owned();
+    let (exit, message, hint) = match report.outcome {
+        Outcome::Applied | Outcome::Unchanged => return Ending::Done { result, reload: Some(reload(report)) },
+        Outcome::Rejected => (6, "the configuration was rejected; the running one is unchanged", "mend the problems and reload again"),
+        Outcome::Partial => (9, "the configuration was applied in part", "`miwictl status` shows what still runs as before"),
+    };
+    let error = v1::OperationError {
+        code: result,
+        exit,
+        message: message.to_owned(),
+        hint: hint.to_owned(),
+        ..v1::OperationError::default()
+    };
+    Ending::Failed { error, reload: Some(reload(report)) }
+}
+
+impl From<Result<Done, Refusal>> for Ending {
+    fn from(result: Result<Done, Refusal>) -> Self {
+        match result {
+            Ok(done) => Self::Done { result: done.message, reload: None },
+            Err(Refusal::Cancelled) => Self::Cancelled,
+            Err(refusal) => Self::Failed { error: refused(refusal), reload: None },
+        }
+    }
+}
+
+fn refused(refusal: Refusal) -> v1::OperationError {
+    let empty = v1::OperationError::default();
+    match refusal {
+        Refusal::NotFound { name, nearest } => v1::OperationError {
+            code: "not-found".to_owned(),
+            exit: 5,
+            message: format!("there is no app `{name}`"),
+            hint: nearest.map_or_else(
+                || "`miwictl app list` shows what there is".to_owned(),
+                |nearest| format!("did you mean `{nearest}`?"),
+            ),
+            ..empty
+        },
+        Refusal::Conflict(message) => v1::OperationError {
+            code: "conflict".to_owned(),
+            exit: 8,
+            message,
+            hint: "`miwictl op list` shows what runs".to_owned(),
+            ..empty
+        },
+        Refusal::Failed { reason, report, last_lines } => v1::OperationError {
+            code: "failed".to_owned(),
+            exit: 6,
+            message: reason,
+            report,
+            last_lines,
+            ..empty
+        },
+        Refusal::Cancelled => v1::OperationError { code: "cancelled".to_owned(), exit: 8, ..empty },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::app::InstanceState;
+
+    fn instance_started(started: Option<SystemTime>) -> InstanceStatus {
+        InstanceStatus {
+            id: "shop-0-1".into(),
+            slot: 0,
+            pid: Some(7),
+            state: InstanceState::Ready,
+            address: "127.0.0.1:9".into(),
+            started,
+            restarts: 2,
+            memory_bytes: 3,
+            cpu_percent: 0.5,
+            in_flight: 4,
+            last_exit: None,
+        }
+    }
+
+    #[test]
+    fn uptime_counts_from_the_start_and_is_zero_for_a_clock_that_ran_backwards() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1000);
+        for (started, expected) in [(Some(900), 100), (Some(1100), 0), (None, 0)] {
+            let started = started.map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+            assert_eq!(instance(&instance_started(started), now).uptime_seconds, expected);
+        }
+    }
+
+    #[test]
+    fn times_are_rfc_3339() {
+        assert_eq!(time(SystemTime::UNIX_EPOCH + Duration::from_secs(86_400)), "1970-01-02T00:00:00Z");
+    }
+
+    #[test]
+    fn configuration_enums_are_said_as_they_are_written() {
+        assert_eq!(word(&config::AppType::Nodejs), "nodejs");
+        assert_eq!(word(&config::RestartStrategy::Rolling), "rolling");
+    }
+
+    #[test]
+    fn every_refusal_has_its_exit_code() {
+        let cases = [
+            (Refusal::NotFound { name: "shp".into(), nearest: Some("shop".into()) }, 5, "did you mean `shop`?"),
+            (Refusal::Conflict("busy".into()), 8, "`miwictl op list` shows what runs"),
+            (Refusal::Failed { reason: "exit 1".into(), report: String::new(), last_lines: vec![] }, 6, ""),
+        ];
+        for (refusal, exit, hint) in cases {
+            let error = refused(refusal);
+            assert_eq!((error.exit, error.hint.as_str()), (exit, hint));
+        }
+    }
+
+    #[test]
+    fn reloads_end_with_their_exit_code_and_always_carry_the_report() {
+        for (outcome, expected) in
+            [(Outcome::Applied, 0), (Outcome::Unchanged, 0), (Outcome::Rejected, 6), (Outcome::Partial, 9)]
+        {
+            let report = Report { outcome, config_generation: 3, changes: Vec::new(), problems: Vec::new() };
+            let (exit, reload) = match reload_ending(&report) {
+                Ending::Done { reload, .. } => (0, reload),
+                Ending::Failed { error, reload } => (error.exit, reload),
+                Ending::Cancelled => (-1, None),
+            };
+            assert_eq!(exit, expected, "{outcome:?}");
+            assert_eq!(reload.map(|reload| reload.config_generation), Some(3));
+        }
+    }
+}

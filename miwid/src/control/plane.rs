@@ -1,0 +1,144 @@
+//! What the control plane holds: handles to the rooms it speaks for. Everything here is cheap to share; nothing here is
+//! state of its own except the operations.
+
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use arc_swap::ArcSwap;
+use proto::v1;
+use tokio::sync::mpsc;
+use tonic::Status;
+
+use super::{
+    Ending, Operations, Order,
+    audit::Caller,
+    convert,
+};
+use crate::{
+    app::Handle,
+    reload::Reloader,
+    telemetry::{Events, Logs, Metrics, Readiness},
+    upstream::Directory,
+};
+
+/// What only the roof can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Drain and stop.
+    Shutdown,
+}
+
+/// One bound listener, as `status` shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListenerStatus {
+    pub address: String,
+    /// `http/1.1`, `h2`, `h3`.
+    pub protocols: Vec<String>,
+    pub tls: bool,
+}
+
+/// Stored anew by the daemon whenever a reload binds or closes one.
+pub type Listeners = Arc<ArcSwap<Vec<ListenerStatus>>>;
+
+/// What the daemon knows of itself.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    pub version: String,
+    pub started: Instant,
+    pub engine_generation: u64,
+    pub workers: usize,
+    pub listeners: Listeners,
+    /// `epoll` or `io_uring`.
+    pub io_backend: String,
+}
+
+pub struct Control {
+    pub app: Handle,
+    pub reloader: Reloader,
+    pub directory: Directory,
+    pub events: Events,
+    pub logs: Logs,
+    pub metrics: Metrics,
+    pub readiness: Readiness,
+    pub requests: mpsc::Sender<Request>,
+    pub facts: Facts,
+}
+
+/// Shared by the services.
+pub(super) struct Plane {
+    pub(super) control: Control,
+    pub(super) operations: Operations,
+}
+
+// === impl Plane ===
+
+impl Plane {
+    pub(super) fn status(&self) -> v1::StatusReply {
+        let Control { reloader, metrics, readiness, facts, .. } = &self.control;
+        let (active, idle, total) = metrics.connections();
+        let config = reloader.config();
+        v1::StatusReply {
+            version: facts.version.clone(),
+            pid: std::process::id(),
+            uptime_seconds: facts.started.elapsed().as_secs(),
+            config_generation: reloader.generation(),
+            engine_generation: facts.engine_generation,
+            state: convert::state(readiness.state()).to_owned(),
+            reasons: readiness.reasons(),
+            config_path: config.path.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
+            workers: u32::try_from(facts.workers).unwrap_or(u32::MAX),
+            listeners: facts.listeners.load().iter().map(convert::listener).collect(),
+            apps: self.apps(),
+            certificates: Vec::new(),
+            connections: Some(v1::Connections { active, idle, total }),
+            io_backend: facts.io_backend.clone(),
+        }
+    }
+
+    pub(super) fn apps(&self) -> Vec<v1::App> {
+        let now = SystemTime::now();
+        self.control.app.statuses().iter().map(|status| convert::app(status, now)).collect()
+    }
+
+    /// Begins an operation for `caller`, with a line in the audit log now and one at its end.
+    pub(super) fn operate<F>(
+        &self,
+        caller: Caller,
+        order: Order,
+        work: impl FnOnce(mpsc::UnboundedSender<String>) -> F,
+    ) -> Result<v1::Operation, Status>
+    where
+        F: Future<Output = Ending> + Send + 'static,
+    {
+        let (kind, target) = (order.kind, order.target.clone());
+        let at_end = (caller.clone(), target.clone());
+        let begun = self.operations.begin(order, Instant::now(), move |progress| {
+            let work = work(progress);
+            async move {
+                let ending = work.await;
+                let (caller, target) = at_end;
+                caller.record(kind, &target, outcome(&ending));
+                ending
+            }
+        });
+        let reply = begun.map_err(|known| {
+            Status::already_exists(format!("the request id was used for operation {} with other arguments", known.id))
+        });
+        let result = match &reply {
+            Ok(operation) => format!("operation {}", operation.id),
+            Err(status) => status.message().to_owned(),
+        };
+        caller.record(kind, &target, &result);
+        reply
+    }
+}
+
+fn outcome(ending: &Ending) -> &str {
+    match ending {
+        Ending::Done { .. } => "done",
+        Ending::Failed { error, .. } => &error.message,
+        Ending::Cancelled => "cancelled",
+    }
+}

@@ -1,0 +1,122 @@
+//! Managed apps. Every change is an operation; the supervisor decides, this file only asks it.
+
+use std::sync::Arc;
+
+use proto::v1::{self, apps_server};
+use tonic::{Request, Response, Status};
+
+use super::Reply;
+use crate::app::RestartOptions;
+use crate::control::{Order, audit::Caller, plane::Plane};
+
+pub(in crate::control) struct Apps(pub(in crate::control) Arc<Plane>);
+
+fn order(kind: &'static str, name: &str, request_id: &str, arguments: String, caller: &Caller) -> Order {
+    Order {
+        kind,
+        target: name.to_owned(),
+        request_id: request_id.to_owned(),
+        arguments,
+        holder: caller.holder(),
+    }
+}
+
+#[tonic::async_trait]
+impl apps_server::Apps for Apps {
+    async fn list(&self, _: Request<v1::ListAppsRequest>) -> Reply<v1::ListAppsReply> {
+        Ok(Response::new(v1::ListAppsReply { apps: self.0.apps() }))
+    }
+
+    async fn get(&self, request: Request<v1::GetAppRequest>) -> Reply<v1::App> {
+        let name = request.into_inner().name;
+        let found = self.0.apps().into_iter().find(|app| app.name == name || app.site == name);
+        found.map(Response::new).ok_or_else(|| Status::not_found(format!("there is no app `{name}`")))
+    }
+
+    async fn start(&self, request: Request<v1::StartRequest>) -> Reply<v1::Operation> {
+        let caller = Caller::of(&request);
+        let ask = request.into_inner();
+        let order = order("start", &ask.name, &ask.request_id, String::new(), &caller);
+        let (app, holder) = (self.0.control.app.clone(), caller.holder());
+        self.0
+            .operate(caller, order, |progress| async move { app.start(&ask.name, &holder, progress).await.into() })
+            .map(Response::new)
+    }
+
+    async fn stop(&self, request: Request<v1::StopRequest>) -> Reply<v1::Operation> {
+        let caller = Caller::of(&request);
+        let ask = request.into_inner();
+        let order = order("stop", &ask.name, &ask.request_id, ask.now.to_string(), &caller);
+        let (app, holder) = (self.0.control.app.clone(), caller.holder());
+        self.0
+            .operate(caller, order, |progress| async move {
+                app.stop(&ask.name, ask.now, &holder, progress).await.into()
+            })
+            .map(Response::new)
+    }
+
+    async fn restart(&self, request: Request<v1::RestartRequest>) -> Reply<v1::Operation> {
+        let caller = Caller::of(&request);
+        let ask = request.into_inner();
+        let options = restart_options(&ask)?;
+        let order = order("restart", &ask.name, &ask.request_id, format!("{options:?}"), &caller);
+        let (app, holder) = (self.0.control.app.clone(), caller.holder());
+        self.0
+            .operate(caller, order, |progress| async move {
+                app.restart(&ask.name, options, &holder, progress).await.into()
+            })
+            .map(Response::new)
+    }
+
+    async fn scale(&self, request: Request<v1::ScaleRequest>) -> Reply<v1::Operation> {
+        let caller = Caller::of(&request);
+        let ask = request.into_inner();
+        let order = order("scale", &ask.name, &ask.request_id, ask.instances.to_string(), &caller);
+        let (app, holder) = (self.0.control.app.clone(), caller.holder());
+        self.0
+            .operate(caller, order, |progress| async move {
+                app.scale(&ask.name, ask.instances, &holder, progress).await.into()
+            })
+            .map(Response::new)
+    }
+
+    async fn pause(&self, request: Request<v1::PauseRequest>) -> Reply<v1::Operation> {
+        let caller = Caller::of(&request);
+        let ask = request.into_inner();
+        let order = order("pause", &ask.name, &ask.request_id, String::new(), &caller);
+        let (app, holder) = (self.0.control.app.clone(), caller.holder());
+        self.0
+            .operate(caller, order, |_| async move { app.pause(&ask.name, &holder).await.into() })
+            .map(Response::new)
+    }
+
+    async fn resume(&self, request: Request<v1::ResumeRequest>) -> Reply<v1::Operation> {
+        let caller = Caller::of(&request);
+        let ask = request.into_inner();
+        let order = order("resume", &ask.name, &ask.request_id, String::new(), &caller);
+        let (app, holder) = (self.0.control.app.clone(), caller.holder());
+        self.0
+            .operate(caller, order, |_| async move { app.resume(&ask.name, &holder).await.into() })
+            .map(Response::new)
+    }
+
+    async fn reset(&self, request: Request<v1::ResetRequest>) -> Reply<v1::Operation> {
+        let caller = Caller::of(&request);
+        let ask = request.into_inner();
+        let order = order("reset", &ask.name, &ask.request_id, String::new(), &caller);
+        let (app, holder) = (self.0.control.app.clone(), caller.holder());
+        self.0
+            .operate(caller, order, |progress| async move { app.reset(&ask.name, &holder, progress).await.into() })
+            .map(Response::new)
+    }
+}
+
+fn restart_options(ask: &v1::RestartRequest) -> Result<RestartOptions, Status> {
+    let on_failure = match ask.on_failure.as_deref() {
+        None => None,
+        Some("halt") => Some(config::OnFailure::Halt),
+        Some("rollback") => Some(config::OnFailure::Rollback),
+        Some(other) => return Err(Status::invalid_argument(format!("on_failure is halt or rollback, not `{other}`"))),
+    };
+    Ok(RestartOptions { hard: ask.hard, instance: ask.instance, on_failure })
+}

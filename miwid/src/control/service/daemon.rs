@@ -1,0 +1,67 @@
+//! The daemon itself: what it is, what it runs on, reload and the end.
+
+use std::{path::PathBuf, sync::Arc};
+
+use proto::v1::{self, daemon_server};
+use tonic::{Request, Response, Status};
+
+use super::Reply;
+use crate::control::{
+    self, Order,
+    audit::Caller,
+    convert::reload_ending,
+    plane::Plane,
+};
+use crate::reload::Reload;
+
+pub(in crate::control) struct Daemon(pub(in crate::control) Arc<Plane>);
+
+#[tonic::async_trait]
+impl daemon_server::Daemon for Daemon {
+    async fn version(&self, _: Request<v1::VersionRequest>) -> Reply<v1::VersionReply> {
+        let version = self.0.control.facts.version.clone();
+        Ok(Response::new(v1::VersionReply { version, pid: std::process::id() }))
+    }
+
+    async fn status(&self, _: Request<v1::StatusRequest>) -> Reply<v1::StatusReply> {
+        Ok(Response::new(self.0.status()))
+    }
+
+    async fn reload(&self, request: Request<v1::ReloadRequest>) -> Reply<v1::Operation> {
+        let caller = Caller::of(&request);
+        let ask = request.into_inner();
+        let order = Order {
+            kind: "reload",
+            target: ask.path.clone().unwrap_or_default(),
+            request_id: ask.request_id,
+            arguments: format!("{} {}", ask.dry_run, ask.allow_failing_apps),
+            holder: caller.holder(),
+        };
+        let reloader = self.0.control.reloader.clone();
+        let what = Reload {
+            path: ask.path.map(PathBuf::from),
+            dry_run: ask.dry_run,
+            allow_failing_apps: ask.allow_failing_apps,
+        };
+        self.0
+            .operate(caller, order, |_| async move { reload_ending(&reloader.reload(what).await) })
+            .map(Response::new)
+    }
+
+    async fn config(&self, request: Request<v1::ConfigRequest>) -> Reply<v1::ConfigReply> {
+        let reloader = &self.0.control.reloader;
+        // Secrets write themselves as `***`.
+        let json = serde_json::to_string(&*reloader.config()).map_err(|error| Status::internal(error.to_string()))?;
+        Caller::of(&request).record("config", "", "ok");
+        Ok(Response::new(v1::ConfigReply { json, config_generation: reloader.generation() }))
+    }
+
+    async fn shutdown(&self, request: Request<v1::ShutdownRequest>) -> Reply<v1::ShutdownReply> {
+        let sent = self.0.control.requests.try_send(control::Request::Shutdown);
+        let reply = match sent {
+            Ok(()) => Ok(Response::new(v1::ShutdownReply { pid: std::process::id() })),
+            Err(_) => Err(Status::failed_precondition("the daemon is already stopping")),
+        };
+        Caller::of(&request).audited("shutdown", "", reply)
+    }
+}
