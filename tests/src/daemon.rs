@@ -63,6 +63,7 @@ pub struct Builder {
     ports: Vec<u16>,
     args: Vec<String>,
     env: Vec<(OsString, Option<OsString>)>,
+    uid: Option<u32>,
 }
 
 // === impl Output ===
@@ -90,7 +91,7 @@ impl Builder {
         let dir = tempfile::Builder::new().prefix("miwi-").tempdir().expect("a temporary directory");
         // Apps may run as another user and must be able to enter.
         open_to_all(dir.path());
-        Self { config: config.to_owned(), dir, ports: pick_ports(), args: Vec::new(), env: Vec::new() }
+        Self { config: config.to_owned(), dir, ports: pick_ports(), args: Vec::new(), env: Vec::new(), uid: None }
     }
 
     /// An argument after `miwid run -c FILE --socket PATH`.
@@ -111,6 +112,13 @@ impl Builder {
     #[must_use]
     pub fn without_env(mut self, name: &str) -> Self {
         self.env.push((name.into(), None));
+        self
+    }
+
+    /// Runs the daemon as another user, who gets its directory too; the tests must be root.
+    #[must_use]
+    pub fn uid(mut self, uid: u32) -> Self {
+        self.uid = Some(uid);
         self
     }
 
@@ -224,6 +232,11 @@ impl Builder {
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log);
+        if let Some(uid) = self.uid {
+            give_to(dir, uid);
+            std::os::unix::process::CommandExt::uid(&mut command, uid);
+            std::os::unix::process::CommandExt::gid(&mut command, uid);
+        }
         for (name, value) in &self.env {
             match value {
                 Some(value) => command.env(name, value),
@@ -599,6 +612,15 @@ fn pick_ports() -> Vec<u16> {
 fn open_to_all(path: &Path) {
     use std::os::unix::fs::PermissionsExt;
     fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("sets the mode");
+}
+
+fn give_to(path: &Path, uid: u32) {
+    std::os::unix::fs::chown(path, Some(uid), Some(uid)).expect("changes the owner");
+    if path.is_dir() {
+        for entry in fs::read_dir(path).expect("reads the directory") {
+            give_to(&entry.expect("an entry").path(), uid);
+        }
+    }
 }
 
 fn log_path(dir: &Path) -> PathBuf {
