@@ -111,7 +111,7 @@ def start_miwid(binary, directory):
     port = free_port()
     config = Path(directory) / "miwid.toml"
     config.write_text(
-        f'[server]\nbind = ["127.0.0.1"]\nhttp_port = {port}\nhttps_port = 0\nworkers = 1\n'
+        f'[server]\nbind = ["127.0.0.1"]\nhttp_port = {port}\nworkers = 1\n'
         f'state_dir = "{directory}/state"\n[admin]\nlisten = "off"\n'
         f'[backends."_"]\nroot = "{directory}/www"\n'
     )

@@ -35,10 +35,7 @@ async fn a_stale_socket_file_is_replaced() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_daemon_on_a_live_socket_is_refused_with_the_pid_of_the_first() {
     let daemon = Daemon::start("").await;
-    daemon.write(
-        "second.toml",
-        "[server]\nbind = [\"127.0.0.1\"]\nhttp_port = {port3}\nhttps_port = 0\n[admin]\nlisten = \"off\"\n",
-    );
+    daemon.write("second.toml", "[server]\nbind = [\"127.0.0.1\"]\nhttp_port = {port3}\n[admin]\nlisten = \"off\"\n");
     let run = Command::new(miwid())
         .args(["run", "-c"])
         .arg(daemon.dir().join("second.toml"))

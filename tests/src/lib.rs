@@ -4,20 +4,23 @@
 //! a double of miwid itself, so what passes here is what an operator gets.
 
 mod binaries;
+mod builder;
 mod client;
 mod daemon;
 mod load;
 mod notify;
 mod origin;
 mod process;
+mod template;
 mod websocket;
 
 pub mod skip;
 pub mod wait;
 
 pub use binaries::{chaos_app, miwictl, miwid, repository};
+pub use builder::{Builder, Output, Refusal};
 pub use client::{Reply, get, raw_exchange, request};
-pub use daemon::{Builder, Daemon, Output, Refusal};
+pub use daemon::Daemon;
 pub use load::{Load, LoadResult, Running};
 pub use notify::FakeNotify;
 pub use origin::{Origin, RawOrigin, Seen};

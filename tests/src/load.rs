@@ -269,3 +269,43 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Origin, RawOrigin};
+
+    #[tokio::test]
+    async fn a_load_counts_what_was_answered() {
+        let origin = Origin::start("origin").await;
+        let result = Load::new(origin.address(), "a.test").connections(4).requests(50).run().await;
+        result.assert_none_failed();
+        assert_eq!((result.ok, origin.requests()), (50, 50));
+        assert!(origin.connections() <= 4, "connections are kept alive");
+        assert_eq!(result.bodies.into_iter().collect::<Vec<_>>(), ["origin"]);
+    }
+
+    #[tokio::test]
+    async fn a_load_counts_an_unexpected_status_as_a_failure() {
+        let origin = Origin::start("origin").await;
+        origin.status(503);
+        let result = Load::new(origin.address(), "a.test").requests(10).run().await;
+        assert_eq!((result.ok, result.failed), (0, 10));
+        assert_eq!(result.failures[0], ("503 /".to_owned(), "origin".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_load_counts_an_early_end_as_a_failure() {
+        let origin = RawOrigin::start(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nshort").await;
+        let address = origin.url().trim_start_matches("http://").parse().expect("an address");
+        let result = Load::new(address, "a.test").connections(2).requests(4).run().await;
+        assert_eq!((result.ok, result.failed), (0, 4));
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_was_announced_to_close_is_opened_anew() {
+        let origin = Origin::start("origin").await;
+        origin.close_after_each();
+        Load::new(origin.address(), "a.test").connections(2).requests(20).run().await.assert_none_failed();
+    }
+}

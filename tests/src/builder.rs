@@ -1,0 +1,265 @@
+//! What a daemon is started with, and the start itself.
+//!
+//! Ports are free when they are picked; if another process takes one before the daemon does, the start is tried again.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    net::SocketAddr,
+    path::Path,
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+use tokio::net::{TcpStream, UnixStream};
+
+use crate::{
+    Daemon, binaries,
+    daemon::COMMAND,
+    template::{fill, give_to, log_path, open_to_all, pick_ports, socket_path, write_config},
+};
+
+/// How often a start is tried again because a picked port was taken meanwhile.
+const ATTEMPTS: usize = 4;
+/// The daemon's exit code for a listener that could not be bound.
+const EXIT_CONFLICT: i32 = 8;
+/// How long a start may take before the test gives up.
+const START: Duration = Duration::from_secs(30);
+
+/// What a `miwictl` said.
+#[derive(Clone, Debug)]
+pub struct Output {
+    pub status: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+/// A daemon that ended by itself.
+#[derive(Clone, Debug)]
+pub struct Refusal {
+    pub code: Option<i32>,
+    pub stderr: String,
+}
+
+/// What a daemon is started with.
+pub struct Builder {
+    config: String,
+    dir: TempDir,
+    ports: Vec<u16>,
+    args: Vec<String>,
+    env: Vec<(OsString, Option<OsString>)>,
+    uid: Option<u32>,
+}
+
+// === impl Output ===
+
+impl Output {
+    /// What a finished process said.
+    pub fn of(output: &std::process::Output) -> Self {
+        Self {
+            status: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Standard output and standard error.
+    pub fn all(&self) -> String {
+        format!("{}{}", self.stdout, self.stderr)
+    }
+}
+
+// === impl Builder ===
+
+impl Builder {
+    pub(crate) fn new(config: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("miwi-").tempdir().expect("a temporary directory");
+        // Apps may run as another user and must be able to enter.
+        open_to_all(dir.path());
+        Self { config: config.to_owned(), dir, ports: pick_ports(), args: Vec::new(), env: Vec::new(), uid: None }
+    }
+
+    /// An argument after `miwid run -c FILE --socket PATH`.
+    #[must_use]
+    pub fn arg(mut self, argument: &str) -> Self {
+        self.args.push(argument.to_owned());
+        self
+    }
+
+    /// An environment variable of the daemon.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.env.push((name.into(), Some(value.into())));
+        self
+    }
+
+    /// Removes an environment variable.
+    #[must_use]
+    pub fn without_env(mut self, name: &str) -> Self {
+        self.env.push((name.into(), None));
+        self
+    }
+
+    /// Runs the daemon as another user, who gets its directory too; the tests must be root.
+    #[must_use]
+    pub fn uid(mut self, uid: u32) -> Self {
+        self.uid = Some(uid);
+        self
+    }
+
+    /// Writes a file under the daemon's directory before the start; placeholders are filled in.
+    #[must_use]
+    pub fn file(self, name: &str, text: &str) -> Self {
+        let path = self.dir.path().join(name);
+        fs::create_dir_all(path.parent().expect("inside the directory")).expect("makes the directory");
+        fs::write(&path, fill(text, self.dir.path(), &self.ports)).expect("writes the file");
+        self
+    }
+
+    /// Writes an executable script under the daemon's directory before the start.
+    #[must_use]
+    pub fn script(self, name: &str, text: &str) -> Self {
+        use std::os::unix::fs::PermissionsExt;
+        let this = self.file(name, text);
+        let path = this.dir.path().join(name);
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("sets the mode");
+        this
+    }
+
+    /// The directory that `{dir}` stands for.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The port that `{port}` (1), `{port2}` ... stand for.
+    pub fn port(&self, number: usize) -> u16 {
+        self.ports[number - 1]
+    }
+
+    /// Starts the daemon and waits until it answers; panics with its log if it does not.
+    pub async fn start(mut self) -> Daemon {
+        for _ in 1..ATTEMPTS {
+            match self.attempt().await {
+                Ok(daemon) => return daemon,
+                Err((back, Refusal { code: Some(EXIT_CONFLICT), .. })) => {
+                    self = *back;
+                    self.ports = pick_ports();
+                }
+                Err((_, refusal)) => panic!("the daemon did not start: {refusal:#?}"),
+            }
+        }
+        match self.attempt().await {
+            Ok(daemon) => daemon,
+            Err((_, refusal)) => panic!("the daemon did not start: {refusal:#?}"),
+        }
+    }
+
+    /// Starts a daemon that is expected to end by itself, and returns how it did.
+    pub async fn refusal(self) -> Refusal {
+        let daemon = self.spawn();
+        daemon.ended(START).await
+    }
+
+    /// `miwid check -c FILE ARGS` instead of a start.
+    pub async fn check(self, args: &[&str]) -> Output {
+        let config = self.dir.path().join("miwid.toml");
+        write_config(&config, &self.config, self.dir.path(), &self.ports);
+        let mut command = tokio::process::Command::new(binaries::miwid());
+        command.arg("check").arg("-c").arg(&config).args(args).stdin(Stdio::null()).kill_on_drop(true);
+        let output =
+            tokio::time::timeout(COMMAND, command.output()).await.expect("miwid check ends").expect("miwid runs");
+        Output::of(&output)
+    }
+
+    async fn attempt(self) -> Result<Daemon, (Box<Self>, Refusal)> {
+        let mut daemon = self.spawn_in();
+        let end = Instant::now() + START;
+        loop {
+            if let Some(status) = daemon.try_wait() {
+                let stderr = fs::read_to_string(log_path(self.dir.path())).unwrap_or_default();
+                return Err((Box::new(self), Refusal { code: status.code(), stderr }));
+            }
+            if answers(&self).await {
+                return Ok(Daemon::running(daemon.release(), self.dir, self.ports));
+            }
+            if Instant::now() > end {
+                let log = fs::read_to_string(log_path(self.dir.path())).unwrap_or_default();
+                panic!("the daemon did not answer within {START:?}; its log:\n{log}");
+            }
+            tokio::time::sleep(Duration::from_millis(15)).await;
+        }
+    }
+
+    /// Starts without waiting for anything.
+    pub fn spawn(self) -> Daemon {
+        let child = self.spawn_in().release();
+        Daemon::running(child, self.dir, self.ports)
+    }
+
+    fn spawn_in(&self) -> Guarded {
+        let dir = self.dir.path();
+        let config = dir.join("miwid.toml");
+        write_config(&config, &self.config, dir, &self.ports);
+        let log = File::options().create(true).append(true).open(log_path(dir)).expect("opens the log");
+        let mut command = Command::new(binaries::miwid());
+        command
+            .arg("run")
+            .arg("-c")
+            .arg(&config)
+            .arg("--socket")
+            .arg(socket_path(dir))
+            .args(self.args.iter().map(|it| fill(it, dir, &self.ports)))
+            .current_dir(dir)
+            .env_remove("NOTIFY_SOCKET")
+            .env_remove("MIWID_CONFIG")
+            .env_remove("MIWID_SOCKET")
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a second handle"))
+            .stderr(log);
+        if let Some(uid) = self.uid {
+            give_to(dir, uid);
+            std::os::unix::process::CommandExt::uid(&mut command, uid);
+            std::os::unix::process::CommandExt::gid(&mut command, uid);
+        }
+        for (name, value) in &self.env {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        Guarded(Some(command.spawn().expect("miwid runs")))
+    }
+}
+
+/// A child that is killed unless it was released: a panic while starting must leave nothing behind.
+struct Guarded(Option<Child>);
+
+impl Guarded {
+    fn try_wait(&mut self) -> Option<ExitStatus> {
+        self.0.as_mut().and_then(|child| child.try_wait().expect("waits for the child"))
+    }
+
+    fn release(mut self) -> Child {
+        self.0.take().expect("a child is released once")
+    }
+}
+
+impl Drop for Guarded {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// The listener accepts and the control socket does.
+async fn answers(builder: &Builder) -> bool {
+    let text = fs::read_to_string(builder.dir().join("miwid.toml")).unwrap_or_default();
+    let port = builder.ports[0];
+    let http = !text.contains(&format!("http_port = {port}"))
+        || TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).await.is_ok();
+    http && UnixStream::connect(socket_path(builder.dir())).await.is_ok()
+}
