@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use proto::v1;
 use serde::Serialize;
 
-use super::{Ending, ListenerStatus};
+use super::Ending;
 use crate::{
     app::{AppState, AppStatus, Done, Exit, InstanceStatus, Refusal, Tail},
     reload::{Change, Outcome, Report},
@@ -96,8 +96,12 @@ pub(super) fn state(state: State) -> &'static str {
     }
 }
 
-pub(super) fn listener(listener: &ListenerStatus) -> v1::Listener {
-    v1::Listener { address: listener.address.clone(), protocols: listener.protocols.clone(), tls: listener.tls }
+pub(super) fn listener(binding: Binding) -> v1::Listener {
+    let mut protocols = vec!["http/1.1".to_owned()];
+    if binding.http2 {
+        protocols.push("h2".to_owned());
+    }
+    v1::Listener { address: binding.address.to_string(), protocols, tls: false }
 }
 
 pub(super) fn log_file(file: LogFile) -> v1::LogFile {
@@ -181,7 +185,7 @@ fn outcome(outcome: Outcome) -> &'static str {
 }
 
 fn change(change: &Change) -> v1::Change {
-    v1::Change { kind: change.kind.clone(), name: change.name.clone(), action: change.action.clone() }
+    v1::Change { kind: change.kind.to_owned(), name: change.name.clone(), action: change.action.to_owned() }
 }
 
 fn problem(problem: &config::Problem) -> v1::Problem {

@@ -6,7 +6,6 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use arc_swap::ArcSwap;
 use proto::v1;
 use tokio::sync::mpsc;
 use tonic::Status;
@@ -19,6 +18,7 @@ use super::{
 use crate::{
     app::Handle,
     reload::Reloader,
+    server::Listeners,
     telemetry::{Events, Logs, Metrics, Readiness},
     upstream::Directory,
 };
@@ -30,20 +30,8 @@ pub enum Request {
     Shutdown,
 }
 
-/// One bound listener, as `status` shows it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ListenerStatus {
-    pub address: String,
-    /// `http/1.1`, `h2`, `h3`.
-    pub protocols: Vec<String>,
-    pub tls: bool,
-}
-
-/// Stored anew by the daemon whenever a reload binds or closes one.
-pub type Listeners = Arc<ArcSwap<Vec<ListenerStatus>>>;
-
 /// What the daemon knows of itself.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Facts {
     pub version: String,
     pub started: Instant,
@@ -89,7 +77,7 @@ impl Plane {
             reasons: readiness.reasons(),
             config_path: config.path.as_ref().map(|path| path.display().to_string()).unwrap_or_default(),
             workers: u32::try_from(facts.workers).unwrap_or(u32::MAX),
-            listeners: facts.listeners.load().iter().map(convert::listener).collect(),
+            listeners: facts.listeners.open().into_iter().map(convert::listener).collect(),
             apps: self.apps(),
             certificates: Vec::new(),
             connections: Some(v1::Connections { active, idle, total }),

@@ -5,7 +5,10 @@
 //! stop:   STOPPING -> listeners drain -> apps stop -> control closes -> logs close
 //! ```
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use config::Config;
 use tokio::sync::{mpsc, watch};
@@ -66,7 +69,14 @@ impl Daemon {
             metrics: self.metrics.clone(),
             readiness: self.readiness.clone(),
             requests,
-            facts: Facts::new(self.workers.count(), self.listeners.clone()),
+            facts: Facts {
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+                started: Instant::now(),
+                engine_generation: 1,
+                workers: self.workers.count(),
+                listeners: self.listeners.clone(),
+                io_backend: "epoll".to_owned(),
+            },
         };
         let control = tokio::spawn(control.serve(self.socket, stopped.clone()));
         let first = tokio::spawn(start_apps(self.apps.clone(), self.config.clone(), self.readiness.clone()));

@@ -55,7 +55,7 @@ impl StartError {
         match self {
             Self::Config(_) | Self::Refused(_) => INVALID,
             Self::Bind(_) => TAKEN,
-            Self::Control(error) if error.is_another_daemon() => TAKEN,
+            Self::Control(control::Error::Taken { .. }) => TAKEN,
             Self::Control(_) | Self::Io(..) => 1,
         }
     }
@@ -80,7 +80,10 @@ impl fmt::Display for StartError {
             Self::Config(_) => f.write_str("the configuration is invalid"),
             Self::Refused(why) => f.write_str(why),
             Self::Bind(error) => write!(f, "{error}: {}", error.source),
-            Self::Control(error) => error.fmt(f),
+            Self::Control(error) => match std::error::Error::source(error) {
+                Some(source) => write!(f, "{error}: {source}"),
+                None => error.fmt(f),
+            },
             Self::Io(what, error) => write!(f, "{what}: {error}"),
         }
     }
@@ -129,9 +132,9 @@ async fn assemble(
     config: Arc<Config>,
     connections_max: usize,
 ) -> Result<Daemon, StartError> {
-    let place = control::Place::choose(run.socket.as_deref().or(config.control.socket.as_deref()));
-    let group = config.control.group.as_deref();
-    let socket = control::Socket::bind(&place, group).await.map_err(StartError::Control)?;
+    let configured = run.socket.clone().or_else(|| config.control.socket.clone());
+    let place = control::Place::of_process(configured, config.control.group.clone());
+    let socket = control::Socket::bind(&place).map_err(StartError::Control)?;
 
     let (events, logs, metrics, readiness) =
         (Events::default(), Logs::default(), Metrics::default(), Readiness::default());
