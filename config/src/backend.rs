@@ -15,8 +15,7 @@ use crate::{
 pub(crate) fn backend(s: &Section<'_>, host: &str, files: &mut Vec<PathBuf>) -> Backend {
     let section = s.section("process");
     let written = app_type(s);
-    let managed = section.present()
-        || ["python", "nodejs", "tomcat", "jvm"].into_iter().filter(|key| given(s.node(key))).count() > 0;
+    let managed = section.present() || ["python", "nodejs", "tomcat", "jvm"].into_iter().any(|key| given(s.node(key)));
     let has_url = given(s.node("url")) || given(s.node("urls"));
     let inferred = written.unwrap_or(if has_url {
         AppType::Proxy

@@ -43,3 +43,22 @@ fn secrets_are_not_shown() {
     let shown = show(&good("[cloudflare]\napi_token = \"hush\"")).to_string();
     assert!(shown.contains("***") && !shown.contains("hush"));
 }
+
+#[test]
+fn the_annotated_default_loads() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("miwid.toml");
+    let config = load(&path, &[], &Capabilities::default()).unwrap().config;
+    assert_eq!(config.server.http_port, 8080);
+}
+
+#[test]
+fn a_backend_defined_twice_names_both_places() {
+    let directory = tempfile::tempdir().unwrap();
+    let main = directory.path().join("miwid.toml");
+    std::fs::write(&main, "include = [\"s-*.toml\"]\n[backends.a]\nroot = \"r\"\n").unwrap();
+    std::fs::write(directory.path().join("s-1.toml"), "[backends.a]\nroot = \"q\"\n").unwrap();
+    let problems = load(&main, &[], &Capabilities::default()).unwrap_err();
+    assert_eq!((problems.len(), problems[0].line), (1, 1));
+    assert!(problems[0].file.ends_with("s-1.toml"));
+    assert!(problems[0].hint.as_ref().unwrap().contains("miwid.toml:2:11"));
+}
