@@ -163,6 +163,10 @@ impl Set {
             }
         }
         match self.availability() {
+            // An app serves with nothing only between two steps of its supervisor: that is a hold, too.
+            Availability::Serving if settings.managed && self.members.load().is_empty() => {
+                Err(Unavailable::Wait(Availability::Holding))
+            }
             Availability::Serving => Err(Unavailable::NoEndpoint),
             other => Err(Unavailable::Wait(other)),
         }

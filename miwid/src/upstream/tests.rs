@@ -106,6 +106,10 @@ fn a_managed_set_keeps_what_its_app_published() {
     );
     let set = directory.set("app", &fixed, Some(&hold));
     assert!(set.endpoints().is_empty());
+    assert_eq!(set.pick(CLIENT, &[]).unwrap_err(), Unavailable::Wait(Availability::Holding));
+    let unready = set.publish(Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 9))), "app-9".into(), false);
+    assert_eq!(set.pick(CLIENT, &[]).unwrap_err(), Unavailable::NoEndpoint, "it has never been ready");
+    set.retire(&unready);
     set.set_availability(Availability::Holding);
     assert_eq!(set.pick(CLIENT, &[]).unwrap_err(), Unavailable::Wait(Availability::Holding));
     set.publish(Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 1))), "app-0".into(), true);

@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::rig::{DEADLINE, Here, Rig, head, hold, origin, polite, run, say, until};
-use crate::exchange::Body;
+use crate::{exchange::Body, upstream::Availability};
 
 #[test]
 fn a_get_reaches_the_origin_and_its_answer_comes_back() {
@@ -60,7 +60,8 @@ fn connections_are_reused_and_closed_when_the_endpoint_is_withdrawn() {
         assert_eq!(rig.pools.idle(&endpoint), 1);
         assert!(rig.set.withdraw(&endpoint, DEADLINE).await);
         assert_eq!(rig.pools.idle(&endpoint), 0);
-        assert!(rig.get().await.contains("miwi-reason: no-endpoint"));
+        rig.set.set_availability(Availability::Stopped);
+        assert!(rig.get().await.contains("miwi-reason: app-stopped"));
     });
 }
 

@@ -110,3 +110,40 @@ fn a_request_that_hits_a_dying_instance_gets_its_successor() {
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     });
 }
+
+#[test]
+fn replacing_the_endpoint_under_load_fails_no_request() {
+    run(async {
+        let rig = Rig::with(hold(64, DEADLINE), |it| it).await;
+        let mut current = rig.publish(origin(polite).await);
+        let (done, failed) = (Cell::new(false), Cell::new(0));
+        let client = async |_: usize| {
+            while !done.get() {
+                if !rig.get().await.starts_with("HTTP/1.1 200") {
+                    failed.set(failed.get() + 1);
+                }
+            }
+        };
+        let clients = join_all((0..10).map(client));
+        let replace = async {
+            for round in 0..20 {
+                if round % 2 == 0 {
+                    // Rolling: the new one is there before the old one goes.
+                    let next = rig.publish(origin(polite).await);
+                    assert!(rig.set.withdraw(&current, DEADLINE).await);
+                    current = next;
+                } else {
+                    // Hold: the old one goes first.
+                    rig.set.set_availability(Availability::Holding);
+                    assert!(rig.set.withdraw(&current, DEADLINE).await);
+                    until(|| rig.set.held() == 10).await;
+                    current = rig.publish(origin(polite).await);
+                    rig.set.set_availability(Availability::Serving);
+                }
+            }
+            done.set(true);
+        };
+        tokio::join!(clients, replace);
+        assert_eq!(failed.get(), 0);
+    });
+}

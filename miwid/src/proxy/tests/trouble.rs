@@ -169,7 +169,8 @@ fn unhealthy_endpoints_of_an_app_serve_when_there_is_nothing_better() {
         endpoint.set_healthy(false);
         assert!(rig.get().await.starts_with("HTTP/1.1 200"));
         endpoint.set_drained(true);
-        assert!(rig.get().await.starts_with("HTTP/1.1 503"));
+        let answer = rig.get().await;
+        assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("miwi-reason: no-endpoint"), "{answer}");
     });
 }
 
