@@ -40,7 +40,7 @@ async fn a_500_takes_a_slot_out_and_a_200_brings_it_back() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_unready_serves_or_refuses_as_configured() {
-    for (wish, expected) in [("serve", 200), ("503", 503)] {
+    for (wish, expected) in [("serve", 200), ("refuse", 503)] {
         let daemon = Daemon::start(&patient(&format!("on_all_unready = \"{wish}\""))).await;
         daemon.app_ready("chaos").await;
         daemon.write("health", "500");
