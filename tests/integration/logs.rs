@@ -59,9 +59,11 @@ async fn json_lines_have_the_promised_fields_and_survive_junk() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn size_rotates_compresses_and_keeps_so_many() {
-    let rotation = "[logging.rotation]\nenabled = true\nmax_size = \"16KB\"\nmax_backups = 3\ncompress = true";
+    let rotation = "[logging.rotation]\nenabled = true\nmax_size_mb = 1\nmax_backups = 3\ncompress = true";
     let daemon = serving("combined", rotation).await;
-    daemon.load("a.test").requests(2000).run().await.assert_none_failed();
+    // Four kilobytes a line: fifteen hundred of them fill the file six times.
+    let long = format!("/?{}", "q".repeat(4000));
+    daemon.load("a.test").paths(&[&long]).requests(1500).run().await.assert_none_failed();
     let backups = || {
         let names = fs::read_dir(daemon.dir().join("log")).unwrap().map(|it| it.unwrap().file_name());
         names.map(|it| it.to_string_lossy().into_owned()).filter(|it| it != "access.log").collect::<Vec<_>>()

@@ -99,7 +99,7 @@ async fn a_request_in_flight_completes_before_the_signal() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_open_websocket_is_closed_after_its_time_when_the_app_restarts() {
-    let daemon = Daemon::start(&managed(&[], "stream_drain = \"close_after(1s)\"")).await;
+    let daemon = Daemon::start(&managed(&[], "stream_drain = \"1s\"")).await;
     daemon.app_ready("chaos").await;
     let mut socket = daemon.websocket("chaos.test", "/ws").await;
     socket.echo("before").await;
