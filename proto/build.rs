@@ -10,8 +10,6 @@ fn main() -> Result<(), Box<dyn Error>> {
     let descriptors = protox::compile(["miwi/control/v1/control.proto"], ["proto"])?;
     let out = env::var("OUT_DIR")?;
     fs::write(Path::new(&out).join("control.fds"), descriptors.encode_to_vec())?;
-    tonic_prost_build::configure()
-        .type_attribute(".", "#[derive(serde::Serialize)]")
-        .compile_fds(descriptors)?;
+    tonic_prost_build::configure().type_attribute(".", "#[derive(serde::Serialize)]").compile_fds(descriptors)?;
     Ok(())
 }

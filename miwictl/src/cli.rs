@@ -5,8 +5,13 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 #[derive(Debug, Parser)]
-#[command(name = "miwictl", version, about = "Looks at a running miwid and steers it", propagate_version = true,
-    after_help = "Examples:\n  miwictl status\n  miwictl app restart shop\n  miwictl reload --dry-run")]
+#[command(
+    name = "miwictl",
+    version,
+    about = "Looks at a running miwid and steers it",
+    propagate_version = true,
+    after_help = "Examples:\n  miwictl status\n  miwictl app restart shop\n  miwictl reload --dry-run"
+)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) globals: Globals,
@@ -72,16 +77,25 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  miwictl reload\n  miwictl reload --dry-run")]
     Reload(ReloadArgs),
     /// Look at configurations
-    #[command(subcommand, after_help = "Examples:\n  miwictl config check miwid.toml\n  miwictl config diff old.toml new.toml")]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  miwictl config check miwid.toml\n  miwictl config diff old.toml new.toml"
+    )]
     Config(ConfigCommand),
     /// Look at apps and steer them
-    #[command(subcommand, after_help = "Examples:\n  miwictl app list\n  miwictl app restart shop\n  miwictl app logs shop -f")]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  miwictl app list\n  miwictl app restart shop\n  miwictl app logs shop -f"
+    )]
     App(AppCommand),
     /// Operations: what runs and what ran
     #[command(subcommand, after_help = "Examples:\n  miwictl op list\n  miwictl op watch 3f9a0c11d2e4")]
     Op(OpCommand),
     /// Upstreams and their endpoints
-    #[command(subcommand, after_help = "Examples:\n  miwictl upstream list\n  miwictl upstream drain api 127.0.0.1:9001")]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  miwictl upstream list\n  miwictl upstream drain api 127.0.0.1:9001"
+    )]
     Upstream(UpstreamCommand),
     /// Log files
     #[command(subcommand, after_help = "Examples:\n  miwictl logs rotate --all\n  miwictl logs tail access -f")]
@@ -98,7 +112,9 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  miwictl shutdown\n  miwictl shutdown --no-wait")]
     Shutdown,
     /// Completions for a shell
-    #[command(after_help = "Examples:\n  miwictl completions bash > /etc/bash_completion.d/miwictl\n  miwictl completions fish | source")]
+    #[command(
+        after_help = "Examples:\n  miwictl completions bash > /etc/bash_completion.d/miwictl\n  miwictl completions fish | source"
+    )]
     Completions { shell: Shell },
     /// Write manual pages into a directory
     #[command(after_help = "Examples:\n  miwictl man /usr/share/man/man1\n  miwictl man .")]
@@ -225,16 +241,26 @@ pub(crate) struct TailArgs {
 pub(crate) enum OpCommand {
     List,
     /// Follow an operation to its end
-    Watch { id: String },
-    Cancel { id: String },
+    Watch {
+        id: String,
+    },
+    Cancel {
+        id: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum UpstreamCommand {
     List,
     /// Send no new requests to an endpoint
-    Drain { name: String, address: String },
-    Undrain { name: String, address: String },
+    Drain {
+        name: String,
+        address: String,
+    },
+    Undrain {
+        name: String,
+        address: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -306,13 +332,40 @@ mod tests {
     #[test]
     fn every_line_of_the_interface_parses() {
         let lines = [
-            "status --check --watch", "reload --dry-run -c f --allow-failing-apps", "config check f", "config show",
-            "config diff a b", "config schema", "app list", "app status a", "app start a b", "app stop --all --now",
-            "app restart a --hard --instance 1 --on-failure halt", "app scale a 3", "app pause a", "app resume a",
-            "app reset a", "app logs a -f -n 5", "app deploy a p", "app maintenance a on --message x", "op list",
-            "op watch 1", "op cancel 1", "upstream drain a b", "logs rotate --all", "logs tail -f", "logs top -",
-            "logs report - --report hourly", "events -f --since 5m", "cert request --force a", "explain u -H k:v",
-            "upgrade --binary p", "shutdown", "completions zsh", "man d", "-o json --timeout 5s --no-wait -q status",
+            "status --check --watch",
+            "reload --dry-run -c f --allow-failing-apps",
+            "config check f",
+            "config show",
+            "config diff a b",
+            "config schema",
+            "app list",
+            "app status a",
+            "app start a b",
+            "app stop --all --now",
+            "app restart a --hard --instance 1 --on-failure halt",
+            "app scale a 3",
+            "app pause a",
+            "app resume a",
+            "app reset a",
+            "app logs a -f -n 5",
+            "app deploy a p",
+            "app maintenance a on --message x",
+            "op list",
+            "op watch 1",
+            "op cancel 1",
+            "upstream drain a b",
+            "logs rotate --all",
+            "logs tail -f",
+            "logs top -",
+            "logs report - --report hourly",
+            "events -f --since 5m",
+            "cert request --force a",
+            "explain u -H k:v",
+            "upgrade --binary p",
+            "shutdown",
+            "completions zsh",
+            "man d",
+            "-o json --timeout 5s --no-wait -q status",
         ];
         for line in lines {
             let words = std::iter::once("miwictl").chain(line.split(' '));

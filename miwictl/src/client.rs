@@ -120,8 +120,7 @@ fn denied(path: &Path) -> Error {
     let gid = fs::metadata(path).map(|found| found.gid()).ok();
     let group = gid.and_then(|gid| nix::unistd::Group::from_gid(gid.into()).ok().flatten()).map(|group| group.name);
     let group = group.unwrap_or_else(|| "miwid".to_owned());
-    let message =
-        format!("permission denied: you are uid {uid} ({user}); {} belongs to group {group}", path.display());
+    let message = format!("permission denied: you are uid {uid} ({user}); {} belongs to group {group}", path.display());
     Error::new(DENIED, "permission-denied", message)
         .hint(format!("use sudo, or join the group: `sudo usermod -aG {group} {user}` and log in again"))
 }

@@ -69,7 +69,9 @@ impl From<Status> for Error {
         };
         let error = Self::new(exit, code, status.message());
         match exit {
-            UNREACHABLE => error.hint("the daemon went away during the call; `miwictl status` shows whether it is back"),
+            UNREACHABLE => {
+                error.hint("the daemon went away during the call; `miwictl status` shows whether it is back")
+            }
             _ => error,
         }
     }

@@ -64,7 +64,7 @@ pub(crate) fn with_schema<T: Serialize>(data: &T) -> Value {
 
 pub(crate) fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut table = Table::new();
-    table.load_preset(NOTHING).set_header(head);
+    table.load_style(NOTHING).set_header(head);
     for row in rows {
         table.add_row(row);
     }

@@ -149,8 +149,16 @@ fn details(app: &App) -> String {
     let rows = app.instances.iter().map(|instance| {
         let pid = instance.pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string());
         let exit = instance.last_exit.as_ref().map(|exit| exit.cause.clone()).unwrap_or_default();
-        [instance.slot.to_string(), instance.id.clone(), pid, instance.state.clone(), instance.address.clone(),
-            instance.restarts.to_string(), instance.in_flight.to_string(), exit]
+        [
+            instance.slot.to_string(),
+            instance.id.clone(),
+            pid,
+            instance.state.clone(),
+            instance.address.clone(),
+            instance.restarts.to_string(),
+            instance.in_flight.to_string(),
+            exit,
+        ]
     });
     let head = ["SLOT", "INSTANCE", "PID", "STATE", "ADDRESS", "RESTARTS", "IN FLIGHT", "LAST EXIT"];
     text.push_str(&format!("\n\n{}\n{}", output::table(head, rows), app.report));

@@ -32,5 +32,7 @@ fn show(globals: &Globals, event: &Event) {
         output::talk(globals, &format!("({} events missed)", event.gap));
         return;
     }
-    output::object(globals, event, |Event { at, kind, subject, message, .. }| format!("{at} {kind} {subject} {message}"));
+    output::object(globals, event, |Event { at, kind, subject, message, .. }| {
+        format!("{at} {kind} {subject} {message}")
+    });
 }

@@ -112,7 +112,8 @@ mod tests {
     #[test]
     fn the_screen_has_the_daemon_first_and_each_app_on_a_line() {
         let app = App { name: "shop".into(), state: "running".into(), ready: 2, desired: 2, ..App::default() };
-        let status = StatusReply { version: "0.1.0".into(), state: "ready".into(), apps: vec![app], ..StatusReply::default() };
+        let status =
+            StatusReply { version: "0.1.0".into(), state: "ready".into(), apps: vec![app], ..StatusReply::default() };
         let text = screen(&status);
         assert!(text.starts_with("miwid 0.1.0"), "{text}");
         assert!(text.lines().any(|line| line.starts_with("shop") && line.contains("2/2")), "{text}");

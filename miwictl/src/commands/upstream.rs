@@ -34,8 +34,14 @@ fn table(upstreams: &[Upstream]) -> String {
         upstream.endpoints.iter().map(|endpoint| {
             let health = if endpoint.healthy { "healthy" } else { "unhealthy" };
             let drained = if endpoint.drained { "drained" } else { "" };
-            [upstream.name.clone(), endpoint.address.clone(), health.to_owned(), drained.to_owned(),
-                endpoint.in_flight.to_string(), upstream.availability.clone()]
+            [
+                upstream.name.clone(),
+                endpoint.address.clone(),
+                health.to_owned(),
+                drained.to_owned(),
+                endpoint.in_flight.to_string(),
+                upstream.availability.clone(),
+            ]
         })
     });
     output::table(["UPSTREAM", "ENDPOINT", "HEALTH", "DRAINED", "IN FLIGHT", "AVAILABILITY"], rows)

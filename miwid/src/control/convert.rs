@@ -201,8 +201,12 @@ pub(super) fn reload_ending(report: &Report) -> Ending {
     let result = outcome(report.outcome).to_owned();
     let (exit, message, hint) = match report.outcome {
         Outcome::Applied | Outcome::Unchanged => return Ending::Done { result, reload: Some(reload(report)) },
-        Outcome::Rejected => (6, "the configuration was rejected; the running one is unchanged", "mend the problems and reload again"),
-        Outcome::Partial => (9, "the configuration was applied in part", "`miwictl status` shows what still runs as before"),
+        Outcome::Rejected => {
+            (6, "the configuration was rejected; the running one is unchanged", "mend the problems and reload again")
+        }
+        Outcome::Partial => {
+            (9, "the configuration was applied in part", "`miwictl status` shows what still runs as before")
+        }
     };
     let error = v1::OperationError {
         code: result,
@@ -244,14 +248,9 @@ fn refused(refusal: Refusal) -> v1::OperationError {
             hint: "`miwictl op list` shows what runs".to_owned(),
             ..empty
         },
-        Refusal::Failed { reason, report, last_lines } => v1::OperationError {
-            code: "failed".to_owned(),
-            exit: 6,
-            message: reason,
-            report,
-            last_lines,
-            ..empty
-        },
+        Refusal::Failed { reason, report, last_lines } => {
+            v1::OperationError { code: "failed".to_owned(), exit: 6, message: reason, report, last_lines, ..empty }
+        }
         Refusal::Cancelled => v1::OperationError { code: "cancelled".to_owned(), exit: 8, ..empty },
     }
 }

@@ -11,11 +11,7 @@ use proto::v1;
 use tokio::sync::mpsc;
 use tonic::Status;
 
-use super::{
-    Ending, Operations, Order,
-    audit::Caller,
-    convert,
-};
+use super::{Ending, Operations, Order, audit::Caller, convert};
 use crate::{
     app::Handle,
     reload::Reloader,

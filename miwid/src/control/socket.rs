@@ -59,13 +59,19 @@ pub fn choose(place: &Place) -> PathBuf {
 #[derive(Debug)]
 pub enum Error {
     /// Another daemon answers there.
-    Taken { path: PathBuf, pid: Option<i32> },
+    Taken {
+        path: PathBuf,
+        pid: Option<i32>,
+    },
     /// Something that is not a socket stands there.
     InTheWay(PathBuf),
     /// The directory is not a real directory of ours.
     Directory(PathBuf),
     NoSuchGroup(String),
-    Io { path: PathBuf, source: io::Error },
+    Io {
+        path: PathBuf,
+        source: io::Error,
+    },
 }
 
 impl fmt::Display for Error {

@@ -12,13 +12,7 @@ use crate::control::{Order, audit::Caller, plane::Plane};
 pub(in crate::control) struct Apps(pub(in crate::control) Arc<Plane>);
 
 fn order(kind: &'static str, name: &str, request_id: &str, arguments: String, caller: &Caller) -> Order {
-    Order {
-        kind,
-        target: name.to_owned(),
-        request_id: request_id.to_owned(),
-        arguments,
-        holder: caller.holder(),
-    }
+    Order { kind, target: name.to_owned(), request_id: request_id.to_owned(), arguments, holder: caller.holder() }
 }
 
 #[tonic::async_trait]
@@ -49,9 +43,11 @@ impl apps_server::Apps for Apps {
         let order = order("stop", &ask.name, &ask.request_id, ask.now.to_string(), &caller);
         let (app, holder) = (self.0.control.app.clone(), caller.holder());
         self.0
-            .operate(caller, order, |progress| async move {
-                app.stop(&ask.name, ask.now, &holder, progress).await.into()
-            })
+            .operate(
+                caller,
+                order,
+                |progress| async move { app.stop(&ask.name, ask.now, &holder, progress).await.into() },
+            )
             .map(Response::new)
     }
 
@@ -85,9 +81,7 @@ impl apps_server::Apps for Apps {
         let ask = request.into_inner();
         let order = order("pause", &ask.name, &ask.request_id, String::new(), &caller);
         let (app, holder) = (self.0.control.app.clone(), caller.holder());
-        self.0
-            .operate(caller, order, |_| async move { app.pause(&ask.name, &holder).await.into() })
-            .map(Response::new)
+        self.0.operate(caller, order, |_| async move { app.pause(&ask.name, &holder).await.into() }).map(Response::new)
     }
 
     async fn resume(&self, request: Request<v1::ResumeRequest>) -> Reply<v1::Operation> {
@@ -95,9 +89,7 @@ impl apps_server::Apps for Apps {
         let ask = request.into_inner();
         let order = order("resume", &ask.name, &ask.request_id, String::new(), &caller);
         let (app, holder) = (self.0.control.app.clone(), caller.holder());
-        self.0
-            .operate(caller, order, |_| async move { app.resume(&ask.name, &holder).await.into() })
-            .map(Response::new)
+        self.0.operate(caller, order, |_| async move { app.resume(&ask.name, &holder).await.into() }).map(Response::new)
     }
 
     async fn reset(&self, request: Request<v1::ResetRequest>) -> Reply<v1::Operation> {

@@ -6,12 +6,7 @@ use proto::v1::{self, daemon_server};
 use tonic::{Request, Response, Status};
 
 use super::Reply;
-use crate::control::{
-    self, Order,
-    audit::Caller,
-    convert::reload_ending,
-    plane::Plane,
-};
+use crate::control::{self, Order, audit::Caller, convert::reload_ending, plane::Plane};
 use crate::reload::Reload;
 
 pub(in crate::control) struct Daemon(pub(in crate::control) Arc<Plane>);
@@ -43,9 +38,7 @@ impl daemon_server::Daemon for Daemon {
             dry_run: ask.dry_run,
             allow_failing_apps: ask.allow_failing_apps,
         };
-        self.0
-            .operate(caller, order, |_| async move { reload_ending(&reloader.reload(what).await) })
-            .map(Response::new)
+        self.0.operate(caller, order, |_| async move { reload_ending(&reloader.reload(what).await) }).map(Response::new)
     }
 
     async fn config(&self, request: Request<v1::ConfigRequest>) -> Reply<v1::ConfigReply> {

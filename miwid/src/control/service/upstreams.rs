@@ -17,10 +17,12 @@ impl Upstreams {
         let set = sets.iter().find(|set| set.name() == ask.name);
         let set = set.ok_or_else(|| Status::not_found(format!("there is no upstream `{}`", ask.name)))?;
         let endpoints = set.endpoints();
-        let matches = |endpoint: &&Arc<Endpoint>| endpoint.address.to_string() == ask.address || endpoint.label == ask.address;
-        let endpoint = endpoints.iter().find(matches).ok_or_else(|| {
-            Status::not_found(format!("upstream `{}` has no endpoint `{}`", ask.name, ask.address))
-        })?;
+        let matches =
+            |endpoint: &&Arc<Endpoint>| endpoint.address.to_string() == ask.address || endpoint.label == ask.address;
+        let endpoint = endpoints
+            .iter()
+            .find(matches)
+            .ok_or_else(|| Status::not_found(format!("upstream `{}` has no endpoint `{}`", ask.name, ask.address)))?;
         act(endpoint);
         Ok(convert::upstream(set))
     }
