@@ -16,7 +16,8 @@ pub(crate) const INTERRUPTED: u8 = 130;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Error {
-    pub(crate) code: String,
+    /// Boxed text keeps the whole small enough to be returned by value.
+    pub(crate) code: Box<str>,
     pub(crate) exit: u8,
     pub(crate) message: String,
     pub(crate) hint: String,
@@ -33,7 +34,7 @@ pub(crate) type Result<T = ()> = std::result::Result<T, Error>;
 
 impl Error {
     pub(crate) fn new(exit: u8, code: &str, message: impl Into<String>) -> Self {
-        Self { code: code.to_owned(), exit, message: message.into(), ..Self::default() }
+        Self { code: code.into(), exit, message: message.into(), ..Self::default() }
     }
 
     pub(crate) fn unexpected(message: impl Into<String>) -> Self {
@@ -80,7 +81,7 @@ impl From<Status> for Error {
 impl From<proto::v1::OperationError> for Error {
     fn from(error: proto::v1::OperationError) -> Self {
         Self {
-            code: error.code,
+            code: error.code.into(),
             exit: u8::try_from(error.exit).unwrap_or(UNEXPECTED),
             message: error.message,
             hint: error.hint,

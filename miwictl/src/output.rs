@@ -34,6 +34,11 @@ pub(crate) fn talk(globals: &Globals, text: &str) {
     }
 }
 
+/// What is wrong: said even to those who want quiet.
+pub(crate) fn complaint(text: &str) {
+    let _ = writeln!(anstream::stderr(), "{text}");
+}
+
 /// One document: as JSON with its schema, or as `table` shows it.
 pub(crate) fn document<T: Serialize>(globals: &Globals, data: &T, table: impl FnOnce(&T) -> String) {
     match globals.output {

@@ -20,7 +20,7 @@ pub(super) async fn run(globals: &Globals, command: &ConfigCommand) -> Result {
     match command {
         ConfigCommand::Check { file, strict } => check(globals, file.as_deref(), *strict),
         ConfigCommand::Show { file: Some(file) } => {
-            shown(globals, understood::show(&loaded(globals, file)?));
+            shown(globals, understood::show(&loaded(file)?));
             Ok(())
         }
         ConfigCommand::Show { file: None } => running(globals).await,
@@ -43,7 +43,7 @@ fn check(globals: &Globals, file: Option<&Path>, strict: bool) -> Result {
     };
     let valid = valid && !(strict && problems.iter().any(|problem| problem.severity == Severity::Warning));
     for problem in &problems {
-        output::talk(globals, &understood::render(problem));
+        output::complaint(&understood::render(problem));
     }
     let report = json!({ "valid": valid, "file": path, "problems": problems });
     output::document(globals, &report, |_| {
@@ -64,10 +64,10 @@ fn found(named: Option<PathBuf>) -> Result<PathBuf> {
     })
 }
 
-fn loaded(globals: &Globals, path: &Path) -> Result<Config> {
+fn loaded(path: &Path) -> Result<Config> {
     config::load(path, &[], &Capabilities::default()).map(|loaded| loaded.config).map_err(|problems: Vec<Problem>| {
         for problem in &problems {
-            output::talk(globals, &understood::render(problem));
+            output::complaint(&understood::render(problem));
         }
         Error::new(FAILED, "invalid", format!("{} is not valid", path.display()))
     })
@@ -85,7 +85,7 @@ async fn running(globals: &Globals) -> Result {
 }
 
 fn diff(globals: &Globals, old: &Path, new: &Path) -> Result {
-    let changes = understood::diff(&loaded(globals, old)?, &loaded(globals, new)?);
+    let changes = understood::diff(&loaded(old)?, &loaded(new)?);
     output::document(globals, &json!({ "changes": changes }), |_| {
         let lines = changes.iter().map(|change| format!("{} {}: {}", change.kind, change.name, change.action));
         lines.collect::<Vec<_>>().join("\n")

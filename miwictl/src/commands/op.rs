@@ -36,7 +36,7 @@ pub(super) async fn run(globals: &Globals, command: &OpCommand) -> Result {
 
 fn unknown(status: tonic::Status) -> Error {
     let error = Error::from(status);
-    if error.code == "not-found" { error.hint("`miwictl op list` shows what there is") } else { error }
+    if &*error.code == "not-found" { error.hint("`miwictl op list` shows what there is") } else { error }
 }
 
 fn one(operation: &Operation) -> String {

@@ -30,7 +30,7 @@ pub(super) async fn run(globals: &Globals, args: &ReloadArgs) -> Result {
     };
     output::document(globals, report, changes);
     for problem in &report.problems {
-        output::talk(globals, &render(problem));
+        output::complaint(&render(problem));
     }
     verdict(&ended).map_err(Error::answered)
 }
