@@ -1,0 +1,70 @@
+//! `miwictl logs`, and the output of apps.
+
+use proto::v1::{ListLogsReply, ListLogsRequest, LogLine, RotateLogsRequest, TailRequest};
+
+use super::connect;
+use crate::{
+    cli::{Globals, LogsCommand},
+    error::{Error, NOT_FOUND, Result},
+    output,
+};
+
+pub(super) async fn run(globals: &Globals, command: &LogsCommand) -> Result {
+    match command {
+        LogsCommand::List => list(globals).await,
+        LogsCommand::Rotate { name, .. } => rotate(globals, name.clone()).await,
+        LogsCommand::Tail { name, follow, lines } => tail(globals, name, *lines, *follow).await,
+        // These two read files without a daemon: `crate::report` takes them over, with FILE and the period.
+        LogsCommand::Report { .. } => Err(Error::unavailable("logs report")),
+        LogsCommand::Top { .. } => Err(Error::unavailable("logs top")),
+    }
+}
+
+async fn list(globals: &Globals) -> Result {
+    let reply = connect(globals).await?.logs().list(ListLogsRequest {}).await?.into_inner();
+    output::document(globals, &reply, table);
+    Ok(())
+}
+
+fn table(reply: &ListLogsReply) -> String {
+    let rows = reply.logs.iter().cloned().map(|log| {
+        [log.name, log.size_bytes.to_string(), log.backups.to_string(), log.dropped_lines.to_string(), log.path]
+    });
+    output::table(["LOG", "BYTES", "BACKUPS", "DROPPED", "PATH"], rows)
+}
+
+async fn rotate(globals: &Globals, name: Option<String>) -> Result {
+    let reply = connect(globals).await?.logs().rotate(RotateLogsRequest { name }).await.map_err(unknown)?;
+    output::document(globals, reply.get_ref(), |reply| reply.backups.join("\n"));
+    Ok(())
+}
+
+pub(super) async fn tail(globals: &Globals, name: &str, lines: u32, follow: bool) -> Result {
+    let request = TailRequest { name: name.to_owned(), lines, follow };
+    let mut stream = connect(globals).await?.logs().tail(request).await.map_err(unknown)?.into_inner();
+    loop {
+        tokio::select! {
+            next = stream.message() => match next? {
+                Some(line) => show(globals, &line),
+                None => return Ok(()),
+            },
+            _ = tokio::signal::ctrl_c() => return Ok(()),
+        }
+    }
+}
+
+fn show(globals: &Globals, line: &LogLine) {
+    if line.gap > 0 {
+        output::talk(globals, &format!("({} lines missed)", line.gap));
+        return;
+    }
+    output::object(globals, line, |line| match line.stream.is_empty() {
+        true => line.line.clone(),
+        false => format!("{} {}.{} {}", line.at, line.app, line.slot, line.line),
+    });
+}
+
+fn unknown(status: tonic::Status) -> Error {
+    let error = Error::from(status);
+    if error.exit == NOT_FOUND { error.hint("`miwictl logs list` shows what there is") } else { error }
+}
