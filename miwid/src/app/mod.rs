@@ -1,9 +1,31 @@
 //! Managed programs: one supervisor task owns every app, decides by pure state machines and acts through a launcher.
 //! It publishes the addresses of ready instances into `upstream` and knows nothing of who sends requests there.
 
+mod addresses;
+mod backoff;
+mod converge;
+mod effects;
 mod handle;
+pub mod launcher;
+mod lifecycle;
+mod lines;
+mod managed;
+mod operation;
+mod output;
+mod overrides;
+mod preflight;
+mod probing;
+mod report;
+mod rollout;
+mod sockets;
 pub mod spec;
 mod status;
+pub mod stub;
+mod supervisor;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod verbs;
 
 pub use handle::{
     Command, Converged, Done, Handle, Logs as LogStream, Progress, Refusal, RestartOptions, Supervisor, Tail,

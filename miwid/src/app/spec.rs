@@ -75,3 +75,17 @@ pub struct Finding {
     pub key: String,
     pub origin: Origin,
 }
+
+impl LaunchSpec {
+    /// Stand-in until the adapters arrive.
+    pub fn instantiate(&self, attempt: &Attempt<'_>) -> Launch {
+        let port = match attempt.address {
+            Address::Tcp(address) => address.port().to_string(),
+            Address::Unix(_) => String::new(),
+        };
+        let mut env = self.env.clone();
+        env.push(("PORT".into(), Secret::new(port.clone())));
+        let argv = self.argv.iter().map(|word| word.replace("{port}", &port)).collect();
+        Launch { argv, env, working_dir: self.working_dir.clone(), user: self.user.clone() }
+    }
+}
