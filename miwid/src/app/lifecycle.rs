@@ -644,9 +644,7 @@ mod tests {
         assert!(effects.contains(&Effect::Signal), "{effects:?}");
         lane.step(code(143), late);
         let effects = lane.step(Event::TreeEmpty { leftovers: 0 }, late);
-        let named = |effect: &Effect| {
-            matches!(effect, Effect::Record(Cause::StartTimeout { probe: Some(why), .. }) if why == "connection refused")
-        };
+        let named = |effect: &Effect| matches!(effect, Effect::Record(Cause::StartTimeout { probe: Some(why), .. }) if why == "connection refused");
         assert!(effects.iter().any(named), "{effects:?}");
     }
 
