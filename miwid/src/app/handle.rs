@@ -2,9 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use super::AppStatus;
+use super::{
+    AppStatus,
+    launcher::{InProcess, Launcher},
+    lifecycle::KILL_PATIENCE,
+    preflight, supervisor,
+};
 use crate::{
     telemetry::{Events, Logs as LogFiles, Metrics, Readiness},
     upstream::Directory,
@@ -26,8 +31,14 @@ pub struct Supervisor {
 impl Supervisor {
     /// Starts the one task that owns all apps (on the current runtime).
     pub fn start(self) -> Handle {
-        let (commands, _) = mpsc::channel(64);
-        let (_, status) = watch::channel(Arc::new(Vec::new()));
+        self.start_with(Arc::new(InProcess::default()))
+    }
+
+    /// The same, with processes started by `launcher`.
+    pub fn start_with(self, launcher: Arc<dyn Launcher>) -> Handle {
+        let (commands, inbox) = mpsc::channel(64);
+        let (publisher, status) = watch::channel(Arc::new(Vec::new()));
+        supervisor::start(self, launcher, inbox, publisher);
         Handle { commands, status }
     }
 }
@@ -40,8 +51,33 @@ pub struct Handle {
 }
 
 /// What the supervisor is asked; each with where to answer.
-#[derive(Debug)]
-pub enum Command {}
+pub enum Command {
+    Do { name: String, verb: Verb, holder: String, progress: Progress, reply: Reply },
+    Converge { config: Arc<config::Config>, progress: Progress, reply: oneshot::Sender<Converged> },
+    Logs { name: String, lines: usize, reply: oneshot::Sender<Result<Logs, Refusal>> },
+    Shutdown { pace: Pace, reply: oneshot::Sender<()> },
+}
+
+pub type Reply = oneshot::Sender<Result<Done, Refusal>>;
+
+/// What is done to one app.
+#[derive(Clone, Debug)]
+pub enum Verb {
+    Start,
+    Stop(Pace),
+    Restart(RestartOptions),
+    Scale(u32),
+    Pause,
+    Resume,
+    Reset,
+    Cancel,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    Drain,
+    Now,
+}
 
 /// One line of progress of an operation: `slot 0  ready in 0.4 s  GET /health 200`.
 pub type Progress = mpsc::UnboundedSender<String>;
@@ -105,19 +141,27 @@ pub struct Logs {
     pub follow: broadcast::Receiver<Tail>,
 }
 
+// === impl Handle ===
+
 impl Handle {
     /// Takes over the apps of `config`: unchanged ones (equal spec) are not touched, changed ones roll, new ones start,
     /// removed ones drain and stop. Resolves when all that has settled. `wait = false` would be a flag: drop the future
     /// instead, the work goes on.
     pub async fn converge(&self, config: Arc<config::Config>, progress: Progress) -> Converged {
-        let _ = (config, progress, &self.commands);
-        Converged::default()
+        let (reply, answer) = oneshot::channel();
+        // Refused only when the supervisor has gone, that is at the end of the daemon.
+        let _ = self.commands.send(Command::Converge { config, progress, reply }).await;
+        answer.await.unwrap_or_default()
     }
 
     /// Preflight of every app of `config` without touching anything: what a start would stumble over.
     pub async fn preflight(config: Arc<config::Config>) -> Vec<config::Problem> {
-        let _ = config;
-        Vec::new()
+        let look = move || {
+            let apps = config.backends.values().filter(|backend| backend.process.is_some());
+            apps.flat_map(|backend| preflight::plan(backend).1.into_iter().map(|finding| problem(backend, finding)))
+                .collect()
+        };
+        tokio::task::spawn_blocking(look).await.unwrap_or_default()
     }
 
     pub fn statuses(&self) -> Arc<Vec<AppStatus>> {
@@ -130,14 +174,13 @@ impl Handle {
 
     /// `holder` names who asks, for the message that a second operation gets.
     pub async fn start(&self, name: &str, holder: &str, progress: Progress) -> Result<Done, Refusal> {
-        let _ = (name, holder, progress);
-        Err(Refusal::Cancelled)
+        self.ask(name, Verb::Start, holder, progress).await
     }
 
     /// `now`: no drain, kill at once.
     pub async fn stop(&self, name: &str, now: bool, holder: &str, progress: Progress) -> Result<Done, Refusal> {
-        let _ = (name, now, holder, progress);
-        Err(Refusal::Cancelled)
+        let pace = if now { Pace::Now } else { Pace::Drain };
+        self.ask(name, Verb::Stop(pace), holder, progress).await
     }
 
     pub async fn restart(
@@ -147,46 +190,76 @@ impl Handle {
         holder: &str,
         progress: Progress,
     ) -> Result<Done, Refusal> {
-        let _ = (name, options, holder, progress);
-        Err(Refusal::Cancelled)
+        self.ask(name, Verb::Restart(options), holder, progress).await
     }
 
     pub async fn scale(&self, name: &str, instances: u32, holder: &str, progress: Progress) -> Result<Done, Refusal> {
-        let _ = (name, instances, holder, progress);
-        Err(Refusal::Cancelled)
+        self.ask(name, Verb::Scale(instances), holder, progress).await
     }
 
     /// Hold all new requests without stopping anything, and release them.
     pub async fn pause(&self, name: &str, holder: &str) -> Result<Done, Refusal> {
-        let _ = (name, holder);
-        Err(Refusal::Cancelled)
+        self.ask(name, Verb::Pause, holder, nobody()).await
     }
 
     pub async fn resume(&self, name: &str, holder: &str) -> Result<Done, Refusal> {
-        let _ = (name, holder);
-        Err(Refusal::Cancelled)
+        self.ask(name, Verb::Resume, holder, nobody()).await
     }
 
     /// Clears backoff and failure, tries now.
     pub async fn reset(&self, name: &str, holder: &str, progress: Progress) -> Result<Done, Refusal> {
-        let _ = (name, holder, progress);
-        Err(Refusal::Cancelled)
+        self.ask(name, Verb::Reset, holder, progress).await
     }
 
     /// Cancels what runs on the app (a restart keeps what already serves).
     pub async fn cancel(&self, name: &str) -> Result<Done, Refusal> {
-        let _ = name;
-        Err(Refusal::Cancelled)
+        self.ask(name, Verb::Cancel, "", nobody()).await
     }
 
     /// The last `lines` lines of output and the live feed.
     pub async fn logs(&self, name: &str, lines: usize) -> Result<Logs, Refusal> {
-        let _ = (name, lines);
-        Err(Refusal::Cancelled)
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Logs { name: name.into(), lines, reply };
+        self.commands.send(command).await.map_err(|_| Refusal::Cancelled)?;
+        answer.await.unwrap_or(Err(Refusal::Cancelled))
     }
 
     /// Drains and stops every app; after `deadline` kills what is left. Returns when all are gone.
     pub async fn shutdown(&self, deadline: Duration) {
-        let _ = deadline;
+        let (reply, gone) = oneshot::channel();
+        if self.commands.send(Command::Shutdown { pace: Pace::Drain, reply }).await.is_err() {
+            return;
+        }
+        if tokio::time::timeout(deadline, gone).await.is_ok() {
+            return;
+        }
+        let (reply, gone) = oneshot::channel();
+        let _ = self.commands.send(Command::Shutdown { pace: Pace::Now, reply }).await;
+        // What cannot be killed must not keep the daemon.
+        let _ = tokio::time::timeout(KILL_PATIENCE + Duration::from_secs(1), gone).await;
+    }
+
+    async fn ask(&self, name: &str, verb: Verb, holder: &str, progress: Progress) -> Result<Done, Refusal> {
+        let (reply, answer) = oneshot::channel();
+        let command = Command::Do { name: name.into(), verb, holder: holder.into(), progress, reply };
+        self.commands.send(command).await.map_err(|_| Refusal::Cancelled)?;
+        answer.await.unwrap_or(Err(Refusal::Cancelled))
+    }
+}
+
+/// Progress that nobody reads.
+fn nobody() -> Progress {
+    mpsc::unbounded_channel().0
+}
+
+fn problem(backend: &config::Backend, finding: super::spec::Finding) -> config::Problem {
+    config::Problem {
+        severity: finding.severity,
+        file: finding.origin.file,
+        line: finding.origin.line,
+        column: finding.origin.column,
+        key: finding.key,
+        message: format!("[{}] app \"{}\": {}", finding.code, backend.name, finding.message),
+        hint: finding.hint,
     }
 }

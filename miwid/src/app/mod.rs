@@ -2,12 +2,32 @@
 //! It publishes the addresses of ready instances into `upstream` and knows nothing of who sends requests there.
 
 mod adapter;
+mod addresses;
+mod backoff;
+mod converge;
+mod effects;
 mod environment;
 mod handle;
+pub mod launcher;
+mod lifecycle;
+mod lines;
+mod managed;
+mod operation;
+mod output;
+mod overrides;
 pub mod preflight;
+mod probing;
+mod report;
+mod rollout;
 pub mod sockets;
 pub mod spec;
 mod status;
+pub mod stub;
+mod supervisor;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod verbs;
 
 pub use handle::{
     Command, Converged, Done, Handle, Logs as LogStream, Progress, Refusal, RestartOptions, Supervisor, Tail,

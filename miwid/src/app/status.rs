@@ -40,6 +40,22 @@ pub enum AppState {
     Failed,
 }
 
+impl AppState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Degraded => "degraded",
+            Self::Rolling => "rolling",
+            Self::Holding => "holding",
+            Self::CrashLoop => "crash-loop",
+            Self::Paused => "paused",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq)]
 pub struct InstanceStatus {
     /// Unique over the daemon's life: `shop-0-3f9a`.

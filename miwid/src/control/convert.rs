@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Ending;
 use crate::{
-    app::{AppState, AppStatus, Done, Exit, InstanceStatus, Refusal, Tail},
+    app::{AppStatus, Done, Exit, InstanceStatus, Refusal, Tail},
     reload::{Change, Outcome, Report},
     server::Binding,
     telemetry::{Event, LogFile, State},
@@ -24,7 +24,7 @@ pub(super) fn app(status: &AppStatus, now: SystemTime) -> v1::App {
         name: status.name.clone(),
         site: status.site.clone(),
         r#type: word(&status.app_type),
-        state: app_state(status.state).to_owned(),
+        state: status.state.as_str().to_owned(),
         ready: status.ready,
         desired: status.desired,
         generation: status.generation,
@@ -34,20 +34,6 @@ pub(super) fn app(status: &AppStatus, now: SystemTime) -> v1::App {
         report: status.report.clone(),
         instances: status.instances.iter().map(|instance| self::instance(instance, now)).collect(),
         operation: status.operation.clone(),
-    }
-}
-
-fn app_state(state: AppState) -> &'static str {
-    match state {
-        AppState::Stopped => "stopped",
-        AppState::Starting => "starting",
-        AppState::Running => "running",
-        AppState::Degraded => "degraded",
-        AppState::Rolling => "rolling",
-        AppState::Holding => "holding",
-        AppState::CrashLoop => "crash-loop",
-        AppState::Paused => "paused",
-        AppState::Failed => "failed",
     }
 }
 

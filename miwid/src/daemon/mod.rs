@@ -3,6 +3,7 @@
 mod banner;
 mod check;
 mod demo;
+mod gauges;
 mod limits;
 mod notify;
 mod serve;

@@ -178,6 +178,7 @@ async fn assemble(
         run_dir: run_dir(socket.path()),
     }
     .start();
+    super::gauges::register(&metrics, apps.clone(), directory.clone());
     let reloader = Reloader::new(Parts {
         source,
         config: config.clone(),

@@ -105,7 +105,11 @@ impl Builder<'_> {
             config::Target::Files(files) => Target::Files(Root::new(files)),
             config::Target::Proxy(proxy) | config::Target::App(proxy) => {
                 let set = self.upstream(backend, prefix, proxy);
-                Target::Proxy(Forwarder::new(set, proxy, &self.config.server))
+                let forwarder = Forwarder::new(set, proxy, &self.config.server);
+                match &backend.process {
+                    Some(process) => Target::Proxy(forwarder.with_stream_drain(process.stream_drain)),
+                    None => Target::Proxy(forwarder),
+                }
             }
             config::Target::Redirect { to, status } => {
                 Target::Redirect { to: to.as_str().into(), status: self.status(backend, *status, StatusCode::FOUND) }

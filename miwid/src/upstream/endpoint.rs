@@ -6,7 +6,10 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
+        atomic::{
+            AtomicBool, AtomicU64, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+        },
     },
 };
 
@@ -51,6 +54,8 @@ pub struct Endpoint {
     /// Has been healthy once: only then is it served when all are unhealthy.
     proven: AtomicBool,
     in_flight: AtomicUsize,
+    requests: AtomicU64,
+    failures: AtomicU64,
     /// Rung when the last request of a retired endpoint has gone.
     emptied: Notify,
 }
@@ -79,6 +84,8 @@ impl Endpoint {
             retired: AtomicBool::new(false),
             retirement: watch::Sender::new(false),
             in_flight: AtomicUsize::new(0),
+            requests: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
             emptied: Notify::new(),
         })
     }
@@ -88,7 +95,25 @@ impl Endpoint {
     pub fn enter(self: &Arc<Self>) -> Option<InFlight> {
         self.in_flight.fetch_add(1, SeqCst);
         let guard = InFlight(self.clone());
-        (!self.is_retired()).then_some(guard)
+        if self.is_retired() {
+            return None;
+        }
+        self.requests.fetch_add(1, Relaxed);
+        Some(guard)
+    }
+
+    /// Requests sent here since it was published.
+    pub fn requests(&self) -> u64 {
+        self.requests.load(Relaxed)
+    }
+
+    /// Requests that got no answer from here.
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Relaxed)
+    }
+
+    pub(super) fn failed(&self) {
+        self.failures.fetch_add(1, Relaxed);
     }
 
     pub fn in_flight(&self) -> usize {

@@ -237,6 +237,7 @@ impl Set {
 
     /// An endpoint refused a connection: the prober looks at it at once.
     pub fn suspect(&self, endpoint: &Arc<Endpoint>) {
+        endpoint.failed();
         let others = self.members.load().iter().any(|it| it.id != endpoint.id && it.is_routable());
         // The last one is never taken out on a mere suspicion: an error from it says more than "no endpoint".
         if !self.is_managed() && others {

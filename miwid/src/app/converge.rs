@@ -1,0 +1,193 @@
+//! Taking over a configuration: look at every app off the loop, then start, roll, rescale and stop what differs.
+
+use std::{collections::VecDeque, path::PathBuf, sync::Arc};
+
+use tokio::sync::oneshot;
+
+use super::{
+    Converged, Done, Progress, Refusal,
+    managed::{App, Generation, app_proxy},
+    operation::{Kind, Operation},
+    output::{Output, Sink},
+    preflight,
+    spec::LaunchSpec,
+    supervisor::{Core, Message},
+};
+
+const HOLDER: &str = "the configuration";
+
+/// A configuration with what preflight found of each of its apps.
+pub struct Looked {
+    config: Arc<config::Config>,
+    specs: Vec<(Arc<config::Backend>, Option<LaunchSpec>)>,
+    progress: Progress,
+    reply: oneshot::Sender<Converged>,
+}
+
+type Answers = Vec<(String, &'static str, oneshot::Receiver<Result<Done, Refusal>>)>;
+
+impl Core {
+    /// First half: reads disks, off the loop.
+    pub(super) fn look(&mut self, config: Arc<config::Config>, progress: Progress, reply: oneshot::Sender<Converged>) {
+        let news = self.news.clone();
+        tokio::spawn(async move {
+            let backends = config.clone();
+            let look = move || -> Vec<_> {
+                let apps = backends.backends.values().filter(|backend| backend.process.is_some());
+                apps.map(|backend| (Arc::new(backend.clone()), preflight::plan(backend).0)).collect()
+            };
+            let specs = tokio::task::spawn_blocking(look).await.unwrap_or_default();
+            let looked = Looked { config, specs, progress, reply };
+            let _ = news.send(Message::Converge(Box::new(looked))).await;
+        });
+    }
+
+    /// Second half: decides and begins; a task of its own gathers the outcomes.
+    pub(super) fn converge(&mut self, looked: Looked) {
+        let Looked { config, specs, progress, reply } = looked;
+        if self.closing {
+            return;
+        }
+        let mut unchanged = Vec::new();
+        let mut answers: Answers = Vec::new();
+        let wanted: Vec<String> = specs.iter().map(|(backend, _)| backend.name.clone()).collect();
+        for name in self.apps.keys().filter(|name| !wanted.contains(name)).cloned().collect::<Vec<_>>() {
+            self.enqueue(&name, "stopped", Kind::Remove, None, &progress, &mut answers);
+        }
+        for (backend, spec) in specs {
+            let name = backend.name.clone();
+            let known = self.apps.contains_key(&name);
+            let changed = self.take_over(&config, backend, spec);
+            match changed {
+                Some(Change::Nothing) => unchanged.push((name, "unchanged")),
+                Some(Change::Count) => self.enqueue(&name, "rescaled", Kind::Start, None, &progress, &mut answers),
+                Some(Change::Spec(new)) => {
+                    self.enqueue(&name, "rolled", Kind::Reload, Some(new), &progress, &mut answers);
+                }
+                None if known => {}
+                None => self.enqueue(&name, "started", Kind::Start, None, &progress, &mut answers),
+            }
+        }
+        tokio::spawn(gather(unchanged, answers, reply));
+    }
+
+    fn enqueue(
+        &mut self,
+        name: &str,
+        change: &'static str,
+        kind: Kind,
+        new: Option<Arc<Generation>>,
+        progress: &Progress,
+        answers: &mut Answers,
+    ) {
+        let Some(app) = self.apps.get_mut(name) else { return };
+        let (reply, answer) = oneshot::channel();
+        let mut operation = Operation::new(kind, HOLDER.into(), progress.clone(), reply);
+        operation.new = new;
+        // A newer configuration makes an older one that still waits pointless.
+        app.next.retain(|waiting| waiting.kind != Kind::Reload);
+        app.next.push_back(operation);
+        answers.push((name.into(), change, answer));
+    }
+
+    /// Registers the app's configuration. `None`: the app is new, or stays stopped.
+    fn take_over(
+        &mut self,
+        config: &config::Config,
+        backend: Arc<config::Backend>,
+        spec: Option<LaunchSpec>,
+    ) -> Option<Change> {
+        let name = backend.name.clone();
+        let proxy = app_proxy(&backend)?;
+        let hold = backend.process.as_ref().map(|process| &process.hold);
+        let set = self.outside.directory.set(&name, proxy, hold);
+        let sink = sink(config, &backend);
+        let Some(app) = self.apps.get_mut(&name) else {
+            return self.register(backend, spec, set, sink);
+        };
+        app.set = set;
+        app.leaving = false;
+        let before = app.desired();
+        app.loaded = backend.clone();
+        if app.stopped {
+            app.generation = Generation::new(app.generation.number, backend, spec)?;
+            return Some(Change::Nothing);
+        }
+        if *app.output.sink() != sink {
+            // Running attempts go on writing to the old file until they end.
+            app.output = Output::start(sink, self.outside.logs.clone(), self.outside.events.clone());
+        }
+        if !app.generation.equals(&backend, spec.as_ref()) {
+            return Generation::new(0, backend, spec).map(Change::Spec);
+        }
+        app.outdated = None;
+        Some(if app.desired() == before { Change::Nothing } else { Change::Count })
+    }
+
+    fn register(
+        &mut self,
+        backend: Arc<config::Backend>,
+        spec: Option<LaunchSpec>,
+        set: Arc<crate::upstream::Set>,
+        sink: Sink,
+    ) -> Option<Change> {
+        let name = backend.name.clone();
+        let kept = self.overrides.of(&name);
+        let generation = Generation::new(1, backend.clone(), spec)?;
+        let app = App {
+            name: name.clone(),
+            loaded: backend,
+            generation,
+            last_number: 1,
+            set,
+            runners: Vec::new(),
+            stopped: kept.stopped,
+            paused: false,
+            scale: kept.instances,
+            operation: None,
+            next: VecDeque::new(),
+            output: Output::start(sink, self.outside.logs.clone(), self.outside.events.clone()),
+            restarts: 0,
+            reason: String::new(),
+            report: String::new(),
+            outdated: None,
+            leaving: false,
+        };
+        self.apps.insert(name, app);
+        // An operator's stop outlives the daemon.
+        kept.stopped.then_some(Change::Nothing)
+    }
+}
+
+enum Change {
+    Nothing,
+    Count,
+    Spec(Arc<Generation>),
+}
+
+fn sink(config: &config::Config, backend: &config::Backend) -> Sink {
+    let process = backend.process.as_ref();
+    let logs = process.map(|process| process.logs.clone()).unwrap_or_default();
+    let beside = config.logging.access_log.path.parent().map(PathBuf::from).unwrap_or_default();
+    let path = logs.path.unwrap_or_else(|| beside.join(format!("{}.log", backend.name)));
+    let mut rotation = config.logging.rotation.clone();
+    rotation.max_size = logs.max_size.unwrap_or(rotation.max_size);
+    rotation.max_backups = logs.max_backups.unwrap_or(rotation.max_backups);
+    Sink { app: backend.name.clone(), path, rotation, rate: logs.rate_limit }
+}
+
+async fn gather(unchanged: Vec<(String, &'static str)>, answers: Answers, reply: oneshot::Sender<Converged>) {
+    let mut converged = Converged { changes: unchanged, outdated: Vec::new() };
+    for (name, change, answer) in answers {
+        match answer.await {
+            Ok(Ok(_)) => converged.changes.push((name, change)),
+            Ok(Err(Refusal::Failed { reason, .. })) => converged.outdated.push((name, reason)),
+            Ok(Err(Refusal::Conflict(why))) => converged.outdated.push((name, why)),
+            Ok(Err(Refusal::NotFound { .. } | Refusal::Cancelled)) | Err(_) => {
+                converged.outdated.push((name, "cancelled".into()));
+            }
+        }
+    }
+    // The caller may have left.
+    let _ = reply.send(converged);
+}

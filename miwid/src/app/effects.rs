@@ -1,0 +1,397 @@
+//! Carrying out what a slot's machine asks for. Everything slow becomes a task that reports back as news of its attempt.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    InstanceState, addresses,
+    launcher::{Job, LaunchError, Launched},
+    lifecycle::{Cause, Effect, Event, Lane},
+    managed::{App, Generation, Runner, app_proxy},
+    output::LastLines,
+    preflight, probing, report,
+    rollout::Input,
+    sockets,
+    spec::{Attempt, Finding, Launch, LaunchSpec},
+    supervisor::{Core, Message, News},
+    tree,
+};
+
+impl Core {
+    pub(super) fn find(&self, id: u64) -> Option<(&App, &Runner)> {
+        self.apps.values().find_map(|app| app.runners.iter().find(|runner| runner.id == id).map(|runner| (app, runner)))
+    }
+
+    pub(super) fn find_mut(&mut self, id: u64) -> Option<&mut Runner> {
+        self.apps.values_mut().flat_map(|app| &mut app.runners).find(|runner| runner.id == id)
+    }
+
+    fn app_of(&mut self, id: u64) -> Option<&mut App> {
+        self.apps.values_mut().find(|app| app.runners.iter().any(|runner| runner.id == id))
+    }
+
+    /// A new runner in `slot`, not started yet.
+    pub(super) fn add_runner(&mut self, app: &str, slot: u32, generation: &Arc<Generation>) -> Option<u64> {
+        self.last_runner += 1;
+        let id = self.last_runner;
+        let jitter = fastrand::Rng::with_seed(self.random.u64(..));
+        let app = self.apps.get_mut(app)?;
+        app.runners.push(Runner {
+            id,
+            slot,
+            generation: generation.clone(),
+            lane: Lane::new(generation.rules.clone(), jitter),
+            attempt: 0,
+            name: String::new(),
+            spec: None,
+            address: None,
+            endpoint: None,
+            pid: None,
+            probing: None,
+            exited: CancellationToken::new(),
+            exit_status: None,
+            last_lines: LastLines::default(),
+            steps: Vec::new(),
+            began: Instant::now(),
+            started: None,
+            last_exit: None,
+            restarts: 0,
+            listening: Vec::new(),
+            memory_bytes: 0,
+            cpu_percent: 0.0,
+            cpu_ticks: 0,
+        });
+        Some(id)
+    }
+
+    pub(super) fn feed(&mut self, id: u64, event: Event) {
+        let Some(runner) = self.find_mut(id) else { return };
+        for effect in runner.lane.step(event, Instant::now()) {
+            self.perform(id, effect);
+        }
+    }
+
+    fn perform(&mut self, id: u64, effect: Effect) {
+        match effect {
+            Effect::AskPermit => self.waiting.push_back(id),
+            Effect::ReturnPermit => self.permits += 1,
+            Effect::Preflight => self.preflight(id),
+            Effect::Launch => self.launch(id),
+            Effect::Probe => self.probe(id),
+            Effect::Publish => self.publish_endpoint(id),
+            Effect::Healthy(healthy) => {
+                if let Some(endpoint) = self.find_mut(id).and_then(|runner| runner.endpoint.as_ref()) {
+                    endpoint.set_healthy(healthy);
+                }
+            }
+            Effect::Withdraw(drain) => self.withdraw(id, drain),
+            Effect::Signal => self.signal(id),
+            Effect::KillTree => self.kill_tree(id),
+            Effect::Record(cause) => self.record(id, &cause),
+            Effect::Settled => self.report_up(id, Input::Settled),
+            Effect::Rest => self.rested(id),
+        }
+    }
+
+    /// Runs `job` beside the loop; what it finds comes back as news of the current attempt.
+    fn spawn(&self, id: u64, job: impl Future<Output = News> + Send + 'static) {
+        let Some((_, runner)) = self.find(id) else { return };
+        let (attempt, news) = (runner.attempt, self.news.clone());
+        tokio::spawn(async move {
+            let message = Message::Attempt { runner: id, attempt, news: job.await };
+            // Refused only when the supervisor has gone.
+            let _ = news.send(message).await;
+        });
+    }
+
+    fn preflight(&mut self, id: u64) {
+        let mark = format!("{:04x}", self.random.u16(..));
+        let Some(app) = self.app_of(id).map(|app| app.name.clone()) else { return };
+        let Some(runner) = self.find_mut(id) else { return };
+        runner.attempt += 1;
+        runner.name = format!("{app}-{}-{mark}{:x}", runner.slot, runner.attempt);
+        runner.began = Instant::now();
+        runner.steps.clear();
+        runner.listening.clear();
+        runner.exit_status = None;
+        runner.last_lines = LastLines::default();
+        runner.exited = CancellationToken::new();
+        let backend = runner.generation.backend.clone();
+        self.spawn(id, async move {
+            let looked = tokio::task::spawn_blocking(move || preflight::plan(&backend)).await;
+            let (spec, findings) = looked.unwrap_or_default();
+            News::Planned(spec, findings)
+        });
+    }
+
+    pub(super) fn attempt_news(&mut self, id: u64, attempt: u64, news: News) {
+        let stale = self.find(id).is_none_or(|(_, runner)| runner.attempt != attempt);
+        if stale {
+            return;
+        }
+        match news {
+            News::Planned(spec, findings) => self.planned(id, spec, findings),
+            News::Launched(outcome) => self.launched(id, outcome),
+            News::Exited(status) => {
+                if let Some(runner) = self.find_mut(id) {
+                    runner.exit_status = Some(status);
+                    runner.exited.cancel();
+                    runner.probing.take().inspect(tokio::task::AbortHandle::abort);
+                }
+                self.feed(id, Event::Exited(status));
+            }
+            News::Swept(Some(leftovers)) => self.feed(id, Event::TreeEmpty { leftovers }),
+            // The machine's own deadline makes it stuck.
+            News::Swept(None) => {}
+            News::Listening(addresses) => {
+                if let Some(runner) = self.find_mut(id) {
+                    runner.listening = addresses;
+                }
+            }
+            News::Lane(event) => self.feed(id, event),
+        }
+    }
+
+    fn planned(&mut self, id: u64, spec: Option<LaunchSpec>, findings: Vec<Finding>) {
+        let broken = findings.iter().find(|finding| finding.severity == config::Severity::Error);
+        let Some(runner) = self.find_mut(id) else { return };
+        let took = runner.began.elapsed();
+        runner.steps.push(("preflight", took, String::new()));
+        match (broken, spec) {
+            (None, Some(spec)) => {
+                runner.spec = Some(spec);
+                self.feed(id, Event::PreflightGood);
+            }
+            (Some(finding), _) => {
+                let hint = finding.hint.as_ref().map(|hint| format!(" ({hint})")).unwrap_or_default();
+                self.feed(id, Event::PreflightBad(format!("{}: {}{hint}", finding.code, finding.message)));
+            }
+            (None, None) => self.feed(id, Event::PreflightBad("app-plan: nothing to start".into())),
+        }
+    }
+
+    fn launch(&mut self, id: u64) {
+        match self.prepare(id) {
+            Ok(launch) => {
+                let started: Job<Result<Launched, LaunchError>> = self.launcher.launch(launch);
+                self.spawn(id, async move { News::Launched(started.await) });
+            }
+            Err(error) => {
+                let failed =
+                    LaunchError { step: format!("address: {error}"), errno: error.raw_os_error().unwrap_or(0) };
+                self.spawn(id, async move { News::Launched(Err(failed)) });
+            }
+        }
+    }
+
+    /// Picks the attempt's address and fills the template.
+    fn prepare(&mut self, id: u64) -> std::io::Result<Launch> {
+        let gone = || std::io::Error::other("the slot has gone");
+        let (app, runner) = self.find(id).ok_or_else(gone)?;
+        let (app, spec) = (app.name.clone(), runner.spec.clone().ok_or_else(gone)?);
+        let address = self.addresses.pick(&spec.address, Instant::now())?;
+        if let Some(user) = &spec.user {
+            addresses::hand_over(&address, user)?;
+        }
+        let runner = self.find_mut(id).ok_or_else(gone)?;
+        let attempt = Attempt { app: &app, slot: runner.slot, generation: runner.generation.number, address: &address };
+        let mut launch = spec.instantiate(&attempt);
+        launch.env.push((tree::MARK.into(), config::Secret::new(runner.name.clone())));
+        runner.address = Some(address);
+        Ok(launch)
+    }
+
+    fn launched(&mut self, id: u64, outcome: Result<Launched, LaunchError>) {
+        let launched = match outcome {
+            Ok(launched) => launched,
+            Err(error) => {
+                let class = error.class();
+                self.feed(id, Event::SpawnFailed(error.to_string(), class));
+                return;
+            }
+        };
+        let Some(output) = self.app_of(id).map(|app| app.output.clone()) else { return };
+        let Some(runner) = self.find_mut(id) else { return };
+        runner.pid = Some(launched.pid);
+        runner.started = Some(SystemTime::now());
+        let program = runner.spec.as_ref().map(|spec| spec.argv.join(" ")).unwrap_or_default();
+        runner.steps.push(("fork, exec", runner.began.elapsed(), program));
+        let (slot, last, exited) = (runner.slot, runner.last_lines.clone(), runner.exited.clone());
+        for (pipe, stream) in [(launched.stdout, "stdout"), (launched.stderr, "stderr")] {
+            tokio::spawn(output.clone().read(pipe, slot, stream, last.clone(), exited.clone()));
+        }
+        let exit = launched.exit;
+        self.spawn(id, async move { News::Exited(exit.await) });
+        self.feed(id, Event::Spawned);
+    }
+
+    fn probe(&mut self, id: u64) {
+        let Some((_, runner)) = self.find(id) else { return };
+        let backend = runner.generation.backend.clone();
+        let (Some(proxy), Some(address), Some(pid)) = (app_proxy(&backend), &runner.address, runner.pid) else {
+            return;
+        };
+        let configured = backend.process.as_ref().and_then(|process| process.probes.startup.as_ref());
+        let (path, expect) = match configured.map(|probe| &probe.kind) {
+            Some(config::ProbeKind::Http { path, expect }) => (Some(path.clone()), expect.clone()),
+            Some(config::ProbeKind::Tcp) => (None, Vec::new()),
+            _ => (proxy.health.path.clone(), proxy.health.expect.clone()),
+        };
+        let host = if backend.host.starts_with(['*', '_']) { "localhost".into() } else { backend.host.clone() };
+        let plan = probing::Plan {
+            address: address.clone(),
+            host,
+            path,
+            expect,
+            timeout: proxy.health.timeout,
+            interval: proxy.health.interval,
+            pid,
+            mark: runner.name.clone(),
+        };
+        let (attempt, news) = (runner.attempt, self.news.clone());
+        let task = tokio::spawn(plan.run(move |event| {
+            let message = Message::Attempt { runner: id, attempt, news: News::Lane(event) };
+            let news = news.clone();
+            async move { news.send(message).await.is_ok() }
+        }));
+        if let Some(runner) = self.find_mut(id) {
+            runner.probing = Some(task.abort_handle());
+        }
+    }
+
+    fn publish_endpoint(&mut self, id: u64) {
+        let Some(app) = self.app_of(id) else { return };
+        let (set, name) = (app.set.clone(), app.name.clone());
+        (app.reason, app.report) = (String::new(), String::new());
+        let Some(runner) = self.find_mut(id) else { return };
+        let Some(address) = runner.address.clone() else { return };
+        runner.endpoint = Some(set.publish(address, runner.name.clone(), true));
+        let line = format!("slot {}  ready in {:.1} s", runner.slot, runner.began.elapsed().as_secs_f64());
+        let pid = runner.pid.unwrap_or_default();
+        self.outside.events.emit("app.ready", name.clone(), format!("{line} (pid {pid})"));
+        self.say(&name, line);
+        self.report_up(id, Input::Ready);
+    }
+
+    pub(super) fn say(&self, app: &str, line: String) {
+        if let Some(operation) = self.apps.get(app).and_then(|app| app.operation.as_ref()) {
+            operation.say(line);
+        }
+    }
+
+    fn withdraw(&mut self, id: u64, drain: Duration) {
+        let Some(set) = self.app_of(id).map(|app| app.set.clone()) else { return };
+        let Some(runner) = self.find_mut(id) else { return };
+        runner.probing.take().inspect(tokio::task::AbortHandle::abort);
+        let endpoint = runner.endpoint.take();
+        self.spawn(id, async move {
+            if let Some(endpoint) = endpoint {
+                set.withdraw(&endpoint, drain).await;
+            }
+            News::Lane(Event::Drained)
+        });
+    }
+
+    fn signal(&mut self, id: u64) {
+        let Some(runner) = self.find_mut(id) else { return };
+        runner.probing.take().inspect(tokio::task::AbortHandle::abort);
+        let (Some(pid), Some(spec)) = (runner.pid, runner.spec.as_ref()) else { return };
+        let (mark, signo, mode) = (runner.name.clone(), spec.stop_signal, spec.kill_mode);
+        let launcher = self.launcher.clone();
+        // Where it listens must be read before it is told to go.
+        self.spawn(id, async move {
+            let look = move || sockets::listeners_of(&tree::pids(pid, &mark));
+            let listening = tokio::task::spawn_blocking(look).await.unwrap_or_default();
+            launcher.signal(pid, signo, mode);
+            News::Listening(listening)
+        });
+    }
+
+    fn kill_tree(&mut self, id: u64) {
+        let Some(runner) = self.find_mut(id) else { return };
+        runner.probing.take().inspect(tokio::task::AbortHandle::abort);
+        let (Some(pid), mark) = (runner.pid, runner.name.clone()) else { return };
+        let sweep = self.launcher.kill_tree(pid, mark);
+        self.spawn(id, async move { News::Swept(sweep.await) });
+    }
+
+    pub(super) fn retry_stuck(&mut self) {
+        let stuck = |runner: &&Runner| runner.lane.state == InstanceState::Stuck;
+        let ids: Vec<u64> =
+            self.apps.values().flat_map(|app| &app.runners).filter(stuck).map(|runner| runner.id).collect();
+        for id in ids {
+            self.kill_tree(id);
+        }
+    }
+
+    /// The attempt is over: free what it held, write down how it ended.
+    fn record(&mut self, id: u64, cause: &Cause) {
+        let Some(app) = self.app_of(id).map(|app| app.name.clone()) else { return };
+        let Some(runner) = self.find_mut(id) else { return };
+        let (pid, address, spec) = (runner.pid.take(), runner.address.take(), runner.spec.clone());
+        runner.exited.cancel();
+        let lines = runner.last_lines.texts();
+        if pid.is_some() {
+            runner.last_exit = Some(report::exit(cause, runner.exit_status, lines.clone()));
+            runner.started = None;
+            (runner.memory_bytes, runner.cpu_percent, runner.cpu_ticks) = (0, 0.0, 0);
+        }
+        if let (Some(spec), Some(address)) = (spec, &address) {
+            self.addresses.free(&spec.address, address, Instant::now());
+        }
+        if report::is_failure(cause) {
+            self.record_failure(id, &app, cause, address.as_ref(), &lines);
+        } else if pid.is_some() {
+            if let (Cause::Completed(_), Some(app)) = (cause, self.apps.get_mut(&app)) {
+                app.reason = report::sentence(cause);
+            }
+            self.outside.events.emit("app.exited", app, report::sentence(cause));
+        }
+    }
+
+    fn record_failure(
+        &mut self,
+        id: u64,
+        name: &str,
+        cause: &Cause,
+        address: Option<&crate::upstream::Address>,
+        lines: &[String],
+    ) {
+        let Some((_, runner)) = self.find(id) else { return };
+        let sentence = report::sentence(cause);
+        let text = report::start_report(&report::Failed {
+            app: name,
+            slot: runner.slot,
+            attempt: runner.attempt,
+            next: None,
+            steps: &runner.steps,
+            took: runner.began.elapsed(),
+            cause,
+            last_lines: lines,
+            hints: report::hints(cause, address, &runner.listening),
+        });
+        let slot = runner.slot;
+        let Some(app) = self.apps.get_mut(name) else { return };
+        // A preflight that fails every second is news once.
+        let repeated = matches!(cause, Cause::Preflight(_)) && app.reason == sentence;
+        if !repeated {
+            app.restarts += u64::from(matches!(cause, Cause::Crashed(_)));
+        }
+        app.reason.clone_from(&sentence);
+        app.report = text;
+        if let Some(operation) = &mut app.operation {
+            operation.failure = Some(sentence.clone());
+            operation.say(format!("slot {slot}  {sentence}"));
+        }
+        if !repeated {
+            self.outside.events.emit("app.failed", name, format!("slot {slot}: {sentence}"));
+        }
+        if let Some(runner) = self.find_mut(id) {
+            runner.restarts += u64::from(!repeated);
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Starting processes, as the supervisor sees it: a trait, so that a test or another process can do it. The one here
+//! starts this very program as the stub (`app::stub`), which becomes the app; the pid stays the same.
+
+use std::{future::Future, io, path::PathBuf, pin::Pin, process::Stdio, time::Duration};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{UnixStream, unix::pipe},
+    process::{Child, Command},
+};
+
+use super::{
+    lifecycle::{Class, ExitStatus},
+    spec::Launch,
+    stub, tree,
+};
+
+pub type Job<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// The stub has confirmed its exec within so long, or something is badly wrong with the machine.
+const EXEC_PATIENCE: Duration = Duration::from_secs(20);
+/// Pipes hold so much while nobody reads: 5 000 lines instead of 320.
+const PIPE_BYTES: usize = 1 << 20;
+
+/// A process that runs.
+pub struct Launched {
+    pub pid: u32,
+    pub stdout: pipe::Receiver,
+    pub stderr: pipe::Receiver,
+    pub exit: Job<ExitStatus>,
+}
+
+/// A process that does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaunchError {
+    /// `fork`, `chdir`, `setuid`, `exec` ...
+    pub step: String,
+    pub errno: i32,
+}
+
+pub trait Launcher: Send + Sync + 'static {
+    fn launch(&self, launch: Launch) -> Job<Result<Launched, LaunchError>>;
+
+    fn signal(&self, pid: u32, signo: i32, whom: config::KillMode) {
+        tree::signal(pid, signo, whom);
+    }
+
+    /// Resolves with how many processes there were when all are gone, or `None` when some cannot be killed.
+    fn kill_tree(&self, pid: u32, mark: String) -> Job<Option<usize>> {
+        Box::pin(async move {
+            let sweep = move || tree::kill_all(pid, &mark, super::lifecycle::KILL_PATIENCE);
+            tokio::task::spawn_blocking(sweep).await.unwrap_or(None)
+        })
+    }
+}
+
+/// Starts `program` as the stub.
+pub struct InProcess {
+    pub program: PathBuf,
+}
+
+impl Default for InProcess {
+    fn default() -> Self {
+        Self { program: PathBuf::from("/proc/self/exe") }
+    }
+}
+
+impl Launcher for InProcess {
+    fn launch(&self, launch: Launch) -> Job<Result<Launched, LaunchError>> {
+        let program = self.program.clone();
+        Box::pin(async move {
+            tokio::time::timeout(EXEC_PATIENCE, start(program, launch))
+                .await
+                .unwrap_or_else(|_| Err(LaunchError { step: "exec (no answer)".into(), errno: 0 }))
+        })
+    }
+}
+
+// === impl LaunchError ===
+
+impl LaunchError {
+    fn new(step: &str, error: &io::Error) -> Self {
+        Self { step: step.into(), errno: error.raw_os_error().unwrap_or(0) }
+    }
+
+    /// A lack of something may pass; a wrong program will not mend by itself.
+    pub fn class(&self) -> Class {
+        use nix::errno::Errno::{EACCES, EINVAL, EISDIR, ELOOP, ENOENT, ENOEXEC, ENOTDIR, EPERM};
+        let errno = nix::errno::Errno::from_raw(self.errno);
+        let hopeless = [EACCES, EINVAL, EISDIR, ELOOP, ENOENT, ENOEXEC, ENOTDIR, EPERM].contains(&errno);
+        if hopeless { Class::Permanent } else { Class::Passing }
+    }
+}
+
+impl std::fmt::Display for LaunchError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let errno = nix::errno::Errno::from_raw(self.errno);
+        write!(f, "{}: {} ({errno:?})", self.step, errno.desc())
+    }
+}
+
+/// A pipe for one stream: ours to read, and the end that the app gets.
+pub(super) fn stream() -> io::Result<(pipe::Receiver, Stdio)> {
+    let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    // Refused when this user's pipes already take much memory; the default size works too.
+    let _ = rustix::pipe::fcntl_setpipe_size(&ours, PIPE_BYTES);
+    Ok((pipe::Receiver::from_owned_fd(ours)?, Stdio::from(theirs)))
+}
+
+async fn start(program: PathBuf, launch: Launch) -> Result<Launched, LaunchError> {
+    let pipes = |error: io::Error| LaunchError::new("pipe", &error);
+    let (stdout, stdout_end) = stream().map_err(pipes)?;
+    let (stderr, stderr_end) = stream().map_err(pipes)?;
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(pipes)?;
+    ours.set_nonblocking(true).map_err(pipes)?;
+    let ours = UnixStream::from_std(ours).map_err(pipes)?;
+    let child = Command::new(program)
+        .arg0(stub::NAME)
+        .env_clear()
+        .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
+        .stdout(stdout_end)
+        .stderr(stderr_end)
+        .spawn()
+        .map_err(|error| LaunchError::new("fork", &error))?;
+    let pid = child.id().unwrap_or_default();
+    confirm(ours, &launch).await?;
+    Ok(Launched { pid, stdout, stderr, exit: exit_of(child) })
+}
+
+/// Hands the launch over and waits for the exec. On a failure the child ends by itself and tokio reaps it.
+async fn confirm(mut socket: UnixStream, launch: &Launch) -> Result<(), LaunchError> {
+    let lost = |error: io::Error| LaunchError::new("talk to the stub", &error);
+    let wire = serde_json::to_vec(&stub::Wire::from(launch)).unwrap_or_default();
+    socket.write_all(&wire).await.map_err(lost)?;
+    socket.shutdown().await.map_err(lost)?;
+    let mut answer = Vec::new();
+    socket.read_to_end(&mut answer).await.map_err(lost)?;
+    if answer.is_empty() {
+        return Ok(());
+    }
+    match serde_json::from_slice::<stub::Failure>(&answer) {
+        Ok(failure) => Err(LaunchError { step: failure.step, errno: failure.errno }),
+        Err(_) => Err(LaunchError { step: "understand the stub".into(), errno: 0 }),
+    }
+}
+
+pub(super) fn exit_of(mut child: Child) -> Job<ExitStatus> {
+    use std::os::unix::process::ExitStatusExt;
+    Box::pin(async move {
+        match child.wait().await {
+            Ok(status) => {
+                ExitStatus { code: status.code(), signal: status.signal(), core_dumped: status.core_dumped() }
+            }
+            Err(_) => ExitStatus { code: None, signal: None, core_dumped: false },
+        }
+    })
+}

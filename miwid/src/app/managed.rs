@@ -1,0 +1,284 @@
+//! One app as the supervisor keeps it: its generations, its runners (a slot's machine with what the current attempt
+//! owns), and what an operator sees of it, which is derived and never stored.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use config::{Backend, Process, Proxy, RestartStrategy, Target};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    AppState, AppStatus, Exit, InstanceState, InstanceStatus,
+    lifecycle::{ExitStatus, Lane, Rules},
+    operation::Operation,
+    output::{LastLines, Output},
+    spec::{AddressPlan, LaunchSpec},
+};
+use crate::upstream::{Address, Availability, Endpoint, Set};
+
+/// A next attempt this near is worth waiting for.
+const NEAR: Duration = Duration::from_secs(2);
+const SETTLE: Duration = Duration::from_secs(1);
+
+/// Immutable: the configuration that a runner was made from.
+#[derive(Debug)]
+pub struct Generation {
+    pub number: u64,
+    pub backend: Arc<Backend>,
+    /// As preflight found it when the generation was made; each attempt looks again.
+    pub spec: Option<LaunchSpec>,
+    pub rules: Arc<Rules>,
+}
+
+pub struct Runner {
+    pub id: u64,
+    pub slot: u32,
+    pub generation: Arc<Generation>,
+    pub lane: Lane,
+    pub attempt: u64,
+    /// `shop-0-3f9a`, also the mark of its processes.
+    pub name: String,
+    pub spec: Option<LaunchSpec>,
+    pub address: Option<Address>,
+    pub endpoint: Option<Arc<Endpoint>>,
+    pub pid: Option<u32>,
+    pub probing: Option<tokio::task::AbortHandle>,
+    pub exited: CancellationToken,
+    pub exit_status: Option<ExitStatus>,
+    pub last_lines: LastLines,
+    pub steps: Vec<(&'static str, Duration, String)>,
+    pub began: Instant,
+    pub started: Option<SystemTime>,
+    pub last_exit: Option<Exit>,
+    pub restarts: u64,
+    pub listening: Vec<Address>,
+    pub memory_bytes: u64,
+    pub cpu_percent: f64,
+    pub cpu_ticks: u64,
+}
+
+pub struct App {
+    pub name: String,
+    /// As last loaded; a restart makes its generation from this.
+    pub loaded: Arc<Backend>,
+    pub generation: Arc<Generation>,
+    pub last_number: u64,
+    pub set: Arc<Set>,
+    pub runners: Vec<Runner>,
+    pub stopped: bool,
+    pub paused: bool,
+    pub scale: Option<u32>,
+    pub operation: Option<Operation>,
+    /// Begun when the current one is over.
+    pub next: std::collections::VecDeque<Operation>,
+    pub output: Arc<Output>,
+    pub restarts: u64,
+    pub reason: String,
+    pub report: String,
+    pub outdated: Option<String>,
+    pub leaving: bool,
+}
+
+// === impl Generation ===
+
+impl Generation {
+    pub fn new(number: u64, backend: Arc<Backend>, spec: Option<LaunchSpec>) -> Option<Arc<Self>> {
+        let rules = Arc::new(rules(backend.process.as_ref()?, spec.as_ref()));
+        Some(Arc::new(Self { number, backend, spec, rules }))
+    }
+
+    /// Equal in all that needs a restart to change.
+    pub fn equals(&self, backend: &Backend, spec: Option<&LaunchSpec>) -> bool {
+        let same_process = match (&self.backend.process, &backend.process) {
+            (Some(ours), Some(theirs)) => placeless(ours) == placeless(theirs),
+            _ => false,
+        };
+        self.spec.as_ref() == spec && same_process && app_proxy(&self.backend) == app_proxy(backend)
+    }
+
+    pub fn strategy(&self) -> RestartStrategy {
+        let wanted = self.backend.process.as_ref().map(|process| process.restart_strategy).unwrap_or_default();
+        let fixed = matches!(self.spec.as_ref().map(|spec| &spec.address), Some(AddressPlan::Fixed(_)));
+        match wanted {
+            RestartStrategy::Auto if fixed => RestartStrategy::Hold,
+            RestartStrategy::Auto => RestartStrategy::Rolling,
+            other => other,
+        }
+    }
+}
+
+/// Without what may change while it runs: where it was written, and how many.
+fn placeless(process: &Process) -> Process {
+    Process {
+        origin: config::Origin::default(),
+        working_dir_origin: config::Origin::default(),
+        instances: 0,
+        ..process.clone()
+    }
+}
+
+fn rules(process: &Process, spec: Option<&LaunchSpec>) -> Rules {
+    let probe = process.probes.readiness.as_ref();
+    Rules {
+        start_timeout: spec.map_or(process.start_timeout, |spec| spec.start_timeout),
+        settle_time: process.settle_time.unwrap_or(SETTLE),
+        drain_timeout: process.drain_timeout,
+        stop_timeout: process.stop_timeout,
+        stop_signal: spec.map_or(process.stop_signal, |spec| spec.stop_signal),
+        auto_restart: process.auto_restart,
+        success_codes: process.success_codes.clone(),
+        fatal_exit_codes: process.fatal_exit_codes.clone(),
+        failures: probe.map_or(3, |probe| probe.failures.max(1)),
+        successes: probe.map_or(1, |probe| probe.successes.max(1)),
+    }
+}
+
+/// How requests reach the app of this backend.
+pub fn app_proxy(backend: &Backend) -> Option<&Proxy> {
+    let targets = std::iter::once(&backend.target).chain(backend.routes.iter().map(|route| &route.target));
+    targets.into_iter().find_map(|target| match target {
+        Target::App(proxy) => Some(proxy),
+        _ => None,
+    })
+}
+
+// === impl App ===
+
+impl App {
+    pub fn desired(&self) -> u32 {
+        let configured = self.loaded.process.as_ref().map_or(0, |process| process.instances);
+        self.scale.unwrap_or(configured).max(1)
+    }
+
+    pub fn ready(&self) -> u32 {
+        let slots: std::collections::BTreeSet<u32> = self
+            .runners
+            .iter()
+            .filter(|runner| runner.lane.state == InstanceState::Ready)
+            .map(|runner| runner.slot)
+            .collect();
+        u32::try_from(slots.len()).unwrap_or(u32::MAX)
+    }
+
+    fn retry(&self) -> Option<Instant> {
+        self.runners.iter().filter_map(|runner| runner.lane.retries_at()).min()
+    }
+
+    fn is_holding(&self) -> bool {
+        self.operation.as_ref().and_then(|operation| operation.rollout.as_ref()).is_some_and(|plan| plan.is_holding())
+    }
+
+    /// What requests are told.
+    pub fn availability(&self, now: Instant) -> Availability {
+        use InstanceState::{Preflight, Queued, Ready, Spawning, Starting, Unready};
+        let any = |states: &[InstanceState]| self.runners.iter().any(|runner| states.contains(&runner.lane.state));
+        let completed = self.runners.is_empty() && self.operation.is_none();
+        if self.stopped || self.leaving || completed {
+            return Availability::Stopped;
+        }
+        if self.paused {
+            return Availability::Paused;
+        }
+        if self.is_holding() {
+            return Availability::Holding;
+        }
+        if any(&[Ready, Unready]) {
+            return Availability::Serving;
+        }
+        let hold_on_start = self.generation.backend.process.as_ref().is_some_and(|process| process.hold.on_start);
+        if hold_on_start && any(&[Queued, Preflight, Spawning, Starting]) && self.is_hopeful() {
+            return Availability::Holding;
+        }
+        match self.retry().map(|at| at.saturating_duration_since(now)) {
+            Some(wait) if wait <= NEAR && self.is_hopeful() => Availability::Holding,
+            Some(wait) => Availability::Failed { retry_after: wait.max(Duration::from_secs(1)) },
+            None => Availability::Failed { retry_after: NEAR },
+        }
+    }
+
+    /// False once it failed so often that waiting for the next attempt is a waste.
+    fn is_hopeful(&self) -> bool {
+        self.runners.iter().any(|runner| runner.lane.backoff.failures() < 3)
+    }
+
+    fn state(&self, ready: u32) -> AppState {
+        let any = |state: InstanceState| self.runners.iter().any(|runner| runner.lane.state == state);
+        let rollout = self.operation.as_ref().and_then(|operation| operation.rollout.as_ref());
+        match rollout {
+            _ if self.paused => AppState::Paused,
+            _ if self.stopped => AppState::Stopped,
+            Some(plan) if plan.is_holding() => AppState::Holding,
+            Some(_) => AppState::Rolling,
+            None if ready >= self.desired() => AppState::Running,
+            None if ready > 0 => AppState::Degraded,
+            None if any(InstanceState::Failed) => AppState::Failed,
+            None if self.runners.iter().any(|runner| runner.lane.backoff.failures() > 1) => AppState::CrashLoop,
+            None if self.runners.is_empty() => AppState::Stopped,
+            None => AppState::Starting,
+        }
+    }
+
+    pub fn status(&self, now: Instant) -> AppStatus {
+        let ready = self.ready();
+        AppStatus {
+            name: self.name.clone(),
+            site: self.loaded.host.clone(),
+            app_type: self.loaded.app_type,
+            state: self.state(ready),
+            ready,
+            desired: if self.stopped { 0 } else { self.desired() },
+            generation: self.generation.number,
+            restarts: self.restarts,
+            strategy: self.generation.strategy(),
+            reason: self.reason_line(ready),
+            report: self.report.clone(),
+            instances: self.runners.iter().map(|runner| runner.status(now)).collect(),
+            operation: self.operation.as_ref().map(|operation| operation.described(now)),
+        }
+    }
+
+    fn reason_line(&self, ready: u32) -> String {
+        if self.stopped {
+            return "stopped by the operator".into();
+        }
+        if let Some(why) = &self.outdated {
+            return format!("outdated: keeps generation {}: {why}", self.generation.number);
+        }
+        if ready >= self.desired() {
+            return self.scale.map(|count| format!("scaled to {count} by the operator")).unwrap_or_default();
+        }
+        let starting = self.runners.iter().find(|runner| runner.lane.state == InstanceState::Starting);
+        match starting {
+            Some(runner) if self.reason.is_empty() => runner.starting_line(),
+            _ => self.reason.clone(),
+        }
+    }
+}
+
+// === impl Runner ===
+
+impl Runner {
+    fn starting_line(&self) -> String {
+        let probe = self.lane.last_probe.as_deref().map(|why| format!(" ({why})")).unwrap_or_default();
+        format!("starting {} s{probe}", self.began.elapsed().as_secs())
+    }
+
+    fn status(&self, now: Instant) -> InstanceStatus {
+        let _ = now;
+        InstanceStatus {
+            id: self.name.clone(),
+            slot: self.slot,
+            pid: self.pid,
+            state: self.lane.state,
+            address: self.address.as_ref().map(ToString::to_string).unwrap_or_default(),
+            started: self.started,
+            restarts: self.restarts,
+            memory_bytes: self.memory_bytes,
+            cpu_percent: self.cpu_percent,
+            in_flight: self.endpoint.as_ref().map_or(0, |endpoint| endpoint.in_flight()),
+            last_exit: self.last_exit.clone(),
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! What runs on an app now: one at a time, named for whoever comes second. It goes on when its caller has left.
+
+use std::{sync::Arc, time::Instant};
+
+use super::{Done, Progress, Refusal, handle::Reply, managed::Generation, rollout::Rollout};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Start,
+    Stop,
+    Restart,
+    Scale,
+    /// A restart that a changed configuration asks for.
+    Reload,
+    Remove,
+}
+
+pub struct Operation {
+    pub kind: Kind,
+    pub holder: String,
+    pub since: Instant,
+    pub progress: Progress,
+    pub reply: Option<Reply>,
+    pub rollout: Option<Rollout>,
+    /// The two sides of a rollout.
+    pub old: Option<Arc<Generation>>,
+    pub new: Option<Arc<Generation>>,
+    /// The last failure of an attempt while it ran.
+    pub failure: Option<String>,
+}
+
+// === impl Operation ===
+
+impl Operation {
+    pub fn new(kind: Kind, holder: String, progress: Progress, reply: Reply) -> Self {
+        Self {
+            kind,
+            holder,
+            since: Instant::now(),
+            progress,
+            reply: Some(reply),
+            rollout: None,
+            old: None,
+            new: None,
+            failure: None,
+        }
+    }
+
+    pub fn described(&self, now: Instant) -> String {
+        let verb = match self.kind {
+            Kind::Start => "start",
+            Kind::Stop => "stop",
+            Kind::Restart => "restart",
+            Kind::Scale => "scale",
+            Kind::Reload => "reload",
+            Kind::Remove => "remove",
+        };
+        format!("{verb} by {}, {} s ago", self.holder, now.saturating_duration_since(self.since).as_secs())
+    }
+
+    pub fn say(&self, line: String) {
+        // The caller may have left.
+        let _ = self.progress.send(line);
+    }
+
+    pub fn answer(mut self, outcome: Result<Done, Refusal>) {
+        if let Some(reply) = self.reply.take() {
+            let _ = reply.send(outcome);
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! What an app prints: read always, so that its pipe never fills; kept within bounds; written by a thread of its own, so
+//! that a slow disk delays nobody. What does not fit is dropped and counted, and the file says so.
+
+use std::{
+    collections::VecDeque,
+    path::PathBuf,
+    sync::{
+        Arc, Condvar, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use bytes::Bytes;
+use tokio::{io::AsyncReadExt, net::unix::pipe, sync::broadcast};
+
+use super::{
+    Tail,
+    lines::{Rate, Ring, Splitter},
+};
+use crate::telemetry::{Events, Logs, RotatingFile};
+
+const READ_BYTES: usize = 64 << 10;
+const RING_BYTES: usize = 4 << 20;
+const BLOCK_BYTES: usize = 256 << 10;
+const BYTES_PER_SECOND: u64 = 20_000_000;
+const LINES_PER_SECOND: u32 = 50_000;
+/// Lines of an instance that go into its exit and start reports.
+const LAST_LINES: usize = 64;
+/// Lines of an app that `logs` can show at once.
+const RECENT_LINES: usize = 1_000;
+/// An escaped grandchild may hold a pipe open after the exit: read on for so long.
+const AFTER_EXIT: Duration = Duration::from_secs(1);
+/// A file that cannot be opened or written is tried again this often.
+const RETRY: Duration = Duration::from_secs(5);
+/// Lines that a slow follower may be behind before it gets a gap.
+const FOLLOW_LINES: usize = 1_024;
+
+/// Where one app's output goes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sink {
+    pub app: String,
+    pub path: PathBuf,
+    pub rotation: config::Rotation,
+    pub rate: Option<config::ByteSize>,
+}
+
+/// One app's output; lives as long as the app is configured.
+pub struct Output {
+    sink: Sink,
+    pipe: Mutex<Pipeline>,
+    wake: Condvar,
+    follow: broadcast::Sender<Tail>,
+    pub dropped_lines: AtomicU64,
+}
+
+struct Pipeline {
+    ring: Ring,
+    rate: Rate,
+    recent: VecDeque<Tail>,
+    closed: bool,
+}
+
+/// The last lines of one instance.
+#[derive(Clone, Default)]
+pub struct LastLines(Arc<Mutex<VecDeque<Bytes>>>);
+
+impl LastLines {
+    fn push(&self, line: Bytes) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == LAST_LINES {
+            lines.pop_front();
+        }
+        lines.push_back(line);
+    }
+
+    pub fn texts(&self) -> Vec<String> {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect()
+    }
+}
+
+// === impl Output ===
+
+impl Output {
+    /// Starts the writer thread. It ends after `close`, with everything written that can be.
+    pub fn start(sink: Sink, logs: Logs, events: Events) -> Arc<Self> {
+        let rate = sink.rate.map_or(BYTES_PER_SECOND, config::ByteSize::bytes);
+        let pipeline = Pipeline {
+            ring: Ring::new(RING_BYTES),
+            rate: Rate::new(rate, LINES_PER_SECOND, Instant::now()),
+            recent: VecDeque::new(),
+            closed: false,
+        };
+        let output = Arc::new(Self {
+            sink,
+            pipe: Mutex::new(pipeline),
+            wake: Condvar::new(),
+            follow: broadcast::channel(FOLLOW_LINES).0,
+            dropped_lines: AtomicU64::new(0),
+        });
+        let writer = output.clone();
+        let spawned =
+            std::thread::Builder::new().name("app-log".into()).spawn(move || writer.write_all(&logs, &events));
+        if let Err(error) = spawned {
+            tracing::error!(%error, app = output.sink.app, "no thread for the app's log: its output is dropped");
+        }
+        output
+    }
+
+    pub fn sink(&self) -> &Sink {
+        &self.sink
+    }
+
+    pub fn close(&self) {
+        self.pipeline().closed = true;
+        self.wake.notify_all();
+    }
+
+    pub fn follow(&self, lines: usize) -> (Vec<Tail>, broadcast::Receiver<Tail>) {
+        let pipeline = self.pipeline();
+        let skip = pipeline.recent.len().saturating_sub(lines);
+        let recent = pipeline.recent.iter().skip(skip).cloned().collect();
+        // Subscribed under the lock: no line is missed or doubled between the two.
+        (recent, self.follow.subscribe())
+    }
+
+    fn pipeline(&self) -> std::sync::MutexGuard<'_, Pipeline> {
+        self.pipe.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn accept(&self, slot: u32, stream: &'static str, last: &LastLines, lines: Vec<Bytes>) {
+        let (now, at) = (Instant::now(), SystemTime::now());
+        let mut pipeline = self.pipeline();
+        for line in lines {
+            last.push(line.clone());
+            if !pipeline.rate.admits(line.len() + 1, now) {
+                pipeline.ring.drop_line(&line);
+                continue;
+            }
+            pipeline.ring.push(line.clone());
+            let tail = Tail { app: self.sink.app.clone(), slot, at, stream, line };
+            if pipeline.recent.len() == RECENT_LINES {
+                pipeline.recent.pop_front();
+            }
+            pipeline.recent.push_back(tail.clone());
+            // Nobody follows: that is the usual case.
+            let _ = self.follow.send(tail);
+        }
+        drop(pipeline);
+        self.wake.notify_one();
+    }
+
+    /// Reads one stream to its end.
+    pub async fn read(
+        self: Arc<Self>,
+        mut pipe: pipe::Receiver,
+        slot: u32,
+        stream: &'static str,
+        last: LastLines,
+        exited: tokio_util::sync::CancellationToken,
+    ) {
+        let mut splitter = Splitter::default();
+        let mut buffer = vec![0; READ_BYTES];
+        let late = async {
+            exited.cancelled().await;
+            tokio::time::sleep(AFTER_EXIT).await;
+        };
+        tokio::pin!(late);
+        loop {
+            let read = tokio::select! {
+                read = pipe.read(&mut buffer) => read.unwrap_or(0),
+                () = &mut late => 0,
+            };
+            let mut lines = Vec::new();
+            splitter.push(&buffer[..read], |line| lines.push(line));
+            if read == 0 {
+                lines.extend(splitter.finish());
+            }
+            self.accept(slot, stream, &last, lines);
+            if read == 0 {
+                return;
+            }
+            // A flood must not keep the other tasks of this runtime waiting.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// The writer thread.
+    fn write_all(&self, logs: &Logs, events: &Events) {
+        let mut file: Option<Arc<RotatingFile>> = None;
+        let mut complained = false;
+        loop {
+            if file.is_none() {
+                file = self.open(logs);
+            }
+            let Some(open) = file.clone() else {
+                if !std::mem::replace(&mut complained, true) {
+                    let message = format!("cannot write {}: output is dropped", self.sink.path.display());
+                    events.emit("log.failed", &self.sink.app, message);
+                }
+                if self.wait_for_retry() {
+                    return;
+                }
+                continue;
+            };
+            let Some(block) = self.next_block(events) else {
+                logs.unregister(&self.sink.app);
+                return;
+            };
+            match open.write(&block) {
+                Ok(()) => complained = false,
+                Err(_) => file = None,
+            }
+        }
+    }
+
+    fn open(&self, logs: &Logs) -> Option<Arc<RotatingFile>> {
+        if let Some(directory) = self.sink.path.parent() {
+            // If it cannot be made, opening says why.
+            let _ = std::fs::create_dir_all(directory);
+        }
+        let file = Arc::new(RotatingFile::open(self.sink.path.clone(), self.sink.rotation.clone()).ok()?);
+        logs.register(&self.sink.app, file.clone());
+        Some(file)
+    }
+
+    /// True: closed meanwhile.
+    fn wait_for_retry(&self) -> bool {
+        let pipeline = self.pipeline();
+        let waited = self.wake.wait_timeout_while(pipeline, RETRY, |pipeline| !pipeline.closed);
+        waited.unwrap_or_else(PoisonError::into_inner).0.closed
+    }
+
+    /// The next lines to write; `None` when closed and empty.
+    fn next_block(&self, events: &Events) -> Option<Vec<u8>> {
+        let pipeline = self.pipeline();
+        let waits = |pipeline: &mut Pipeline| pipeline.ring.is_empty() && !pipeline.closed;
+        let mut pipeline = self.wake.wait_while(pipeline, waits).unwrap_or_else(PoisonError::into_inner);
+        if pipeline.ring.is_empty() {
+            return None;
+        }
+        let (block, dropped) = pipeline.ring.take(BLOCK_BYTES);
+        drop(pipeline);
+        if dropped > 0 && self.dropped_lines.fetch_add(dropped, Relaxed) == 0 {
+            events.emit("log.dropped", &self.sink.app, format!("dropped {dropped} lines: the app writes too much"));
+        }
+        Some(block)
+    }
+}

@@ -1,0 +1,210 @@
+//! The one task that owns every app. It waits for commands, for what its helpers report and for the next deadline;
+//! feeds the machines; carries out what they ask for (`effects`). Nothing in it blocks and nothing else writes app state.
+
+use std::{
+    collections::{BTreeMap, HashSet, VecDeque},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{
+    AppStatus, Command, Supervisor,
+    addresses::Addresses,
+    launcher::{LaunchError, Launched, Launcher},
+    lifecycle::{Event, ExitStatus},
+    managed::App,
+    overrides::Overrides,
+    spec::{Finding, LaunchSpec},
+    tree::{self, Process, Reaper},
+};
+use crate::upstream::Address;
+
+const CENSUS: Duration = Duration::from_secs(1);
+const INBOX: usize = 1_024;
+
+/// What a helper reports about one attempt; older attempts' news is ignored.
+pub(super) enum News {
+    Planned(Option<LaunchSpec>, Vec<Finding>),
+    Launched(Result<Launched, LaunchError>),
+    Exited(ExitStatus),
+    /// `None`: some could not be killed.
+    Swept(Option<usize>),
+    Listening(Vec<Address>),
+    Lane(Event),
+}
+
+pub(super) enum Message {
+    Attempt { runner: u64, attempt: u64, news: News },
+    Converge(Box<super::converge::Looked>),
+    Census(Vec<Process>),
+}
+
+pub(super) struct Core {
+    pub(super) outside: Supervisor,
+    pub(super) launcher: Arc<dyn Launcher>,
+    pub(super) apps: BTreeMap<String, App>,
+    pub(super) overrides: Overrides,
+    pub(super) addresses: Addresses,
+    pub(super) news: mpsc::Sender<Message>,
+    pub(super) permits: usize,
+    pub(super) waiting: VecDeque<u64>,
+    pub(super) last_runner: u64,
+    pub(super) leaving: Vec<oneshot::Sender<()>>,
+    pub(super) reaper: Reaper,
+    pub(super) random: fastrand::Rng,
+    /// At the end of the daemon: nothing starts any more.
+    pub(super) closing: bool,
+    publisher: watch::Sender<Arc<Vec<AppStatus>>>,
+}
+
+pub(super) fn start(
+    outside: Supervisor,
+    launcher: Arc<dyn Launcher>,
+    commands: mpsc::Receiver<Command>,
+    publisher: watch::Sender<Arc<Vec<AppStatus>>>,
+) {
+    tree::adopt_orphans();
+    let (news, inbox) = mpsc::channel(INBOX);
+    let random = fastrand::Rng::new();
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    let core = Core {
+        launcher,
+        apps: BTreeMap::new(),
+        overrides: Overrides::load(&outside.state_dir),
+        addresses: Addresses::new(outside.run_dir.clone(), fastrand::Rng::new()),
+        news,
+        permits: cores.max(2),
+        waiting: VecDeque::new(),
+        last_runner: 0,
+        leaving: Vec::new(),
+        reaper: Reaper::default(),
+        random,
+        closing: false,
+        publisher,
+        outside,
+    };
+    tokio::spawn(core.run(commands, inbox));
+}
+
+// === impl Core ===
+
+impl Core {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>, mut inbox: mpsc::Receiver<Message>) {
+        let mut census = tokio::time::interval(CENSUS);
+        census.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let wake = self.next_deadline();
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(command) => self.command(command),
+                    None => return,
+                },
+                Some(message) = inbox.recv() => self.message(message),
+                () = sleep_until(wake) => self.timers(),
+                _ = census.tick() => self.take_census(),
+            }
+            self.grant_permits();
+            self.advance_all();
+            self.publish();
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        self.apps.values().flat_map(|app| &app.runners).filter_map(|runner| runner.lane.wakes_at()).min()
+    }
+
+    fn timers(&mut self) {
+        let now = Instant::now();
+        let due: Vec<u64> = self
+            .apps
+            .values()
+            .flat_map(|app| &app.runners)
+            .filter(|runner| runner.lane.wakes_at().is_some_and(|at| at <= now))
+            .map(|runner| runner.id)
+            .collect();
+        for id in due {
+            self.feed(id, Event::Timer);
+        }
+    }
+
+    fn message(&mut self, message: Message) {
+        match message {
+            Message::Attempt { runner, attempt, news } => self.attempt_news(runner, attempt, news),
+            Message::Converge(looked) => self.converge(*looked),
+            Message::Census(processes) => self.counted(&processes),
+        }
+    }
+
+    fn grant_permits(&mut self) {
+        while self.permits > 0 {
+            let Some(runner) = self.waiting.pop_front() else { return };
+            if self.find(runner).is_some() {
+                self.permits -= 1;
+                self.feed(runner, Event::Permit);
+            }
+        }
+    }
+
+    fn take_census(&self) {
+        let news = self.news.clone();
+        tokio::task::spawn_blocking(move || {
+            // A full inbox means that there is more urgent news; the next census comes soon.
+            let _ = news.try_send(Message::Census(tree::processes()));
+        });
+    }
+
+    fn counted(&mut self, processes: &[Process]) {
+        let ours: HashSet<u32> =
+            self.apps.values().flat_map(|app| &app.runners).filter_map(|runner| runner.pid).collect();
+        self.reaper.reap(processes, &ours);
+        let runners = self.apps.values_mut().flat_map(|app| &mut app.runners);
+        for runner in runners {
+            let Some(pid) = runner.pid else { continue };
+            let members = processes.iter().filter(|process| process.session == pid || process.group == pid);
+            let (mut pages, mut ticks) = (0, 0);
+            for member in members {
+                pages += member.resident_pages;
+                ticks += member.ticks;
+            }
+            runner.memory_bytes = pages * 4_096;
+            // 100 ticks a second and one census a second: the difference is the percentage.
+            runner.cpu_percent = ticks.saturating_sub(runner.cpu_ticks) as f64;
+            runner.cpu_ticks = ticks;
+        }
+        self.retry_stuck();
+    }
+
+    fn publish(&mut self) {
+        let now = Instant::now();
+        for app in self.apps.values() {
+            app.set.set_availability(app.availability(now));
+        }
+        let statuses: Vec<AppStatus> = self.apps.values().map(|app| app.status(now)).collect();
+        for status in &statuses {
+            let ill = status.ready < status.desired && !status.reason.is_empty();
+            let reason = ill.then(|| format!("app {}: {}", status.name, status.reason));
+            self.outside.readiness.degrade(&format!("app {}", status.name), reason);
+        }
+        self.publisher.send_if_modified(|published| {
+            let changed = **published != statuses;
+            if changed {
+                *published = Arc::new(statuses);
+            }
+            changed
+        });
+        if self.apps.values().all(|app| app.runners.is_empty()) {
+            for gone in self.leaving.drain(..) {
+                let _ = gone.send(());
+            }
+        }
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
