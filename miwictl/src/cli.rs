@@ -4,6 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::report::Period;
+
 #[derive(Debug, Parser)]
 #[command(
     name = "miwictl",
@@ -283,10 +285,11 @@ pub(crate) enum LogsCommand {
     },
     /// A report from an access log; no daemon needed
     Report {
-        #[arg(default_value = "-")]
-        file: PathBuf,
-        #[arg(long, value_parser = ["hourly", "daily"])]
-        report: Option<String>,
+        /// Plain or gzip; `-` is standard input
+        #[arg(default_value = "-", value_name = "FILE")]
+        files: Vec<PathBuf>,
+        #[arg(long, value_enum, default_value = "daily")]
+        report: Period,
     },
     /// A live view of an access log; no daemon needed
     Top {

@@ -8,7 +8,6 @@ mod error;
 mod follow;
 mod output;
 mod report;
-mod understood;
 
 use std::process::ExitCode;
 

@@ -13,20 +13,20 @@ use super::connect;
 use crate::{
     cli::{ConfigCommand, Globals},
     error::{Error, FAILED, NOT_FOUND, Result},
-    output, understood,
+    output,
 };
 
 pub(super) async fn run(globals: &Globals, command: &ConfigCommand) -> Result {
     match command {
         ConfigCommand::Check { file, strict } => check(globals, file.as_deref(), *strict),
         ConfigCommand::Show { file: Some(file) } => {
-            shown(globals, understood::show(&loaded(file)?));
+            shown(globals, config::show(&loaded(file)?));
             Ok(())
         }
         ConfigCommand::Show { file: None } => running(globals).await,
         ConfigCommand::Diff { old, new } => diff(globals, old, new),
         ConfigCommand::Schema => {
-            output::line(&format!("{:#}", understood::schema()?));
+            output::line(&format!("{:#}", config::json_schema()));
             Ok(())
         }
     }
@@ -43,7 +43,7 @@ fn check(globals: &Globals, file: Option<&Path>, strict: bool) -> Result {
     };
     let valid = valid && !(strict && problems.iter().any(|problem| problem.severity == Severity::Warning));
     for problem in &problems {
-        output::complaint(&understood::render(problem));
+        output::complaint(&rendered(problem));
     }
     let report = json!({ "valid": valid, "file": path, "problems": problems });
     output::document(globals, &report, |_| {
@@ -51,6 +51,12 @@ fn check(globals: &Globals, file: Option<&Path>, strict: bool) -> Result {
         format!("{}: {word}, {} problem(s)", path.display(), problems.len())
     });
     if valid { Ok(()) } else { Err(Error::new(FAILED, "invalid", "the configuration is not valid").answered()) }
+}
+
+/// With the line it speaks of, when the file can be read. Colours are taken out where there is no terminal.
+fn rendered(problem: &Problem) -> String {
+    let source = std::fs::read_to_string(&problem.file).ok();
+    problem.render(source.as_deref(), true)
 }
 
 fn found(named: Option<PathBuf>) -> Result<PathBuf> {
@@ -67,7 +73,7 @@ fn found(named: Option<PathBuf>) -> Result<PathBuf> {
 fn loaded(path: &Path) -> Result<Config> {
     config::load(path, &[], &Capabilities::default()).map(|loaded| loaded.config).map_err(|problems: Vec<Problem>| {
         for problem in &problems {
-            output::complaint(&understood::render(problem));
+            output::complaint(&rendered(problem));
         }
         Error::new(FAILED, "invalid", format!("{} is not valid", path.display()))
     })
@@ -85,7 +91,7 @@ async fn running(globals: &Globals) -> Result {
 }
 
 fn diff(globals: &Globals, old: &Path, new: &Path) -> Result {
-    let changes = understood::diff(&loaded(old)?, &loaded(new)?);
+    let changes = config::diff(&loaded(old)?, &loaded(new)?);
     output::document(globals, &json!({ "changes": changes }), |_| {
         let lines = changes.iter().map(|change| format!("{} {}: {}", change.kind, change.name, change.action));
         lines.collect::<Vec<_>>().join("\n")

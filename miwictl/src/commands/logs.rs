@@ -1,12 +1,15 @@
 //! `miwictl logs`, and the output of apps.
 
+use std::io::{self, BufWriter, Write};
+
 use proto::v1::{ListLogsReply, ListLogsRequest, LogLine, RotateLogsRequest, TailRequest};
 
 use super::connect;
 use crate::{
-    cli::{Globals, LogsCommand},
+    cli::{Format, Globals, LogsCommand},
     error::{Error, NOT_FOUND, Result},
     output,
+    report::{self, Output, ReportArgs, TopArgs},
 };
 
 pub(super) async fn run(globals: &Globals, command: &LogsCommand) -> Result {
@@ -14,9 +17,21 @@ pub(super) async fn run(globals: &Globals, command: &LogsCommand) -> Result {
         LogsCommand::List => list(globals).await,
         LogsCommand::Rotate { name, .. } => rotate(globals, name.clone()).await,
         LogsCommand::Tail { name, follow, lines } => tail(globals, name, *lines, *follow).await,
-        // These two read files without a daemon: `crate::report` takes them over, with FILE and the period.
-        LogsCommand::Report { .. } => Err(Error::unavailable("logs report")),
-        LogsCommand::Top { .. } => Err(Error::unavailable("logs top")),
+        LogsCommand::Report { files, report } => written(|out| {
+            let output = if globals.output == Format::Table { Output::Text } else { Output::Json };
+            report::run_report(&ReportArgs { files: files.clone(), period: *report, output }, out)
+        }),
+        LogsCommand::Top { file } => written(|out| report::run_top(&TopArgs { file: file.clone() }, out)),
+    }
+}
+
+/// A reader that has gone (`| head`) is no failure.
+fn written(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result {
+    let mut out = BufWriter::new(io::stdout().lock());
+    match write(&mut out).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::new(NOT_FOUND, "not-found", error.to_string())),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::unexpected(error.to_string())),
+        _ => Ok(()),
     }
 }
 

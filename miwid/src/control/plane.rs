@@ -2,7 +2,6 @@
 //! state of its own except the operations.
 
 use std::{
-    sync::Arc,
     time::{Instant, SystemTime},
 };
 
