@@ -1,9 +1,6 @@
-//! TOML text to a tree of values that know where they were written.
+//! A TOML text as a tree whose every node knows where it was written.
 //!
-//! Environment variables are put in here, so everything above sees final strings. Spans are byte offsets in `toml`;
-//! they become lines and columns here, once.
-
-use std::path::Path;
+//! Variables are put in here, so nothing above ever sees a `${NAME}`.
 
 use indexmap::IndexMap;
 use toml::{
@@ -11,159 +8,197 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use crate::{Origin, Problem, Severity};
+use crate::source::{At, Sources};
 
-pub(crate) type Table = IndexMap<String, Node>;
+pub(crate) type Entries = IndexMap<String, Node>;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Node {
     pub(crate) value: Value,
-    /// Where the key stands (for an array element: the element).
-    pub(crate) at: Origin,
+    /// Where the value is; for a table, where its name is.
+    pub(crate) at: At,
+    /// Where the key is.
+    pub(crate) key_at: At,
+    /// Came out of a variable: then `"8080"` may be a number.
+    pub(crate) expanded: bool,
 }
 
 #[derive(Clone, Debug)]
 pub(crate) enum Value {
     Text(String),
     Integer(i64),
-    Float(f64),
-    Boolean(bool),
-    Array(Vec<Node>),
-    Table(Table),
-    Datetime,
+    Number(f64),
+    Flag(bool),
+    Date(String),
+    List(Vec<Node>),
+    Table(Entries),
+    /// Already complained about.
+    Broken,
 }
 
-impl Value {
-    pub(crate) fn kind(&self) -> &'static str {
-        match self {
-            Self::Text(_) => "a string",
-            Self::Integer(_) => "an integer",
-            Self::Float(_) => "a float",
-            Self::Boolean(_) => "a boolean",
-            Self::Array(_) => "an array",
-            Self::Table(_) => "a table",
-            Self::Datetime => "a date",
-        }
-    }
-}
-
-pub(crate) fn problem(at: &Origin, key: &str, message: impl Into<String>, hint: Option<String>) -> Problem {
-    Problem {
-        severity: Severity::Error,
-        file: at.file.clone(),
-        line: at.line,
-        column: at.column,
-        key: key.to_owned(),
-        message: message.into(),
-        hint,
-    }
-}
-
-/// Joins a key to a dotted path, quoting it when TOML would.
-pub(crate) fn dotted(path: &str, key: &str) -> String {
-    let bare = !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
-    let key = if bare { key.to_owned() } else { format!("{key:?}") };
-    if path.is_empty() { key } else { format!("{path}.{key}") }
-}
-
-pub(crate) fn parse(name: &Path, text: &str, problems: &mut Vec<Problem>) -> Table {
-    let (table, errors) = DeTable::parse_recoverable(text);
-    let mut planter = Planter { name, text, problems };
+/// Reads one text. What can be understood of a broken one is returned all the same, so that all problems are found.
+pub(crate) fn parse(sources: &mut Sources, file: usize) -> Entries {
+    let text = sources.text(file).to_owned();
+    let (table, errors) = DeTable::parse_recoverable(&text);
+    let mut lines = Vec::new();
     for error in errors {
-        let at = planter.origin(error.span().map_or(0, |span| span.start));
-        planter.problems.push(problem(&at, "", error.message().to_owned(), None));
-    }
-    planter.table("", table.get_ref())
-}
-
-struct Planter<'a> {
-    name: &'a Path,
-    text: &'a str,
-    problems: &'a mut Vec<Problem>,
-}
-
-impl Planter<'_> {
-    fn origin(&self, offset: usize) -> Origin {
-        let before = self.text.get(..offset.min(self.text.len())).unwrap_or("");
-        let line_start = before.rfind('\n').map_or(0, |i| i + 1);
-        Origin {
-            file: self.name.to_owned(),
-            line: before.matches('\n').count() as u32 + 1,
-            column: before[line_start..].chars().count() as u32 + 1,
+        let byte = error.span().map_or(0, |it| it.start);
+        let line = text[..byte.min(text.len())].bytes().filter(|it| *it == b'\n').count();
+        // One mistake often breaks the parser several times on its line; the first tells the most.
+        if !lines.contains(&line) {
+            lines.push(line);
+            sources.error(At { file, byte }, "", error.message().to_owned(), None);
         }
     }
+    Growth { sources, file }.table(table.get_ref(), "")
+}
 
-    fn table(&mut self, path: &str, table: &DeTable<'_>) -> Table {
+struct Growth<'a> {
+    sources: &'a mut Sources,
+    file: usize,
+}
+
+// === impl Growth ===
+
+impl Growth<'_> {
+    fn table(&mut self, table: &DeTable<'_>, path: &str) -> Entries {
         let mut entries: Vec<_> = table.iter().collect();
         entries.sort_by_key(|(key, _)| key.span().start);
-        let mut out = Table::new();
-        for (key, value) in entries {
-            let name = key.get_ref().to_string();
-            let path = dotted(path, &name);
-            let at = self.origin(key.span().start);
-            let value = self.value(&path, &at, value);
-            out.insert(name, Node { value, at });
-        }
-        out
+        entries
+            .into_iter()
+            .map(|(key, value)| {
+                let name = key.get_ref().to_string();
+                let path = join(path, &name);
+                let key_at = At { file: self.file, byte: key.span().start };
+                (name, self.node(value, key_at, &path))
+            })
+            .collect()
     }
 
-    fn value(&mut self, path: &str, at: &Origin, value: &Spanned<DeValue<'_>>) -> Value {
-        match value.get_ref() {
-            DeValue::String(text) => {
-                let (text, missing) = expand(text);
-                for name in missing {
-                    let message = format!("environment variable {name} is not set");
-                    let hint = format!("set it, or write ${{{name}:-default}}");
-                    self.problems.push(problem(at, path, message, Some(hint)));
+    fn node(&mut self, value: &Spanned<DeValue<'_>>, key_at: At, path: &str) -> Node {
+        let mut at = At { file: self.file, byte: value.span().start };
+        let mut expanded = false;
+        let value = match value.get_ref() {
+            DeValue::String(text) => match expand(text, |name| std::env::var(name).ok()) {
+                Ok(result) => {
+                    expanded = result != **text;
+                    Value::Text(result)
                 }
-                Value::Text(text)
-            }
-            DeValue::Integer(n) => match i64::from_str_radix(&n.as_str().replace('_', ""), n.radix()) {
-                Ok(n) => Value::Integer(n),
-                Err(_) => {
-                    self.problems.push(problem(at, path, "the number is too large", None));
-                    Value::Integer(0)
-                }
+                Err(error) => self.broken(at, path, error.message(), Some(error.hint())),
             },
-            DeValue::Float(n) => Value::Float(n.as_str().replace('_', "").parse().unwrap_or(f64::NAN)),
-            DeValue::Boolean(b) => Value::Boolean(*b),
-            DeValue::Datetime(_) => Value::Datetime,
-            DeValue::Array(items) => Value::Array(
-                items
-                    .iter()
-                    .map(|item| {
-                        let at = self.origin(item.span().start);
-                        Node { value: self.value(path, &at, item), at }
-                    })
-                    .collect(),
+            DeValue::Integer(it) => match i64::from_str_radix(it.as_str(), it.radix()) {
+                Ok(number) => Value::Integer(number),
+                Err(_) => self.broken(at, path, format!("{it} is too big a number"), None),
+            },
+            DeValue::Float(it) => it.as_str().parse().map_or(Value::Broken, Value::Number),
+            DeValue::Boolean(it) => Value::Flag(*it),
+            DeValue::Datetime(it) => Value::Date(it.to_string()),
+            DeValue::Array(list) => Value::List(
+                list.iter().enumerate().map(|(i, it)| self.node(it, key_at, &format!("{path}[{i}]"))).collect(),
             ),
-            DeValue::Table(table) => Value::Table(self.table(path, table)),
+            DeValue::Table(table) => {
+                at = key_at;
+                Value::Table(self.table(table, path))
+            }
+        };
+        Node { value, at, key_at, expanded }
+    }
+
+    fn broken(&mut self, at: At, path: &str, message: String, hint: Option<String>) -> Value {
+        self.sources.error(at, path, message, hint);
+        Value::Broken
+    }
+}
+
+/// What is wrong with a variable in a string.
+#[derive(Debug, PartialEq, Eq)]
+enum Unexpandable {
+    Unset(String),
+    Malformed,
+}
+
+impl Unexpandable {
+    fn message(&self) -> String {
+        match self {
+            Self::Unset(name) => format!("the environment variable `{name}` is not set"),
+            Self::Malformed => "`${` does not begin the name of a variable".to_owned(),
+        }
+    }
+
+    fn hint(&self) -> String {
+        match self {
+            Self::Unset(name) => format!("set it, or give a default: `${{{name}:-value}}`"),
+            Self::Malformed => "write `${NAME}` or `${NAME:-value}`; a plain `${` is written `$${`".to_owned(),
         }
     }
 }
 
-/// Puts environment variables in; also returns the names of those that are not set.
-fn expand(text: &str) -> (String, Vec<String>) {
-    let (mut out, mut missing, mut rest) = (String::new(), Vec::new(), text);
-    while let Some(start) = rest.find("${") {
-        if rest[..start].ends_with('$') {
-            out.push_str(&rest[..start - 1]);
-            out.push_str("${");
-            rest = &rest[start + 2..];
+/// Puts variables in: `${NAME}`, `${NAME:-default}`; `$${` stands for `${`.
+fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> Result<String, Unexpandable> {
+    let mut result = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("${") {
+        if rest[..at].ends_with('$') {
+            result.push_str(&rest[..at]);
+            result.push('{');
+            rest = &rest[at + 2..];
             continue;
         }
-        let Some(length) = rest[start..].find('}') else { break };
-        out.push_str(&rest[..start]);
-        let inside = &rest[start + 2..start + length];
-        let (name, default) = inside.split_once(":-").map_or((inside, None), |(n, d)| (n, Some(d)));
-        // A name with `=` or NUL can't be in the environment.
-        match (std::env::var(name).ok().filter(|v| default.is_none() || !v.is_empty()), default) {
-            (Some(value), _) => out.push_str(&value),
-            (None, Some(default)) => out.push_str(default),
-            (None, None) => missing.push(name.to_owned()),
+        result.push_str(&rest[..at]);
+        let inner = &rest[at + 2..];
+        let end = inner.find('}').ok_or(Unexpandable::Malformed)?;
+        let (name, default) = match inner[..end].split_once(":-") {
+            Some((name, default)) => (name, Some(default)),
+            None => (&inner[..end], None),
+        };
+        let well_named = name.starts_with(|it: char| it.is_ascii_alphabetic() || it == '_')
+            && name.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'_');
+        if !well_named {
+            return Err(Unexpandable::Malformed);
         }
-        rest = &rest[start + length + 1..];
+        match lookup(name).filter(|it| default.is_none() || !it.is_empty()).or_else(|| default.map(str::to_owned)) {
+            Some(value) => result.push_str(&value),
+            None => return Err(Unexpandable::Unset(name.to_owned())),
+        }
+        rest = &inner[end + 1..];
     }
-    out.push_str(rest);
-    (out, missing)
+    result.push_str(rest);
+    Ok(result)
+}
+
+/// `backends` and `shop.example.com` make `backends."shop.example.com"`.
+pub(crate) fn join(path: &str, name: &str) -> String {
+    let bare = !name.is_empty() && name.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'_' || it == b'-');
+    let name = if bare { name.to_owned() } else { format!("{name:?}") };
+    if path.is_empty() { name } else { format!("{path}.{name}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str, expected: Result<&str, Unexpandable>) {
+        let lookup = |name: &str| match name {
+            "PORT" => Some("3000".to_owned()),
+            "EMPTY" => Some(String::new()),
+            _ => None,
+        };
+        assert_eq!(expand(text, lookup), expected.map(str::to_owned), "{text}");
+    }
+
+    #[test]
+    fn variables_are_put_in() {
+        check("plain $ text", Ok("plain $ text"));
+        check("http://h:${PORT}/", Ok("http://h:3000/"));
+        check("${NONE:-80}", Ok("80"));
+        check("${NONE:-}", Ok(""));
+        check("${EMPTY:-x}", Ok("x"));
+        check("${EMPTY}", Ok(""));
+        check("$${PORT}", Ok("${PORT}"));
+        check("a$${b}${PORT}", Ok("a${b}3000"));
+        check("${NONE}", Err(Unexpandable::Unset("NONE".into())));
+        check("${PORT", Err(Unexpandable::Malformed));
+        check("${}", Err(Unexpandable::Malformed));
+        check("${a b}", Err(Unexpandable::Malformed));
+    }
 }

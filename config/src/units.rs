@@ -1,6 +1,6 @@
 //! Values with a unit: sizes in bytes, and strings that must never be shown.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
 use serde::{Serialize, Serializer};
 
@@ -21,39 +21,6 @@ impl ByteSize {
     pub const fn bytes(self) -> u64 {
         self.0
     }
-}
-
-fn split_unit(text: &str) -> Option<(f64, String)> {
-    let text = text.trim();
-    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    Some((text[..end].parse().ok()?, text[end..].trim().to_ascii_lowercase()))
-}
-
-pub(crate) fn size(text: &str) -> Option<ByteSize> {
-    let (number, unit) = split_unit(text)?;
-    let shift = match unit.as_str() {
-        "" | "b" => 0,
-        "k" | "kb" | "kib" => 10,
-        "m" | "mb" | "mib" => 20,
-        "g" | "gb" | "gib" => 30,
-        "t" | "tb" | "tib" => 40,
-        _ => return None,
-    };
-    let bytes = number * (1u64 << shift) as f64;
-    (bytes < u64::MAX as f64).then_some(ByteSize(bytes as u64))
-}
-
-pub(crate) fn duration(text: &str) -> Option<Duration> {
-    let (number, unit) = split_unit(text)?;
-    let seconds = match unit.as_str() {
-        "ms" => number / 1000.0,
-        "" | "s" => number,
-        "m" => number * 60.0,
-        "h" => number * 3600.0,
-        "d" => number * 86400.0,
-        _ => return None,
-    };
-    Duration::try_from_secs_f64(seconds).ok()
 }
 
 /// A value that Debug, Serialize and errors show as `***`.

@@ -29,7 +29,9 @@ pub(super) async fn run(globals: &Globals, command: &LogsCommand) -> Result {
 fn written(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result {
     let mut out = BufWriter::new(io::stdout().lock());
     match write(&mut out).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Error::new(NOT_FOUND, "not-found", error.to_string())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(Error::new(NOT_FOUND, "not-found", error.to_string()))
+        }
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::unexpected(error.to_string())),
         _ => Ok(()),
     }

@@ -12,32 +12,32 @@ use std::{
     path::PathBuf,
 };
 
-pub use top::{TopArgs, run_top};
+pub(crate) use top::{TopArgs, run_top};
 
 /// One row for each hour or day.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Period {
+pub(crate) enum Period {
     Hourly,
     #[default]
     Daily,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Output {
+pub(crate) enum Output {
     Text,
     Json,
 }
 
 #[derive(Clone, Debug)]
-pub struct ReportArgs {
+pub(crate) struct ReportArgs {
     /// `-` is standard input.
-    pub files: Vec<PathBuf>,
-    pub period: Period,
-    pub output: Output,
+    pub(crate) files: Vec<PathBuf>,
+    pub(crate) period: Period,
+    pub(crate) output: Output,
 }
 
 /// Reads the files and writes one report about all of them to `out`.
-pub fn run_report(args: &ReportArgs, out: &mut dyn Write) -> io::Result<()> {
+pub(crate) fn run_report(args: &ReportArgs, out: &mut dyn Write) -> io::Result<()> {
     let mut summary = summary::Summary::new(args.period);
     for path in &args.files {
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));

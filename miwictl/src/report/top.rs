@@ -16,13 +16,13 @@ use super::{Period, lines, render, summary::Summary};
 const REDRAW: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Debug)]
-pub struct TopArgs {
+pub(crate) struct TopArgs {
     /// `-` is standard input.
-    pub file: PathBuf,
+    pub(crate) file: PathBuf,
 }
 
 /// Draws until the input ends or writing fails.
-pub fn run_top(args: &TopArgs, out: &mut dyn Write) -> io::Result<()> {
+pub(crate) fn run_top(args: &TopArgs, out: &mut dyn Write) -> io::Result<()> {
     // The reader may wait for ever in a pipe; the screen must not. A full queue slows the reader.
     let (queue, received) = mpsc::sync_channel(1024);
     let path = args.file.clone();

@@ -1,9 +1,7 @@
 //! What the control plane holds: handles to the rooms it speaks for. Everything here is cheap to share; nothing here is
 //! state of its own except the operations.
 
-use std::{
-    time::{Instant, SystemTime},
-};
+use std::time::{Instant, SystemTime};
 
 use proto::v1;
 use tokio::sync::mpsc;
