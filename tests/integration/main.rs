@@ -6,6 +6,7 @@
 mod admin;
 mod apps;
 mod control;
+mod files;
 mod lifecycle;
 mod logs;
 mod proxy;
