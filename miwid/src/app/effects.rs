@@ -16,10 +16,11 @@ use super::{
     preflight, probing, report,
     rollout::Input,
     sockets,
-    spec::{Attempt, Finding, Launch, LaunchSpec},
+    spec::{AddressPlan, Attempt, Finding, Launch, LaunchSpec},
     supervisor::{Core, Message, News},
     tree,
 };
+use crate::upstream::{Address, Availability};
 
 impl Core {
     pub(super) fn find(&self, id: u64) -> Option<(&App, &Runner)> {
@@ -121,9 +122,14 @@ impl Core {
         runner.last_lines = LastLines::default();
         runner.exited = CancellationToken::new();
         let backend = runner.generation.backend.clone();
+        let user = self.default_user.clone();
         self.spawn(id, async move {
-            let looked = tokio::task::spawn_blocking(move || preflight::plan(&backend)).await;
-            let (spec, findings) = looked.unwrap_or_default();
+            let looked = tokio::task::spawn_blocking(move || {
+                let (spec, mut findings) = preflight::plan_as(&backend, user.as_deref());
+                findings.extend(spec.as_ref().and_then(|spec| taken(&spec.address, &backend)));
+                (spec, findings)
+            });
+            let (spec, findings) = looked.await.unwrap_or_default();
             News::Planned(spec, findings)
         });
     }
@@ -163,7 +169,8 @@ impl Core {
         runner.steps.push(("preflight", took, String::new()));
         match (broken, spec) {
             (None, Some(spec)) => {
-                runner.spec = Some(spec);
+                runner.spec = Some(spec.clone());
+                self.learn(id, spec);
                 self.feed(id, Event::PreflightGood);
             }
             (Some(finding), _) => {
@@ -171,6 +178,18 @@ impl Core {
                 self.feed(id, Event::PreflightBad(format!("{}: {}{hint}", finding.code, finding.message)));
             }
             (None, None) => self.feed(id, Event::PreflightBad("app-plan: nothing to start".into())),
+        }
+    }
+
+    /// The first good preflight of a generation that was made from a broken one.
+    fn learn(&mut self, id: u64, spec: LaunchSpec) {
+        let Some(number) = self.find(id).map(|(_, runner)| runner.generation.number) else { return };
+        let Some(app) = self.app_of(id) else { return };
+        if app.generation.number == number && app.generation.spec.is_none() {
+            app.loaded_spec.get_or_insert_with(|| spec.clone());
+            if let Some(learned) = Generation::new(number, app.generation.backend.clone(), Some(spec)) {
+                app.generation = learned;
+            }
         }
     }
 
@@ -284,7 +303,14 @@ impl Core {
     }
 
     fn withdraw(&mut self, id: u64, drain: Duration) {
-        let Some(set) = self.app_of(id).map(|app| app.set.clone()) else { return };
+        let Some(app) = self.app_of(id) else { return };
+        let set = app.set.clone();
+        let others = app.runners.iter().any(|runner| runner.id != id && runner.endpoint.is_some());
+        if !others {
+            // Said first, so that no request finds neither an endpoint nor a reason; the loop makes it exact.
+            let gone = app.stopped || app.leaving;
+            app.tell(if gone { Availability::Stopped } else { Availability::Holding });
+        }
         let Some(runner) = self.find_mut(id) else { return };
         runner.probing.take().inspect(tokio::task::AbortHandle::abort);
         let endpoint = runner.endpoint.take();
@@ -353,21 +379,14 @@ impl Core {
         }
     }
 
-    fn record_failure(
-        &mut self,
-        id: u64,
-        name: &str,
-        cause: &Cause,
-        address: Option<&crate::upstream::Address>,
-        lines: &[String],
-    ) {
+    fn record_failure(&mut self, id: u64, name: &str, cause: &Cause, address: Option<&Address>, lines: &[String]) {
         let Some((_, runner)) = self.find(id) else { return };
         let sentence = report::sentence(cause);
         let text = report::start_report(&report::Failed {
             app: name,
             slot: runner.slot,
             attempt: runner.attempt,
-            next: None,
+            next: runner.lane.retries_at().map(|at| at.saturating_duration_since(Instant::now())),
             steps: &runner.steps,
             took: runner.began.elapsed(),
             cause,
@@ -394,4 +413,11 @@ impl Core {
             runner.restarts += u64::from(!repeated);
         }
     }
+}
+
+/// A fixed address that somebody else already serves. Our own instances have left it before a new one comes here.
+fn taken(plan: &AddressPlan, backend: &config::Backend) -> Option<Finding> {
+    let AddressPlan::Fixed(address) = plan else { return None };
+    let origin = backend.process.as_ref().map(|process| process.origin.clone()).unwrap_or_default();
+    preflight::port_conflict(address, &[]).map(|conflict| Finding { key: "url".into(), origin, ..conflict })
 }

@@ -157,9 +157,12 @@ impl Handle {
     /// Preflight of every app of `config` without touching anything: what a start would stumble over.
     pub async fn preflight(config: Arc<config::Config>) -> Vec<config::Problem> {
         let look = move || {
+            let user = config.server.user.as_deref();
             let apps = config.backends.values().filter(|backend| backend.process.is_some());
-            apps.flat_map(|backend| preflight::plan(backend).1.into_iter().map(|finding| problem(backend, finding)))
-                .collect()
+            apps.flat_map(|backend| {
+                preflight::plan_as(backend, user).1.into_iter().map(|finding| problem(backend, finding))
+            })
+            .collect()
         };
         tokio::task::spawn_blocking(look).await.unwrap_or_default()
     }

@@ -63,6 +63,7 @@ pub struct App {
     pub name: String,
     /// As last loaded; a restart makes its generation from this.
     pub loaded: Arc<Backend>,
+    pub loaded_spec: Option<LaunchSpec>,
     pub generation: Arc<Generation>,
     pub last_number: u64,
     pub set: Arc<Set>,
@@ -79,6 +80,8 @@ pub struct App {
     pub report: String,
     pub outdated: Option<String>,
     pub leaving: bool,
+    /// What requests were told last.
+    pub told: Option<Availability>,
 }
 
 // === impl Generation ===
@@ -102,7 +105,8 @@ impl Generation {
         let wanted = self.backend.process.as_ref().map(|process| process.restart_strategy).unwrap_or_default();
         let fixed = matches!(self.spec.as_ref().map(|spec| &spec.address), Some(AddressPlan::Fixed(_)));
         match wanted {
-            RestartStrategy::Auto if fixed => RestartStrategy::Hold,
+            // Two instances cannot share a fixed address.
+            RestartStrategy::Auto | RestartStrategy::Rolling if fixed => RestartStrategy::Hold,
             RestartStrategy::Auto => RestartStrategy::Rolling,
             other => other,
         }
@@ -160,6 +164,13 @@ impl App {
             .map(|runner| runner.slot)
             .collect();
         u32::try_from(slots.len()).unwrap_or(u32::MAX)
+    }
+
+    pub fn tell(&mut self, availability: Availability) {
+        if self.told.as_ref() != Some(&availability) {
+            self.told = Some(availability.clone());
+            self.set.set_availability(availability);
+        }
     }
 
     fn retry(&self) -> Option<Instant> {

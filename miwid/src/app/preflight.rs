@@ -2,6 +2,18 @@
 
 use super::spec::{Finding, LaunchSpec};
 
+/// Stand-in.
+pub fn plan_as(backend: &config::Backend, default_user: Option<&str>) -> (Option<LaunchSpec>, Vec<Finding>) {
+    let _ = default_user;
+    plan(backend)
+}
+
+/// Stand-in.
+pub fn port_conflict(address: &crate::upstream::Address, own_pids: &[u32]) -> Option<Finding> {
+    let _ = (address, own_pids);
+    None
+}
+
 pub fn plan(backend: &config::Backend) -> (Option<LaunchSpec>, Vec<Finding>) {
     let Some(process) = &backend.process else { return (None, Vec::new()) };
     let program = process.command.clone().unwrap_or_default();

@@ -135,8 +135,8 @@ async fn an_app_starts_survives_a_kill_restarts_rolling_and_stops() {
     assert_ne!(rolled.instances[0].address, again.instances[0].address);
 
     handle.stop("shop", false, "anna", progress()).await.unwrap();
-    let stopped = until(&handle, "stopped", |app| app.state == AppState::Stopped).await;
-    assert!(stopped.instances.is_empty());
+    let stopped = &handle.statuses()[0];
+    assert_eq!((stopped.state, stopped.instances.len(), &stopped.operation), (AppState::Stopped, 0, &None));
     assert!(super::tree::processes().iter().all(|process| Some(process.pid) != rolled.instances[0].pid));
 }
 
