@@ -17,7 +17,7 @@ use super::{
 const HOLDER: &str = "the configuration";
 
 /// A configuration with what preflight found of each of its apps.
-pub struct Looked {
+pub(super) struct Looked {
     config: Arc<config::Config>,
     specs: Vec<(Arc<config::Backend>, Option<LaunchSpec>)>,
     progress: Progress,

@@ -103,7 +103,7 @@ impl Core {
         let Some((_, runner)) = self.find(id) else { return };
         let (attempt, news) = (runner.attempt, self.news.clone());
         tokio::spawn(async move {
-            let message = Message::Attempt { runner: id, attempt, news: job.await };
+            let message = Message::Attempt { runner: id, attempt, news: Box::new(job.await) };
             // Refused only when the supervisor has gone.
             let _ = news.send(message).await;
         });
@@ -273,7 +273,7 @@ impl Core {
         };
         let (attempt, news) = (runner.attempt, self.news.clone());
         let task = tokio::spawn(plan.run(move |event| {
-            let message = Message::Attempt { runner: id, attempt, news: News::Lane(event) };
+            let message = Message::Attempt { runner: id, attempt, news: Box::new(News::Lane(event)) };
             let news = news.clone();
             async move { news.send(message).await.is_ok() }
         }));

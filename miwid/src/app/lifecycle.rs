@@ -20,33 +20,33 @@ use super::{
 };
 
 /// SIGKILL has worked within so long, or the process cannot be killed.
-pub const KILL_PATIENCE: Duration = Duration::from_secs(5);
+pub(super) const KILL_PATIENCE: Duration = Duration::from_secs(5);
 /// Withdrawing must answer within the drain timeout; so much more is granted before we go on without it.
 const DRAIN_GRACE: Duration = Duration::from_secs(2);
 /// A failed preflight is looked at again this often, so that an app starts by itself soon after its cause went away.
-pub const PREFLIGHT_POLL: Duration = Duration::from_secs(1);
+pub(super) const PREFLIGHT_POLL: Duration = Duration::from_secs(1);
 
 /// A slow start gives its permit back after so long: its busy part is over, and others wait.
 const PERMIT_TERM: Duration = Duration::from_secs(5);
 
 /// What the configuration says about one app's life.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Rules {
-    pub start_timeout: Duration,
-    pub settle_time: Duration,
-    pub drain_timeout: Duration,
-    pub stop_timeout: Duration,
-    pub stop_signal: i32,
-    pub auto_restart: config::AutoRestart,
-    pub success_codes: Vec<i32>,
-    pub fatal_exit_codes: Vec<i32>,
+pub(super) struct Rules {
+    pub(super) start_timeout: Duration,
+    pub(super) settle_time: Duration,
+    pub(super) drain_timeout: Duration,
+    pub(super) stop_timeout: Duration,
+    pub(super) stop_signal: i32,
+    pub(super) auto_restart: config::AutoRestart,
+    pub(super) success_codes: Vec<i32>,
+    pub(super) fatal_exit_codes: Vec<i32>,
     /// Bad checks in a row that make it unready, good ones that make it ready again.
-    pub failures: u32,
-    pub successes: u32,
+    pub(super) failures: u32,
+    pub(super) successes: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Goal {
+pub(super) enum Goal {
     /// Run, and run again after every failure.
     Run,
     /// One attempt that must settle; a failure is the end (the new side of a rollout).
@@ -69,7 +69,7 @@ pub enum Class {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub(super) enum Event {
     Start(Goal),
     /// A trial has proved itself: from now on it restarts.
     Promote,
@@ -96,7 +96,7 @@ pub enum Event {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
+pub(super) enum Effect {
     AskPermit,
     ReturnPermit,
     Preflight,
@@ -118,7 +118,7 @@ pub enum Effect {
 
 /// Why an attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Cause {
+pub(super) enum Cause {
     Preflight(String),
     Spawn(String),
     BeforeReady(ExitStatus),
@@ -137,18 +137,17 @@ pub enum Cause {
         after: Duration,
     },
     KilledNow,
-    Unlaunched,
 }
 
 /// One slot's machine.
 #[derive(Debug)]
-pub struct Lane {
-    pub state: State,
-    pub goal: Goal,
-    pub rules: Arc<Rules>,
-    pub backoff: Backoff,
-    pub last_probe: Option<String>,
-    pub settled: bool,
+pub(super) struct Lane {
+    pub(super) state: State,
+    pub(super) goal: Goal,
+    pub(super) rules: Arc<Rules>,
+    pub(super) backoff: Backoff,
+    pub(super) last_probe: Option<String>,
+    pub(super) settled: bool,
     deadline: Option<Instant>,
     started: Option<Instant>,
     ready_since: Option<Instant>,
@@ -166,7 +165,7 @@ pub struct Lane {
 // === impl Lane ===
 
 impl Lane {
-    pub fn new(rules: Arc<Rules>, jitter: fastrand::Rng) -> Self {
+    pub(super) fn new(rules: Arc<Rules>, jitter: fastrand::Rng) -> Self {
         Self {
             state: State::Stopped,
             goal: Goal::Stop,
@@ -189,7 +188,7 @@ impl Lane {
     }
 
     /// When `Timer` should come next.
-    pub fn wakes_at(&self) -> Option<Instant> {
+    pub(super) fn wakes_at(&self) -> Option<Instant> {
         let since = self.ready_since;
         let settle = since.filter(|_| !self.settled).map(|at| at + self.rules.settle_time);
         let stable = since.filter(|_| !self.forgiven).map(|at| at + STABLE);
@@ -198,21 +197,22 @@ impl Lane {
     }
 
     /// When the next attempt begins, if it waits for one.
-    pub fn retries_at(&self) -> Option<Instant> {
+    pub(super) fn retries_at(&self) -> Option<Instant> {
         self.deadline.filter(|_| matches!(self.state, State::Backoff | State::Failed))
     }
 
-    pub fn at_rest(&self) -> bool {
+    #[cfg(test)]
+    fn at_rest(&self) -> bool {
         self.state == State::Stopped || (self.state == State::Failed && self.goal == Goal::Trial)
     }
 
-    pub fn has_process(&self) -> bool {
+    pub(super) fn has_process(&self) -> bool {
         use State::{Draining, Exited, Killing, Ready, Spawning, Starting, Stopping, Stuck, Unready};
         matches!(self.state, Spawning | Starting | Ready | Unready | Draining | Stopping | Killing | Stuck | Exited)
     }
 
     /// The one place where a slot changes its mind.
-    pub fn step(&mut self, event: Event, now: Instant) -> Vec<Effect> {
+    pub(super) fn step(&mut self, event: Event, now: Instant) -> Vec<Effect> {
         let mut effects = Vec::new();
         match event {
             Event::Start(goal) => self.start(goal, &mut effects),

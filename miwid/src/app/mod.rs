@@ -28,6 +28,8 @@ mod tree;
 mod verbs;
 
 pub use handle::{
-    Command, Converged, Done, Handle, Logs as LogStream, Progress, Refusal, RestartOptions, Supervisor, Tail,
+    Command, Converged, Done, Handle, Logs as LogStream, Pace, Progress, Refusal, Reply, RestartOptions, Supervisor,
+    Tail, Verb,
 };
+pub use lifecycle::{Class, ExitStatus};
 pub use status::{AppState, AppStatus, Exit, InstanceState, InstanceStatus};

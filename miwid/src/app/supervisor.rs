@@ -37,7 +37,7 @@ pub(super) enum News {
 }
 
 pub(super) enum Message {
-    Attempt { runner: u64, attempt: u64, news: News },
+    Attempt { runner: u64, attempt: u64, news: Box<News> },
     Converge(Box<super::converge::Looked>),
     Census(Vec<Process>),
 }
@@ -142,7 +142,7 @@ impl Core {
 
     fn message(&mut self, message: Message) {
         match message {
-            Message::Attempt { runner, attempt, news } => self.attempt_news(runner, attempt, news),
+            Message::Attempt { runner, attempt, news } => self.attempt_news(runner, attempt, *news),
             Message::Converge(looked) => self.converge(*looked),
             Message::Census(processes) => self.counted(&processes),
         }
