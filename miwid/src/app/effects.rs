@@ -10,17 +10,17 @@ use tokio_util::sync::CancellationToken;
 use super::{
     InstanceState, addresses,
     launcher::{Job, LaunchError, Launched},
-    lifecycle::{Cause, Effect, Event, Lane},
+    lifecycle::{Effect, Event, Lane},
     managed::{App, Generation, Runner, app_proxy},
     output::LastLines,
-    preflight, probing, report,
+    preflight, probing,
     rollout::Input,
     sockets,
     spec::{AddressPlan, Attempt, Finding, Launch, LaunchSpec},
     supervisor::{Core, Message, News},
     tree,
 };
-use crate::upstream::{Address, Availability};
+use crate::upstream::Availability;
 
 impl Core {
     pub(super) fn find(&self, id: u64) -> Option<(&App, &Runner)> {
@@ -31,7 +31,7 @@ impl Core {
         self.apps.values_mut().flat_map(|app| &mut app.runners).find(|runner| runner.id == id)
     }
 
-    fn app_of(&mut self, id: u64) -> Option<&mut App> {
+    pub(super) fn app_of(&mut self, id: u64) -> Option<&mut App> {
         self.apps.values_mut().find(|app| app.runners.iter().any(|runner| runner.id == id))
     }
 
@@ -351,66 +351,6 @@ impl Core {
             self.apps.values().flat_map(|app| &app.runners).filter(stuck).map(|runner| runner.id).collect();
         for id in ids {
             self.kill_tree(id);
-        }
-    }
-
-    /// The attempt is over: free what it held, write down how it ended.
-    fn record(&mut self, id: u64, cause: &Cause) {
-        let Some(app) = self.app_of(id).map(|app| app.name.clone()) else { return };
-        let Some(runner) = self.find_mut(id) else { return };
-        let (pid, address, spec) = (runner.pid.take(), runner.address.take(), runner.spec.clone());
-        runner.exited.cancel();
-        let lines = runner.last_lines.texts();
-        if pid.is_some() {
-            runner.last_exit = Some(report::exit(cause, runner.exit_status, lines.clone()));
-            runner.started = None;
-            (runner.memory_bytes, runner.cpu_percent, runner.cpu_ticks) = (0, 0.0, 0);
-        }
-        if let (Some(spec), Some(address)) = (spec, &address) {
-            self.addresses.free(&spec.address, address, Instant::now());
-        }
-        if report::is_failure(cause) {
-            self.record_failure(id, &app, cause, address.as_ref(), &lines);
-        } else if pid.is_some() {
-            if let (Cause::Completed(_), Some(app)) = (cause, self.apps.get_mut(&app)) {
-                app.reason = report::sentence(cause);
-            }
-            self.outside.events.emit("app.exited", app, report::sentence(cause));
-        }
-    }
-
-    fn record_failure(&mut self, id: u64, name: &str, cause: &Cause, address: Option<&Address>, lines: &[String]) {
-        let Some((_, runner)) = self.find(id) else { return };
-        let sentence = report::sentence(cause);
-        let text = report::start_report(&report::Failed {
-            app: name,
-            slot: runner.slot,
-            attempt: runner.attempt,
-            next: runner.lane.retries_at().map(|at| at.saturating_duration_since(Instant::now())),
-            steps: &runner.steps,
-            took: runner.began.elapsed(),
-            cause,
-            last_lines: lines,
-            hints: report::hints(cause, address, &runner.listening),
-        });
-        let slot = runner.slot;
-        let Some(app) = self.apps.get_mut(name) else { return };
-        // A preflight that fails every second is news once.
-        let repeated = matches!(cause, Cause::Preflight(_)) && app.reason == sentence;
-        if !repeated {
-            app.restarts += u64::from(matches!(cause, Cause::Crashed(_)));
-        }
-        app.reason.clone_from(&sentence);
-        app.report = text;
-        if let Some(operation) = &mut app.operation {
-            operation.failure = Some(sentence.clone());
-            operation.say(format!("slot {slot}  {sentence}"));
-        }
-        if !repeated {
-            self.outside.events.emit("app.failed", name, format!("slot {slot}: {sentence}"));
-        }
-        if let Some(runner) = self.find_mut(id) {
-            runner.restarts += u64::from(!repeated);
         }
     }
 }

@@ -2,6 +2,8 @@
 //! It publishes the addresses of ready instances into `upstream` and knows nothing of who sends requests there.
 
 mod addresses;
+mod aftermath;
+mod attempt;
 mod backoff;
 mod converge;
 mod effects;
