@@ -21,7 +21,7 @@ const PATH_BYTES_MAX: usize = 107;
 
 /// Hands addresses out and takes them back. The supervisor owns the only one.
 #[derive(Debug)]
-pub struct Addresses {
+pub(super) struct Addresses {
     run_dir: PathBuf,
     random: fastrand::Rng,
     taken: HashSet<u16>,
@@ -29,12 +29,12 @@ pub struct Addresses {
 }
 
 impl Addresses {
-    pub fn new(run_dir: PathBuf, random: fastrand::Rng) -> Self {
+    pub(super) fn new(run_dir: PathBuf, random: fastrand::Rng) -> Self {
         Self { run_dir, random, taken: HashSet::new(), resting: HashMap::new() }
     }
 
     /// Picks the address of one attempt.
-    pub fn pick(&mut self, plan: &AddressPlan, now: Instant) -> io::Result<Address> {
+    pub(super) fn pick(&mut self, plan: &AddressPlan, now: Instant) -> io::Result<Address> {
         match plan {
             AddressPlan::Fixed(address) => Ok(address.clone()),
             AddressPlan::Tcp => self.port(now).map(|port| Address::Tcp(local(port))),
@@ -43,12 +43,10 @@ impl Addresses {
     }
 
     /// The attempt is over.
-    pub fn free(&mut self, plan: &AddressPlan, address: &Address, now: Instant) {
+    pub(super) fn free(&mut self, plan: &AddressPlan, address: &Address, now: Instant) {
         match (plan, address) {
-            (AddressPlan::Tcp, Address::Tcp(address)) => {
-                if self.taken.remove(&address.port()) {
-                    self.resting.insert(address.port(), now + QUARANTINE);
-                }
+            (AddressPlan::Tcp, Address::Tcp(address)) if self.taken.remove(&address.port()) => {
+                self.resting.insert(address.port(), now + QUARANTINE);
             }
             (AddressPlan::Unix, Address::Unix(path)) => {
                 if let Some(directory) = path.parent() {
@@ -109,7 +107,7 @@ fn ephemeral_ports() -> std::ops::RangeInclusive<u16> {
 }
 
 /// Gives the socket's directory to the app's user: only it may create there, and our group may connect.
-pub fn hand_over(address: &Address, user: &super::spec::User) -> io::Result<()> {
+pub(super) fn hand_over(address: &Address, user: &super::spec::User) -> io::Result<()> {
     let Address::Unix(path) = address else { return Ok(()) };
     let Some(directory) = path.parent() else { return Ok(()) };
     std::os::unix::fs::chown(directory, Some(user.uid), None)?;

@@ -4,13 +4,13 @@
 use std::time::Duration;
 
 /// The longest wait, and the cadence of failures that will not mend by themselves.
-pub const LONGEST: Duration = Duration::from_secs(60);
+pub(super) const LONGEST: Duration = Duration::from_secs(60);
 /// Ready for so long forgives everything before.
-pub const STABLE: Duration = Duration::from_secs(60);
+pub(super) const STABLE: Duration = Duration::from_secs(60);
 const FIRST: Duration = Duration::from_millis(500);
 
 #[derive(Clone, Debug)]
-pub struct Backoff {
+pub(super) struct Backoff {
     failures: u32,
     waits: u32,
     jitter: fastrand::Rng,
@@ -18,18 +18,18 @@ pub struct Backoff {
 
 /// How far the attempt that failed had come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reached {
+pub(super) enum Reached {
     Nothing,
     Ready,
 }
 
 impl Backoff {
-    pub fn new(jitter: fastrand::Rng) -> Self {
+    pub(super) fn new(jitter: fastrand::Rng) -> Self {
         Self { failures: 0, waits: 0, jitter }
     }
 
     /// Counts a failure and says how long to wait: 0 once, then 0.5 s doubling to 60 s, each +-20 %.
-    pub fn after_failure(&mut self, reached: Reached) -> Duration {
+    pub(super) fn after_failure(&mut self, reached: Reached) -> Duration {
         self.failures = self.failures.saturating_add(1);
         if self.failures == 1 && reached == Reached::Ready {
             return Duration::ZERO;
@@ -39,11 +39,11 @@ impl Backoff {
         plain.mul_f64(0.8 + 0.4 * self.jitter.f64())
     }
 
-    pub fn failures(&self) -> u32 {
+    pub(super) fn failures(&self) -> u32 {
         self.failures
     }
 
-    pub fn forgive(&mut self) {
+    pub(super) fn forgive(&mut self) {
         self.failures = 0;
         self.waits = 0;
     }

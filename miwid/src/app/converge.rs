@@ -17,7 +17,7 @@ use super::{
 const HOLDER: &str = "the configuration";
 
 /// A configuration with what preflight found of each of its apps.
-pub struct Looked {
+pub(super) struct Looked {
     config: Arc<config::Config>,
     specs: Vec<(Arc<config::Backend>, Option<LaunchSpec>)>,
     progress: Progress,
@@ -34,7 +34,10 @@ impl Core {
             let backends = config.clone();
             let look = move || -> Vec<_> {
                 let apps = backends.backends.values().filter(|backend| backend.process.is_some());
-                apps.map(|backend| (Arc::new(backend.clone()), preflight::plan(backend).0)).collect()
+                apps.map(|backend| {
+                    (Arc::new(backend.clone()), preflight::plan_as(backend, backends.server.user.as_deref()).0)
+                })
+                .collect()
             };
             let specs = tokio::task::spawn_blocking(look).await.unwrap_or_default();
             let looked = Looked { config, specs, progress, reply };
@@ -48,6 +51,7 @@ impl Core {
         if self.closing {
             return;
         }
+        self.default_user.clone_from(&config.server.user);
         let mut unchanged = Vec::new();
         let mut answers: Answers = Vec::new();
         let wanted: Vec<String> = specs.iter().map(|(backend, _)| backend.name.clone()).collect();
@@ -109,6 +113,7 @@ impl Core {
         app.leaving = false;
         let before = app.desired();
         app.loaded = backend.clone();
+        app.loaded_spec = spec.clone();
         if app.stopped {
             app.generation = Generation::new(app.generation.number, backend, spec)?;
             return Some(Change::Nothing);
@@ -137,6 +142,7 @@ impl Core {
         let app = App {
             name: name.clone(),
             loaded: backend,
+            loaded_spec: generation.spec.clone(),
             generation,
             last_number: 1,
             set,
@@ -152,6 +158,7 @@ impl Core {
             report: String::new(),
             outdated: None,
             leaving: false,
+            told: None,
         };
         self.apps.insert(name, app);
         // An operator's stop outlives the daemon.

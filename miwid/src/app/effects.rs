@@ -10,16 +10,17 @@ use tokio_util::sync::CancellationToken;
 use super::{
     InstanceState, addresses,
     launcher::{Job, LaunchError, Launched},
-    lifecycle::{Cause, Effect, Event, Lane},
+    lifecycle::{Effect, Event, Lane},
     managed::{App, Generation, Runner, app_proxy},
     output::LastLines,
-    preflight, probing, report,
+    preflight, probing,
     rollout::Input,
     sockets,
-    spec::{Attempt, Finding, Launch, LaunchSpec},
+    spec::{AddressPlan, Attempt, Finding, Launch, LaunchSpec},
     supervisor::{Core, Message, News},
     tree,
 };
+use crate::upstream::Availability;
 
 impl Core {
     pub(super) fn find(&self, id: u64) -> Option<(&App, &Runner)> {
@@ -30,7 +31,7 @@ impl Core {
         self.apps.values_mut().flat_map(|app| &mut app.runners).find(|runner| runner.id == id)
     }
 
-    fn app_of(&mut self, id: u64) -> Option<&mut App> {
+    pub(super) fn app_of(&mut self, id: u64) -> Option<&mut App> {
         self.apps.values_mut().find(|app| app.runners.iter().any(|runner| runner.id == id))
     }
 
@@ -102,7 +103,7 @@ impl Core {
         let Some((_, runner)) = self.find(id) else { return };
         let (attempt, news) = (runner.attempt, self.news.clone());
         tokio::spawn(async move {
-            let message = Message::Attempt { runner: id, attempt, news: job.await };
+            let message = Message::Attempt { runner: id, attempt, news: Box::new(job.await) };
             // Refused only when the supervisor has gone.
             let _ = news.send(message).await;
         });
@@ -121,9 +122,14 @@ impl Core {
         runner.last_lines = LastLines::default();
         runner.exited = CancellationToken::new();
         let backend = runner.generation.backend.clone();
+        let user = self.default_user.clone();
         self.spawn(id, async move {
-            let looked = tokio::task::spawn_blocking(move || preflight::plan(&backend)).await;
-            let (spec, findings) = looked.unwrap_or_default();
+            let looked = tokio::task::spawn_blocking(move || {
+                let (spec, mut findings) = preflight::plan_as(&backend, user.as_deref());
+                findings.extend(spec.as_ref().and_then(|spec| taken(&spec.address, &backend)));
+                (spec, findings)
+            });
+            let (spec, findings) = looked.await.unwrap_or_default();
             News::Planned(spec, findings)
         });
     }
@@ -163,7 +169,8 @@ impl Core {
         runner.steps.push(("preflight", took, String::new()));
         match (broken, spec) {
             (None, Some(spec)) => {
-                runner.spec = Some(spec);
+                runner.spec = Some(spec.clone());
+                self.learn(id, spec);
                 self.feed(id, Event::PreflightGood);
             }
             (Some(finding), _) => {
@@ -171,6 +178,18 @@ impl Core {
                 self.feed(id, Event::PreflightBad(format!("{}: {}{hint}", finding.code, finding.message)));
             }
             (None, None) => self.feed(id, Event::PreflightBad("app-plan: nothing to start".into())),
+        }
+    }
+
+    /// The first good preflight of a generation that was made from a broken one.
+    fn learn(&mut self, id: u64, spec: LaunchSpec) {
+        let Some(number) = self.find(id).map(|(_, runner)| runner.generation.number) else { return };
+        let Some(app) = self.app_of(id) else { return };
+        if app.generation.number == number && app.generation.spec.is_none() {
+            app.loaded_spec.get_or_insert_with(|| spec.clone());
+            if let Some(learned) = Generation::new(number, app.generation.backend.clone(), Some(spec)) {
+                app.generation = learned;
+            }
         }
     }
 
@@ -254,7 +273,7 @@ impl Core {
         };
         let (attempt, news) = (runner.attempt, self.news.clone());
         let task = tokio::spawn(plan.run(move |event| {
-            let message = Message::Attempt { runner: id, attempt, news: News::Lane(event) };
+            let message = Message::Attempt { runner: id, attempt, news: Box::new(News::Lane(event)) };
             let news = news.clone();
             async move { news.send(message).await.is_ok() }
         }));
@@ -284,7 +303,14 @@ impl Core {
     }
 
     fn withdraw(&mut self, id: u64, drain: Duration) {
-        let Some(set) = self.app_of(id).map(|app| app.set.clone()) else { return };
+        let Some(app) = self.app_of(id) else { return };
+        let set = app.set.clone();
+        let others = app.runners.iter().any(|runner| runner.id != id && runner.endpoint.is_some());
+        if !others {
+            // Said first, so that no request finds neither an endpoint nor a reason; the loop makes it exact.
+            let gone = app.stopped || app.leaving;
+            app.tell(if gone { Availability::Stopped } else { Availability::Holding });
+        }
         let Some(runner) = self.find_mut(id) else { return };
         runner.probing.take().inspect(tokio::task::AbortHandle::abort);
         let endpoint = runner.endpoint.take();
@@ -327,71 +353,11 @@ impl Core {
             self.kill_tree(id);
         }
     }
+}
 
-    /// The attempt is over: free what it held, write down how it ended.
-    fn record(&mut self, id: u64, cause: &Cause) {
-        let Some(app) = self.app_of(id).map(|app| app.name.clone()) else { return };
-        let Some(runner) = self.find_mut(id) else { return };
-        let (pid, address, spec) = (runner.pid.take(), runner.address.take(), runner.spec.clone());
-        runner.exited.cancel();
-        let lines = runner.last_lines.texts();
-        if pid.is_some() {
-            runner.last_exit = Some(report::exit(cause, runner.exit_status, lines.clone()));
-            runner.started = None;
-            (runner.memory_bytes, runner.cpu_percent, runner.cpu_ticks) = (0, 0.0, 0);
-        }
-        if let (Some(spec), Some(address)) = (spec, &address) {
-            self.addresses.free(&spec.address, address, Instant::now());
-        }
-        if report::is_failure(cause) {
-            self.record_failure(id, &app, cause, address.as_ref(), &lines);
-        } else if pid.is_some() {
-            if let (Cause::Completed(_), Some(app)) = (cause, self.apps.get_mut(&app)) {
-                app.reason = report::sentence(cause);
-            }
-            self.outside.events.emit("app.exited", app, report::sentence(cause));
-        }
-    }
-
-    fn record_failure(
-        &mut self,
-        id: u64,
-        name: &str,
-        cause: &Cause,
-        address: Option<&crate::upstream::Address>,
-        lines: &[String],
-    ) {
-        let Some((_, runner)) = self.find(id) else { return };
-        let sentence = report::sentence(cause);
-        let text = report::start_report(&report::Failed {
-            app: name,
-            slot: runner.slot,
-            attempt: runner.attempt,
-            next: None,
-            steps: &runner.steps,
-            took: runner.began.elapsed(),
-            cause,
-            last_lines: lines,
-            hints: report::hints(cause, address, &runner.listening),
-        });
-        let slot = runner.slot;
-        let Some(app) = self.apps.get_mut(name) else { return };
-        // A preflight that fails every second is news once.
-        let repeated = matches!(cause, Cause::Preflight(_)) && app.reason == sentence;
-        if !repeated {
-            app.restarts += u64::from(matches!(cause, Cause::Crashed(_)));
-        }
-        app.reason.clone_from(&sentence);
-        app.report = text;
-        if let Some(operation) = &mut app.operation {
-            operation.failure = Some(sentence.clone());
-            operation.say(format!("slot {slot}  {sentence}"));
-        }
-        if !repeated {
-            self.outside.events.emit("app.failed", name, format!("slot {slot}: {sentence}"));
-        }
-        if let Some(runner) = self.find_mut(id) {
-            runner.restarts += u64::from(!repeated);
-        }
-    }
+/// A fixed address that somebody else already serves. Our own instances have left it before a new one comes here.
+fn taken(plan: &AddressPlan, backend: &config::Backend) -> Option<Finding> {
+    let AddressPlan::Fixed(address) = plan else { return None };
+    let origin = backend.process.as_ref().map(|process| process.origin.clone()).unwrap_or_default();
+    preflight::port_conflict(address, &[]).map(|conflict| Finding { key: "url".into(), origin, ..conflict })
 }

@@ -157,9 +157,12 @@ impl Handle {
     /// Preflight of every app of `config` without touching anything: what a start would stumble over.
     pub async fn preflight(config: Arc<config::Config>) -> Vec<config::Problem> {
         let look = move || {
+            let user = config.server.user.as_deref();
             let apps = config.backends.values().filter(|backend| backend.process.is_some());
-            apps.flat_map(|backend| preflight::plan(backend).1.into_iter().map(|finding| problem(backend, finding)))
-                .collect()
+            apps.flat_map(|backend| {
+                preflight::plan_as(backend, user).1.iter().map(preflight::to_problem).collect::<Vec<_>>()
+            })
+            .collect()
         };
         tokio::task::spawn_blocking(look).await.unwrap_or_default()
     }
@@ -250,16 +253,4 @@ impl Handle {
 /// Progress that nobody reads.
 fn nobody() -> Progress {
     mpsc::unbounded_channel().0
-}
-
-fn problem(backend: &config::Backend, finding: super::spec::Finding) -> config::Problem {
-    config::Problem {
-        severity: finding.severity,
-        file: finding.origin.file,
-        line: finding.origin.line,
-        column: finding.origin.column,
-        key: finding.key,
-        message: format!("[{}] app \"{}\": {}", finding.code, backend.name, finding.message),
-        hint: finding.hint,
-    }
 }

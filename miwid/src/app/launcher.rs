@@ -120,6 +120,8 @@ async fn start(program: PathBuf, launch: Launch) -> Result<Launched, LaunchError
         .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
         .stdout(stdout_end)
         .stderr(stderr_end)
+        // A stub that does not answer in time must not become an app that nobody knows.
+        .kill_on_drop(true)
         .spawn()
         .map_err(|error| LaunchError::new("fork", &error))?;
     let pid = child.id().unwrap_or_default();

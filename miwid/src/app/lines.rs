@@ -9,18 +9,18 @@ use std::{
 use bytes::{Bytes, BytesMut};
 
 /// A longer line is written in pieces.
-pub const LINE_BYTES_MAX: usize = 16 << 10;
+pub(super) const LINE_BYTES_MAX: usize = 16 << 10;
 /// Ends each piece of a line that was too long.
 const SPLIT_MARK: &[u8] = b" [miwid: line split]";
 
 /// Cuts a stream into lines without their ends.
 #[derive(Default)]
-pub struct Splitter {
+pub(super) struct Splitter {
     partial: BytesMut,
 }
 
 impl Splitter {
-    pub fn push(&mut self, mut chunk: &[u8], mut line: impl FnMut(Bytes)) {
+    pub(super) fn push(&mut self, mut chunk: &[u8], mut line: impl FnMut(Bytes)) {
         while !chunk.is_empty() {
             let room = LINE_BYTES_MAX - self.partial.len();
             match memchr::memchr(b'\n', &chunk[..chunk.len().min(room + 1)]) {
@@ -44,13 +44,13 @@ impl Splitter {
     }
 
     /// What is left without an end when the stream ends.
-    pub fn finish(&mut self) -> Option<Bytes> {
+    pub(super) fn finish(&mut self) -> Option<Bytes> {
         (!self.partial.is_empty()).then(|| self.partial.split().freeze())
     }
 }
 
 /// Lines on their way to the disk. When full the oldest go, counted.
-pub struct Ring {
+pub(super) struct Ring {
     lines: VecDeque<Bytes>,
     bytes: usize,
     bytes_max: usize,
@@ -59,11 +59,11 @@ pub struct Ring {
 }
 
 impl Ring {
-    pub fn new(bytes_max: usize) -> Self {
+    pub(super) fn new(bytes_max: usize) -> Self {
         Self { lines: VecDeque::new(), bytes: 0, bytes_max, dropped_lines: 0, dropped_bytes: 0 }
     }
 
-    pub fn push(&mut self, line: Bytes) {
+    pub(super) fn push(&mut self, line: Bytes) {
         self.bytes += line.len() + 1;
         self.lines.push_back(line);
         while self.bytes > self.bytes_max {
@@ -74,18 +74,18 @@ impl Ring {
     }
 
     /// Counts a line that never got in.
-    pub fn drop_line(&mut self, line: &[u8]) {
+    pub(super) fn drop_line(&mut self, line: &[u8]) {
         self.dropped_lines += 1;
         self.dropped_bytes += line.len() as u64 + 1;
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.lines.is_empty() && self.dropped_lines == 0
     }
 
     /// Takes up to `bytes` as one block of whole lines; what was dropped is said first, because it was older. The number
     /// is how many lines that were.
-    pub fn take(&mut self, bytes: usize) -> (Vec<u8>, u64) {
+    pub(super) fn take(&mut self, bytes: usize) -> (Vec<u8>, u64) {
         let mut block = Vec::with_capacity(self.bytes.min(bytes) + 64);
         let dropped = std::mem::take(&mut self.dropped_lines);
         if dropped > 0 {
@@ -103,7 +103,7 @@ impl Ring {
 }
 
 /// How much one app may write: so many bytes and lines per second, four times that at once.
-pub struct Rate {
+pub(super) struct Rate {
     bytes_per_second: f64,
     lines_per_second: f64,
     bytes: f64,
@@ -114,7 +114,7 @@ pub struct Rate {
 const BURST: f64 = 4.0;
 
 impl Rate {
-    pub fn new(bytes_per_second: u64, lines_per_second: u32, now: Instant) -> Self {
+    pub(super) fn new(bytes_per_second: u64, lines_per_second: u32, now: Instant) -> Self {
         let (bytes_per_second, lines_per_second) = (bytes_per_second as f64, f64::from(lines_per_second));
         Self {
             bytes_per_second,
@@ -125,7 +125,7 @@ impl Rate {
         }
     }
 
-    pub fn admits(&mut self, bytes: usize, now: Instant) -> bool {
+    pub(super) fn admits(&mut self, bytes: usize, now: Instant) -> bool {
         let passed = now.saturating_duration_since(self.at).max(Duration::ZERO).as_secs_f64();
         self.at = now;
         self.bytes = (self.bytes + passed * self.bytes_per_second).min(self.bytes_per_second * BURST);

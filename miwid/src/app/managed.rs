@@ -24,73 +24,76 @@ const SETTLE: Duration = Duration::from_secs(1);
 
 /// Immutable: the configuration that a runner was made from.
 #[derive(Debug)]
-pub struct Generation {
-    pub number: u64,
-    pub backend: Arc<Backend>,
+pub(super) struct Generation {
+    pub(super) number: u64,
+    pub(super) backend: Arc<Backend>,
     /// As preflight found it when the generation was made; each attempt looks again.
-    pub spec: Option<LaunchSpec>,
-    pub rules: Arc<Rules>,
+    pub(super) spec: Option<LaunchSpec>,
+    pub(super) rules: Arc<Rules>,
 }
 
-pub struct Runner {
-    pub id: u64,
-    pub slot: u32,
-    pub generation: Arc<Generation>,
-    pub lane: Lane,
-    pub attempt: u64,
+pub(super) struct Runner {
+    pub(super) id: u64,
+    pub(super) slot: u32,
+    pub(super) generation: Arc<Generation>,
+    pub(super) lane: Lane,
+    pub(super) attempt: u64,
     /// `shop-0-3f9a`, also the mark of its processes.
-    pub name: String,
-    pub spec: Option<LaunchSpec>,
-    pub address: Option<Address>,
-    pub endpoint: Option<Arc<Endpoint>>,
-    pub pid: Option<u32>,
-    pub probing: Option<tokio::task::AbortHandle>,
-    pub exited: CancellationToken,
-    pub exit_status: Option<ExitStatus>,
-    pub last_lines: LastLines,
-    pub steps: Vec<(&'static str, Duration, String)>,
-    pub began: Instant,
-    pub started: Option<SystemTime>,
-    pub last_exit: Option<Exit>,
-    pub restarts: u64,
-    pub listening: Vec<Address>,
-    pub memory_bytes: u64,
-    pub cpu_percent: f64,
-    pub cpu_ticks: u64,
+    pub(super) name: String,
+    pub(super) spec: Option<LaunchSpec>,
+    pub(super) address: Option<Address>,
+    pub(super) endpoint: Option<Arc<Endpoint>>,
+    pub(super) pid: Option<u32>,
+    pub(super) probing: Option<tokio::task::AbortHandle>,
+    pub(super) exited: CancellationToken,
+    pub(super) exit_status: Option<ExitStatus>,
+    pub(super) last_lines: LastLines,
+    pub(super) steps: Vec<(&'static str, Duration, String)>,
+    pub(super) began: Instant,
+    pub(super) started: Option<SystemTime>,
+    pub(super) last_exit: Option<Exit>,
+    pub(super) restarts: u64,
+    pub(super) listening: Vec<Address>,
+    pub(super) memory_bytes: u64,
+    pub(super) cpu_percent: f64,
+    pub(super) cpu_ticks: u64,
 }
 
-pub struct App {
-    pub name: String,
+pub(super) struct App {
+    pub(super) name: String,
     /// As last loaded; a restart makes its generation from this.
-    pub loaded: Arc<Backend>,
-    pub generation: Arc<Generation>,
-    pub last_number: u64,
-    pub set: Arc<Set>,
-    pub runners: Vec<Runner>,
-    pub stopped: bool,
-    pub paused: bool,
-    pub scale: Option<u32>,
-    pub operation: Option<Operation>,
+    pub(super) loaded: Arc<Backend>,
+    pub(super) loaded_spec: Option<LaunchSpec>,
+    pub(super) generation: Arc<Generation>,
+    pub(super) last_number: u64,
+    pub(super) set: Arc<Set>,
+    pub(super) runners: Vec<Runner>,
+    pub(super) stopped: bool,
+    pub(super) paused: bool,
+    pub(super) scale: Option<u32>,
+    pub(super) operation: Option<Operation>,
     /// Begun when the current one is over.
-    pub next: std::collections::VecDeque<Operation>,
-    pub output: Arc<Output>,
-    pub restarts: u64,
-    pub reason: String,
-    pub report: String,
-    pub outdated: Option<String>,
-    pub leaving: bool,
+    pub(super) next: std::collections::VecDeque<Operation>,
+    pub(super) output: Arc<Output>,
+    pub(super) restarts: u64,
+    pub(super) reason: String,
+    pub(super) report: String,
+    pub(super) outdated: Option<String>,
+    pub(super) leaving: bool,
+    /// What requests were told last.
+    pub(super) told: Option<Availability>,
 }
 
 // === impl Generation ===
 
 impl Generation {
-    pub fn new(number: u64, backend: Arc<Backend>, spec: Option<LaunchSpec>) -> Option<Arc<Self>> {
+    pub(super) fn new(number: u64, backend: Arc<Backend>, spec: Option<LaunchSpec>) -> Option<Arc<Self>> {
         let rules = Arc::new(rules(backend.process.as_ref()?, spec.as_ref()));
         Some(Arc::new(Self { number, backend, spec, rules }))
     }
 
     /// Equal in all that needs a restart to change.
-    pub fn equals(&self, backend: &Backend, spec: Option<&LaunchSpec>) -> bool {
+    pub(super) fn equals(&self, backend: &Backend, spec: Option<&LaunchSpec>) -> bool {
         let same_process = match (&self.backend.process, &backend.process) {
             (Some(ours), Some(theirs)) => placeless(ours) == placeless(theirs),
             _ => false,
@@ -98,11 +101,12 @@ impl Generation {
         self.spec.as_ref() == spec && same_process && app_proxy(&self.backend) == app_proxy(backend)
     }
 
-    pub fn strategy(&self) -> RestartStrategy {
+    pub(super) fn strategy(&self) -> RestartStrategy {
         let wanted = self.backend.process.as_ref().map(|process| process.restart_strategy).unwrap_or_default();
         let fixed = matches!(self.spec.as_ref().map(|spec| &spec.address), Some(AddressPlan::Fixed(_)));
         match wanted {
-            RestartStrategy::Auto if fixed => RestartStrategy::Hold,
+            // Two instances cannot share a fixed address.
+            RestartStrategy::Auto | RestartStrategy::Rolling if fixed => RestartStrategy::Hold,
             RestartStrategy::Auto => RestartStrategy::Rolling,
             other => other,
         }
@@ -136,7 +140,7 @@ fn rules(process: &Process, spec: Option<&LaunchSpec>) -> Rules {
 }
 
 /// How requests reach the app of this backend.
-pub fn app_proxy(backend: &Backend) -> Option<&Proxy> {
+pub(super) fn app_proxy(backend: &Backend) -> Option<&Proxy> {
     let targets = std::iter::once(&backend.target).chain(backend.routes.iter().map(|route| &route.target));
     targets.into_iter().find_map(|target| match target {
         Target::App(proxy) => Some(proxy),
@@ -147,12 +151,12 @@ pub fn app_proxy(backend: &Backend) -> Option<&Proxy> {
 // === impl App ===
 
 impl App {
-    pub fn desired(&self) -> u32 {
+    pub(super) fn desired(&self) -> u32 {
         let configured = self.loaded.process.as_ref().map_or(0, |process| process.instances);
         self.scale.unwrap_or(configured).max(1)
     }
 
-    pub fn ready(&self) -> u32 {
+    pub(super) fn ready(&self) -> u32 {
         let slots: std::collections::BTreeSet<u32> = self
             .runners
             .iter()
@@ -160,6 +164,13 @@ impl App {
             .map(|runner| runner.slot)
             .collect();
         u32::try_from(slots.len()).unwrap_or(u32::MAX)
+    }
+
+    pub(super) fn tell(&mut self, availability: Availability) {
+        if self.told.as_ref() != Some(&availability) {
+            self.told = Some(availability.clone());
+            self.set.set_availability(availability);
+        }
     }
 
     fn retry(&self) -> Option<Instant> {
@@ -171,7 +182,7 @@ impl App {
     }
 
     /// What requests are told.
-    pub fn availability(&self, now: Instant) -> Availability {
+    pub(super) fn availability(&self, now: Instant) -> Availability {
         use InstanceState::{Preflight, Queued, Ready, Spawning, Starting, Unready};
         let any = |states: &[InstanceState]| self.runners.iter().any(|runner| states.contains(&runner.lane.state));
         let completed = self.runners.is_empty() && self.operation.is_none();
@@ -220,7 +231,7 @@ impl App {
         }
     }
 
-    pub fn status(&self, now: Instant) -> AppStatus {
+    pub(super) fn status(&self, now: Instant) -> AppStatus {
         let ready = self.ready();
         AppStatus {
             name: self.name.clone(),

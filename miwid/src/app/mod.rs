@@ -3,6 +3,8 @@
 
 mod adapter;
 mod addresses;
+mod aftermath;
+mod attempt;
 mod backoff;
 mod converge;
 mod effects;
@@ -30,6 +32,8 @@ mod tree;
 mod verbs;
 
 pub use handle::{
-    Command, Converged, Done, Handle, Logs as LogStream, Progress, Refusal, RestartOptions, Supervisor, Tail,
+    Command, Converged, Done, Handle, Logs as LogStream, Pace, Progress, Refusal, Reply, RestartOptions, Supervisor,
+    Tail, Verb,
 };
+pub use lifecycle::{Class, ExitStatus};
 pub use status::{AppState, AppStatus, Exit, InstanceState, InstanceStatus};

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Instant};
 use super::{Done, Progress, Refusal, handle::Reply, managed::Generation, rollout::Rollout};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(super) enum Kind {
     Start,
     Stop,
     Restart,
@@ -15,24 +15,24 @@ pub enum Kind {
     Remove,
 }
 
-pub struct Operation {
-    pub kind: Kind,
-    pub holder: String,
-    pub since: Instant,
-    pub progress: Progress,
-    pub reply: Option<Reply>,
-    pub rollout: Option<Rollout>,
+pub(super) struct Operation {
+    pub(super) kind: Kind,
+    pub(super) holder: String,
+    pub(super) since: Instant,
+    pub(super) progress: Progress,
+    pub(super) reply: Option<Reply>,
+    pub(super) rollout: Option<Rollout>,
     /// The two sides of a rollout.
-    pub old: Option<Arc<Generation>>,
-    pub new: Option<Arc<Generation>>,
+    pub(super) old: Option<Arc<Generation>>,
+    pub(super) new: Option<Arc<Generation>>,
     /// The last failure of an attempt while it ran.
-    pub failure: Option<String>,
+    pub(super) failure: Option<String>,
 }
 
 // === impl Operation ===
 
 impl Operation {
-    pub fn new(kind: Kind, holder: String, progress: Progress, reply: Reply) -> Self {
+    pub(super) fn new(kind: Kind, holder: String, progress: Progress, reply: Reply) -> Self {
         Self {
             kind,
             holder,
@@ -46,7 +46,7 @@ impl Operation {
         }
     }
 
-    pub fn described(&self, now: Instant) -> String {
+    pub(super) fn described(&self, now: Instant) -> String {
         let verb = match self.kind {
             Kind::Start => "start",
             Kind::Stop => "stop",
@@ -58,12 +58,12 @@ impl Operation {
         format!("{verb} by {}, {} s ago", self.holder, now.saturating_duration_since(self.since).as_secs())
     }
 
-    pub fn say(&self, line: String) {
+    pub(super) fn say(&self, line: String) {
         // The caller may have left.
         let _ = self.progress.send(line);
     }
 
-    pub fn answer(mut self, outcome: Result<Done, Refusal>) {
+    pub(super) fn answer(mut self, outcome: Result<Done, Refusal>) {
         if let Some(reply) = self.reply.take() {
             let _ = reply.send(outcome);
         }

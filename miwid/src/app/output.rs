@@ -38,20 +38,20 @@ const FOLLOW_LINES: usize = 1_024;
 
 /// Where one app's output goes.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Sink {
-    pub app: String,
-    pub path: PathBuf,
-    pub rotation: config::Rotation,
-    pub rate: Option<config::ByteSize>,
+pub(super) struct Sink {
+    pub(super) app: String,
+    pub(super) path: PathBuf,
+    pub(super) rotation: config::Rotation,
+    pub(super) rate: Option<config::ByteSize>,
 }
 
 /// One app's output; lives as long as the app is configured.
-pub struct Output {
+pub(super) struct Output {
     sink: Sink,
     pipe: Mutex<Pipeline>,
     wake: Condvar,
     follow: broadcast::Sender<Tail>,
-    pub dropped_lines: AtomicU64,
+    pub(super) dropped_lines: AtomicU64,
 }
 
 struct Pipeline {
@@ -63,7 +63,7 @@ struct Pipeline {
 
 /// The last lines of one instance.
 #[derive(Clone, Default)]
-pub struct LastLines(Arc<Mutex<VecDeque<Bytes>>>);
+pub(super) struct LastLines(Arc<Mutex<VecDeque<Bytes>>>);
 
 impl LastLines {
     fn push(&self, line: Bytes) {
@@ -74,7 +74,7 @@ impl LastLines {
         lines.push_back(line);
     }
 
-    pub fn texts(&self) -> Vec<String> {
+    pub(super) fn texts(&self) -> Vec<String> {
         let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         lines.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect()
     }
@@ -84,7 +84,7 @@ impl LastLines {
 
 impl Output {
     /// Starts the writer thread. It ends after `close`, with everything written that can be.
-    pub fn start(sink: Sink, logs: Logs, events: Events) -> Arc<Self> {
+    pub(super) fn start(sink: Sink, logs: Logs, events: Events) -> Arc<Self> {
         let rate = sink.rate.map_or(BYTES_PER_SECOND, config::ByteSize::bytes);
         let pipeline = Pipeline {
             ring: Ring::new(RING_BYTES),
@@ -108,16 +108,16 @@ impl Output {
         output
     }
 
-    pub fn sink(&self) -> &Sink {
+    pub(super) fn sink(&self) -> &Sink {
         &self.sink
     }
 
-    pub fn close(&self) {
+    pub(super) fn close(&self) {
         self.pipeline().closed = true;
         self.wake.notify_all();
     }
 
-    pub fn follow(&self, lines: usize) -> (Vec<Tail>, broadcast::Receiver<Tail>) {
+    pub(super) fn follow(&self, lines: usize) -> (Vec<Tail>, broadcast::Receiver<Tail>) {
         let pipeline = self.pipeline();
         let skip = pipeline.recent.len().saturating_sub(lines);
         let recent = pipeline.recent.iter().skip(skip).cloned().collect();
@@ -152,7 +152,7 @@ impl Output {
     }
 
     /// Reads one stream to its end.
-    pub async fn read(
+    pub(super) async fn read(
         self: Arc<Self>,
         mut pipe: pipe::Receiver,
         slot: u32,

@@ -11,23 +11,23 @@ use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Override {
+pub(super) struct Override {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub stopped: bool,
+    pub(super) stopped: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub instances: Option<u32>,
+    pub(super) instances: Option<u32>,
 }
 
 /// All overrides, by app.
 #[derive(Clone, Debug)]
-pub struct Overrides {
+pub(super) struct Overrides {
     path: PathBuf,
     apps: BTreeMap<String, Override>,
 }
 
 impl Overrides {
     /// Reads them; a file that cannot be understood is left alone and said so, the apps run as configured.
-    pub fn load(state_dir: &Path) -> Self {
+    pub(super) fn load(state_dir: &Path) -> Self {
         let path = state_dir.join("apps.json");
         let apps = match fs::read(&path) {
             Ok(text) => serde_json::from_slice(&text).unwrap_or_else(|error| {
@@ -39,11 +39,11 @@ impl Overrides {
         Self { path, apps }
     }
 
-    pub fn of(&self, app: &str) -> Override {
+    pub(super) fn of(&self, app: &str) -> Override {
         self.apps.get(app).cloned().unwrap_or_default()
     }
 
-    pub fn put(&mut self, app: &str, wanted: Override) {
+    pub(super) fn put(&mut self, app: &str, wanted: Override) {
         if wanted == Override::default() {
             self.apps.remove(app);
         } else {
@@ -52,7 +52,7 @@ impl Overrides {
     }
 
     /// Writes them beside and renames, so that a crash leaves the old or the new. Blocking.
-    pub fn save(&self) -> io::Result<()> {
+    pub(super) fn save(&self) -> io::Result<()> {
         if let Some(directory) = self.path.parent() {
             fs::create_dir_all(directory)?;
         }

@@ -12,15 +12,15 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What and how often to ask.
 #[derive(Clone, Debug)]
-pub struct Plan {
-    pub address: Address,
-    pub host: String,
-    pub path: Option<String>,
-    pub expect: Vec<u16>,
-    pub timeout: Duration,
-    pub interval: Duration,
-    pub pid: u32,
-    pub mark: String,
+pub(super) struct Plan {
+    pub(super) address: Address,
+    pub(super) host: String,
+    pub(super) path: Option<String>,
+    pub(super) expect: Vec<u16>,
+    pub(super) timeout: Duration,
+    pub(super) interval: Duration,
+    pub(super) pid: u32,
+    pub(super) mark: String,
 }
 
 impl Plan {
@@ -29,7 +29,7 @@ impl Plan {
     }
 
     /// Runs until aborted or until nobody hears it any more.
-    pub async fn run<F: Future<Output = bool>>(self, tell: impl Fn(Event) -> F) {
+    pub(super) async fn run<F: Future<Output = bool>>(self, tell: impl Fn(Event) -> F) {
         let mut pause = FIRST_PAUSE;
         loop {
             let event = match self.ask().await {

@@ -11,7 +11,7 @@ use crate::upstream::Address;
 /// Lines of output that a report repeats.
 const REPORT_LINES: usize = 12;
 
-pub fn signal_name(signo: i32) -> String {
+pub(super) fn signal_name(signo: i32) -> String {
     nix::sys::signal::Signal::try_from(signo)
         .map_or_else(|_| format!("signal {signo}"), |signal| signal.as_str().into())
 }
@@ -32,7 +32,7 @@ fn seconds(time: Duration) -> String {
 }
 
 /// One sentence.
-pub fn sentence(cause: &Cause) -> String {
+pub(super) fn sentence(cause: &Cause) -> String {
     match cause {
         Cause::Preflight(why) => why.clone(),
         Cause::Spawn(why) => format!("could not be started: {why}"),
@@ -54,15 +54,14 @@ pub fn sentence(cause: &Cause) -> String {
             format!("killed (ignored {} for {})", signal_name(*signal), seconds(*after))
         }
         Cause::KilledNow => "killed at the operator's word".into(),
-        Cause::Unlaunched => "never launched".into(),
     }
 }
 
-pub fn is_failure(cause: &Cause) -> bool {
+pub(super) fn is_failure(cause: &Cause) -> bool {
     !matches!(cause, Cause::Completed(_) | Cause::Stopped(_) | Cause::Ignored { .. } | Cause::KilledNow)
 }
 
-pub fn exit(cause: &Cause, status: Option<ExitStatus>, last_lines: Vec<String>) -> Exit {
+pub(super) fn exit(cause: &Cause, status: Option<ExitStatus>, last_lines: Vec<String>) -> Exit {
     Exit {
         at: std::time::SystemTime::now(),
         code: status.and_then(|status| status.code),
@@ -74,21 +73,21 @@ pub fn exit(cause: &Cause, status: Option<ExitStatus>, last_lines: Vec<String>) 
 }
 
 /// What is known of an attempt that failed.
-pub struct Failed<'a> {
-    pub app: &'a str,
-    pub slot: u32,
-    pub attempt: u64,
-    pub next: Option<Duration>,
+pub(super) struct Failed<'a> {
+    pub(super) app: &'a str,
+    pub(super) slot: u32,
+    pub(super) attempt: u64,
+    pub(super) next: Option<Duration>,
     /// Steps that went well, with their time and a detail.
-    pub steps: &'a [(&'static str, Duration, String)],
-    pub took: Duration,
-    pub cause: &'a Cause,
-    pub last_lines: &'a [String],
-    pub hints: Vec<String>,
+    pub(super) steps: &'a [(&'static str, Duration, String)],
+    pub(super) took: Duration,
+    pub(super) cause: &'a Cause,
+    pub(super) last_lines: &'a [String],
+    pub(super) hints: Vec<String>,
 }
 
 /// The start report: each step, where it failed, what was printed last, what to do.
-pub fn start_report(failed: &Failed<'_>) -> String {
+pub(super) fn start_report(failed: &Failed<'_>) -> String {
     let mut text = format!("app \"{}\" slot {} failed (attempt {}", failed.app, failed.slot, failed.attempt);
     if let Some(next) = failed.next {
         let _ = write!(text, ", next in {}", seconds(Duration::from_secs(next.as_secs_f64().ceil() as u64)));
@@ -111,7 +110,7 @@ pub fn start_report(failed: &Failed<'_>) -> String {
 }
 
 /// What the cause suggests; `listening` are the addresses that the process tree really listens on.
-pub fn hints(cause: &Cause, address: Option<&Address>, listening: &[Address]) -> Vec<String> {
+pub(super) fn hints(cause: &Cause, address: Option<&Address>, listening: &[Address]) -> Vec<String> {
     let mut hints = Vec::new();
     match cause {
         Cause::Daemonised => hints.push("the command daemonises; use its foreground flag".into()),

@@ -11,13 +11,13 @@ use std::collections::{BTreeSet, VecDeque};
 use config::{OnFailure, RestartStrategy};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Side {
+pub(super) enum Side {
     Old,
     New,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Input {
+pub(super) enum Input {
     Begin,
     Ready(u32),
     Settled(u32),
@@ -28,7 +28,7 @@ pub enum Input {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Action {
+pub(super) enum Action {
     Start(u32, Side),
     Stop(u32, Side),
     Hold,
@@ -54,7 +54,7 @@ enum Phase {
 }
 
 #[derive(Clone, Debug)]
-pub struct Rollout {
+pub(super) struct Rollout {
     strategy: RestartStrategy,
     on_failure: OnFailure,
     slots: Vec<u32>,
@@ -68,7 +68,7 @@ pub struct Rollout {
 // === impl Rollout ===
 
 impl Rollout {
-    pub fn new(strategy: RestartStrategy, on_failure: OnFailure, slots: Vec<u32>) -> Self {
+    pub(super) fn new(strategy: RestartStrategy, on_failure: OnFailure, slots: Vec<u32>) -> Self {
         Self {
             strategy,
             on_failure,
@@ -81,15 +81,16 @@ impl Rollout {
         }
     }
 
-    pub fn is_over(&self) -> bool {
+    #[cfg(test)]
+    fn is_over(&self) -> bool {
         self.phase == Phase::Over
     }
 
-    pub fn is_holding(&self) -> bool {
+    pub(super) fn is_holding(&self) -> bool {
         self.holding
     }
 
-    pub fn step(&mut self, input: Input) -> Vec<Action> {
+    pub(super) fn step(&mut self, input: Input) -> Vec<Action> {
         match (std::mem::replace(&mut self.phase, Phase::Over), input) {
             (_, Input::Begin) => self.begin(),
             (Phase::Replacing(slot), Input::Cancel) => {

@@ -4,7 +4,11 @@
 
 use std::{
     io::{Read, Write},
-    os::{fd::AsFd, unix::net::UnixStream, unix::process::CommandExt},
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::net::UnixStream,
+        unix::process::CommandExt,
+    },
     path::PathBuf,
     process::Command,
 };
@@ -88,6 +92,7 @@ fn become_app(parent: &mut UnixStream) -> Step<()> {
     }
     // After the switch, so that a permission error is the one that the app itself would see.
     step("chdir", chdir(&wire.working_dir))?;
+    close_others(parent);
     let null = io_step("open /dev/null", std::fs::File::open("/dev/null"))?;
     step("close stdin", dup2_stdin(null))?;
     let Some((program, args)) = wire.argv.split_first() else {
@@ -96,6 +101,16 @@ fn become_app(parent: &mut UnixStream) -> Step<()> {
     // `exec` also empties the signal mask and gives SIGPIPE its default back.
     let error = Command::new(program).args(args).env_clear().envs(wire.env).exec();
     Err(Failure { step: "exec".into(), errno: error.raw_os_error().unwrap_or(0) })
+}
+
+/// Ours all close at exec; what the daemon itself inherited may not.
+fn close_others(parent: &UnixStream) {
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
+    let open: Vec<i32> = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    for fd in open.into_iter().filter(|fd| *fd > 2 && *fd != parent.as_raw_fd()) {
+        // One of them was the directory itself, which is closed by now.
+        let _ = nix::unistd::close(fd);
+    }
 }
 
 fn limits() -> Step<()> {

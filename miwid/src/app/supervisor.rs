@@ -10,11 +10,12 @@ use std::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    AppStatus, Command, Supervisor,
+    AppStatus, Command, Done, Refusal, Supervisor,
     addresses::Addresses,
     launcher::{LaunchError, Launched, Launcher},
     lifecycle::{Event, ExitStatus},
     managed::App,
+    operation::Operation,
     overrides::Overrides,
     spec::{Finding, LaunchSpec},
     tree::{self, Process, Reaper},
@@ -36,7 +37,7 @@ pub(super) enum News {
 }
 
 pub(super) enum Message {
-    Attempt { runner: u64, attempt: u64, news: News },
+    Attempt { runner: u64, attempt: u64, news: Box<News> },
     Converge(Box<super::converge::Looked>),
     Census(Vec<Process>),
 }
@@ -54,6 +55,10 @@ pub(super) struct Core {
     pub(super) leaving: Vec<oneshot::Sender<()>>,
     pub(super) reaper: Reaper,
     pub(super) random: fastrand::Rng,
+    /// Operations to be answered when the status shows what came of them.
+    pub(super) ended: Vec<(Operation, Result<Done, Refusal>)>,
+    /// Whom apps without a user of their own run as when the daemon is root.
+    pub(super) default_user: Option<String>,
     /// At the end of the daemon: nothing starts any more.
     pub(super) closing: bool,
     publisher: watch::Sender<Arc<Vec<AppStatus>>>,
@@ -81,6 +86,8 @@ pub(super) fn start(
         leaving: Vec::new(),
         reaper: Reaper::default(),
         random,
+        ended: Vec::new(),
+        default_user: None,
         closing: false,
         publisher,
         outside,
@@ -108,6 +115,10 @@ impl Core {
             self.grant_permits();
             self.advance_all();
             self.publish();
+            // After the status, so that who reads it upon an answer sees what the answer speaks of.
+            for (operation, outcome) in self.ended.drain(..) {
+                operation.answer(outcome);
+            }
         }
     }
 
@@ -131,7 +142,7 @@ impl Core {
 
     fn message(&mut self, message: Message) {
         match message {
-            Message::Attempt { runner, attempt, news } => self.attempt_news(runner, attempt, news),
+            Message::Attempt { runner, attempt, news } => self.attempt_news(runner, attempt, *news),
             Message::Converge(looked) => self.converge(*looked),
             Message::Census(processes) => self.counted(&processes),
         }
@@ -178,23 +189,23 @@ impl Core {
 
     fn publish(&mut self) {
         let now = Instant::now();
-        for app in self.apps.values() {
-            app.set.set_availability(app.availability(now));
+        for app in self.apps.values_mut() {
+            let availability = app.availability(now);
+            app.tell(availability);
         }
         let statuses: Vec<AppStatus> = self.apps.values().map(|app| app.status(now)).collect();
-        for status in &statuses {
-            let ill = status.ready < status.desired && !status.reason.is_empty();
-            let reason = ill.then(|| format!("app {}: {}", status.name, status.reason));
-            self.outside.readiness.degrade(&format!("app {}", status.name), reason);
-        }
-        self.publisher.send_if_modified(|published| {
-            let changed = **published != statuses;
-            if changed {
-                *published = Arc::new(statuses);
+        if **self.publisher.borrow() != statuses {
+            for status in &statuses {
+                let ill = status.ready < status.desired && !status.reason.is_empty();
+                let reason = ill.then(|| status.reason.clone());
+                self.outside.readiness.degrade(&format!("app {}", status.name), reason);
             }
-            changed
-        });
+            self.publisher.send_replace(Arc::new(statuses));
+        }
         if self.apps.values().all(|app| app.runners.is_empty()) {
+            if self.closing {
+                self.apps.values().for_each(|app| app.output.close());
+            }
             for gone in self.leaving.drain(..) {
                 let _ = gone.send(());
             }

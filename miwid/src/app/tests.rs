@@ -84,7 +84,7 @@ fn app(directory: &Path, args: &[&str], more: &str) -> Arc<config::Config> {
     let text = format!(
         "[logging.access_log]\npath = {log:?}\n[backends.\"shop.test\"]\nname = \"shop\"\napp_type = \"command\"\n\
          [backends.\"shop.test\".process]\ncommand = {command:?}\nargs = {args:?}\nworking_dir = {directory:?}\n\
-         settle_time = \"50ms\"\n{more}",
+         settle_time = \"50ms\"\nallow_root = true\n{more}",
         log = directory.join("logs/access.log"),
         command = args[0],
         args = &args[1..],
@@ -135,8 +135,8 @@ async fn an_app_starts_survives_a_kill_restarts_rolling_and_stops() {
     assert_ne!(rolled.instances[0].address, again.instances[0].address);
 
     handle.stop("shop", false, "anna", progress()).await.unwrap();
-    let stopped = until(&handle, "stopped", |app| app.state == AppState::Stopped).await;
-    assert!(stopped.instances.is_empty());
+    let stopped = &handle.statuses()[0];
+    assert_eq!((stopped.state, stopped.instances.len(), &stopped.operation), (AppState::Stopped, 0, &None));
     assert!(super::tree::processes().iter().all(|process| Some(process.pid) != rolled.instances[0].pid));
 }
 
@@ -195,4 +195,53 @@ async fn a_failed_reload_keeps_the_old_process_and_a_stop_supersedes_a_restart()
     rolling.await.unwrap();
     handle.shutdown(PATIENCE).await;
     assert!(handle.statuses()[0].instances.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_on_the_wrong_port_fails_at_its_timeout_and_the_report_names_the_port() {
+    if !has_python() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let handle = supervise(directory.path());
+    let wrong = SERVER.replace("int(os.environ['PORT'])", "0");
+    let config = app(directory.path(), &["/usr/bin/python3", "-c", &wrong], "start_timeout = \"2s\"");
+    let converged = handle.converge(config, progress()).await;
+    assert!(converged.outdated[0].1.starts_with("not ready within 2 s"), "{converged:?}");
+    let failed = until(&handle, "a report", |app| !app.report.is_empty()).await;
+    assert!(failed.report.contains("the process listens on 127.0.0.1:"), "{}", failed.report);
+    handle.shutdown(PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fixed_port_restarts_by_hold_and_a_broken_new_version_gives_the_old_one_back() {
+    if !has_python() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let handle = supervise(directory.path());
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let fixed = |args: &[&str]| {
+        let mut config = (*app(directory.path(), args, "")).clone();
+        let url = config::UpstreamUrl::Http { host: "127.0.0.1".into(), port };
+        for backend in config.backends.values_mut() {
+            if let config::Target::App(proxy) = &mut backend.target {
+                proxy.urls = vec![url.clone()];
+            }
+        }
+        Arc::new(config)
+    };
+    handle.converge(fixed(&["/usr/bin/python3", "-c", SERVER]), progress()).await;
+    let first = until(&handle, "running", |app| app.state == AppState::Running).await;
+    assert_eq!(first.strategy, config::RestartStrategy::Hold);
+    assert_eq!(first.instances[0].address, format!("127.0.0.1:{port}"));
+    handle.restart("shop", RestartOptions::default(), "anna", progress()).await.unwrap();
+    let second = until(&handle, "generation 2", |app| app.generation == 2 && app.ready == 1).await;
+    assert_ne!(second.instances[0].pid, first.instances[0].pid);
+
+    let converged = handle.converge(fixed(&["/bin/sh", "-c", "exit 9"]), progress()).await;
+    assert!(converged.outdated[0].1.contains("code 9"), "{converged:?}");
+    let back = until(&handle, "the old one back", |app| app.ready == 1).await;
+    assert!(back.reason.starts_with("outdated: keeps generation 2"), "{}", back.reason);
+    handle.shutdown(PATIENCE).await;
 }

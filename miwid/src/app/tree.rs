@@ -17,18 +17,18 @@ use nix::{
 };
 
 /// The environment variable that marks every process of an instance.
-pub const MARK: &str = "MIWI_INSTANCE_ID";
+pub(super) const MARK: &str = "MIWI_INSTANCE_ID";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Process {
-    pub pid: u32,
-    pub parent: u32,
-    pub group: u32,
-    pub session: u32,
-    pub zombie: bool,
+pub(super) struct Process {
+    pub(super) pid: u32,
+    pub(super) parent: u32,
+    pub(super) group: u32,
+    pub(super) session: u32,
+    pub(super) zombie: bool,
     /// Clock ticks (100 per second) of processor time.
-    pub ticks: u64,
-    pub resident_pages: u64,
+    pub(super) ticks: u64,
+    pub(super) resident_pages: u64,
 }
 
 /// Reads `/proc/PID/stat`. The command may contain anything, so fields are counted from its last parenthesis.
@@ -49,7 +49,7 @@ fn parse(text: &str) -> Option<Process> {
 }
 
 /// Every process there is. Blocking, but `/proc` only.
-pub fn processes() -> Vec<Process> {
+pub(super) fn processes() -> Vec<Process> {
     let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
     entries
         .flatten()
@@ -66,7 +66,7 @@ fn is_marked(pid: u32, mark: &str) -> bool {
 }
 
 /// The living members of the tree of `main`, marked `mark`.
-pub fn members(all: &[Process], main: u32, mark: &str) -> Vec<Process> {
+pub(super) fn members(all: &[Process], main: u32, mark: &str) -> Vec<Process> {
     let ourselves = std::process::id();
     let mut inside: HashSet<u32> = HashSet::from([main]);
     for process in all {
@@ -91,13 +91,13 @@ pub fn members(all: &[Process], main: u32, mark: &str) -> Vec<Process> {
     all.iter().filter(|process| inside.contains(&process.pid) && !process.zombie).copied().collect()
 }
 
-pub fn pids(main: u32, mark: &str) -> Vec<u32> {
+pub(super) fn pids(main: u32, mark: &str) -> Vec<u32> {
     members(&processes(), main, mark).into_iter().map(|process| process.pid).collect()
 }
 
 /// Sends SIGKILL to the whole tree until nothing is left or `patience` is over. Blocking. Returns how many were found at
 /// first; `None`: some could not be killed.
-pub fn kill_all(main: u32, mark: &str, patience: Duration) -> Option<usize> {
+pub(super) fn kill_all(main: u32, mark: &str, patience: Duration) -> Option<usize> {
     let until = Instant::now() + patience;
     let mut found = None;
     loop {
@@ -122,7 +122,7 @@ fn raw(pid: u32) -> Pid {
 }
 
 /// Sends `signo` to the main process or to its group.
-pub fn signal(pid: u32, signo: i32, mode: config::KillMode) {
+pub(super) fn signal(pid: u32, signo: i32, mode: config::KillMode) {
     let Ok(signal) = Signal::try_from(signo) else { return };
     // The process may have gone since we looked; its exit is on its way to us.
     let _ = match mode {
@@ -132,7 +132,7 @@ pub fn signal(pid: u32, signo: i32, mode: config::KillMode) {
 }
 
 /// Makes orphaned descendants ours instead of init's.
-pub fn adopt_orphans() {
+pub(super) fn adopt_orphans() {
     if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
         tracing::warn!(%error, "not a subreaper: daemonised children of apps escape");
     }
@@ -141,14 +141,14 @@ pub fn adopt_orphans() {
 /// Reaps adopted orphans. Children that somebody here waits for must be left alone; they are reaped at once by who
 /// waits, so a zombie that is seen twice is nobody's.
 #[derive(Default)]
-pub struct Reaper {
+pub(super) struct Reaper {
     seen: HashMap<u32, u64>,
     round: u64,
 }
 
 impl Reaper {
     /// Call it every second or so. `ours` are the main processes that are waited for.
-    pub fn reap(&mut self, all: &[Process], ours: &HashSet<u32>) -> usize {
+    pub(super) fn reap(&mut self, all: &[Process], ours: &HashSet<u32>) -> usize {
         self.round += 1;
         let ourselves = std::process::id();
         let mut reaped = 0;

@@ -13,6 +13,7 @@ use super::{
     rollout::{Action, Input, Rollout, Side},
     supervisor::Core,
 };
+use crate::upstream::Availability;
 
 impl Core {
     pub(super) fn command(&mut self, command: Command) {
@@ -178,7 +179,7 @@ impl Core {
 
     fn begin_restart(&mut self, name: &str, options: &RestartOptions, operation: Operation) {
         let Some(app) = self.apps.get(name) else { return };
-        let spec = app.generation.spec.clone();
+        let spec = app.loaded_spec.clone();
         let loaded = app.loaded.clone();
         self.begin_rollout(name, options, operation, loaded, spec);
     }
@@ -250,6 +251,8 @@ impl Core {
                 ids.is_empty().then_some(Input::Stopped(slot, side))
             }
             Action::Hold => {
+                // Before anything is withdrawn, so that no request finds neither an endpoint nor a reason to wait.
+                self.apps.get_mut(name)?.tell(Availability::Holding);
                 self.say(name, "holding requests".into());
                 None
             }
@@ -352,7 +355,7 @@ impl Core {
 
     pub(super) fn end_operation(&mut self, name: &str, outcome: Result<Done, Refusal>) {
         if let Some(operation) = self.apps.get_mut(name).and_then(|app| app.operation.take()) {
-            operation.answer(outcome);
+            self.ended.push((operation, outcome));
         }
     }
 

@@ -1,0 +1,68 @@
+//! When an attempt is over: what it held is freed, and how it ended is written down for the operator.
+
+use std::time::Instant;
+
+use super::{lifecycle::Cause, report, supervisor::Core};
+use crate::upstream::Address;
+
+impl Core {
+    /// The attempt is over: free what it held, write down how it ended.
+    pub(super) fn record(&mut self, id: u64, cause: &Cause) {
+        let Some(app) = self.app_of(id).map(|app| app.name.clone()) else { return };
+        let Some(runner) = self.find_mut(id) else { return };
+        let (pid, address, spec) = (runner.pid.take(), runner.address.take(), runner.spec.clone());
+        runner.exited.cancel();
+        let lines = runner.last_lines.texts();
+        if pid.is_some() {
+            runner.last_exit = Some(report::exit(cause, runner.exit_status, lines.clone()));
+            runner.started = None;
+            (runner.memory_bytes, runner.cpu_percent, runner.cpu_ticks) = (0, 0.0, 0);
+        }
+        if let (Some(spec), Some(address)) = (spec, &address) {
+            self.addresses.free(&spec.address, address, Instant::now());
+        }
+        if report::is_failure(cause) {
+            self.record_failure(id, &app, cause, address.as_ref(), &lines);
+        } else if pid.is_some() {
+            if let (Cause::Completed(_), Some(app)) = (cause, self.apps.get_mut(&app)) {
+                app.reason = report::sentence(cause);
+            }
+            self.outside.events.emit("app.exited", app, report::sentence(cause));
+        }
+    }
+
+    fn record_failure(&mut self, id: u64, name: &str, cause: &Cause, address: Option<&Address>, lines: &[String]) {
+        let Some((_, runner)) = self.find(id) else { return };
+        let sentence = report::sentence(cause);
+        let text = report::start_report(&report::Failed {
+            app: name,
+            slot: runner.slot,
+            attempt: runner.attempt,
+            next: runner.lane.retries_at().map(|at| at.saturating_duration_since(Instant::now())),
+            steps: &runner.steps,
+            took: runner.began.elapsed(),
+            cause,
+            last_lines: lines,
+            hints: report::hints(cause, address, &runner.listening),
+        });
+        let slot = runner.slot;
+        let Some(app) = self.apps.get_mut(name) else { return };
+        // A preflight that fails every second is news once.
+        let repeated = matches!(cause, Cause::Preflight(_)) && app.reason == sentence;
+        if !repeated {
+            app.restarts += u64::from(matches!(cause, Cause::Crashed(_)));
+        }
+        app.reason.clone_from(&sentence);
+        app.report = text;
+        if let Some(operation) = &mut app.operation {
+            operation.failure = Some(sentence.clone());
+            operation.say(format!("slot {slot}  {sentence}"));
+        }
+        if !repeated {
+            self.outside.events.emit("app.failed", name, format!("slot {slot}: {sentence}"));
+        }
+        if let Some(runner) = self.find_mut(id) {
+            runner.restarts += u64::from(!repeated);
+        }
+    }
+}
