@@ -16,7 +16,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 fn main() -> ExitCode {
     // The launch stub is this binary under another name: it becomes the app, or says which step failed.
     if std::env::args_os().next().is_some_and(|it| it == app::stub::NAME) {
-        return app::stub::main();
+        app::stub::main();
     }
     let Cli { command, run } = Cli::parse();
     match command {

@@ -47,7 +47,7 @@ pub(super) struct Daemon {
 }
 
 impl Daemon {
-    pub async fn serve(self, mut signals: Signals) {
+    pub(super) async fn serve(self, mut signals: Signals) {
         let (stop, stopped) = watch::channel(false);
         let (requests, mut asked) = mpsc::channel(8);
         let path = self.socket.path().to_owned();
