@@ -12,3 +12,4 @@ mod logs;
 mod proxy;
 mod reload;
 mod systemd;
+mod welcome;
