@@ -66,7 +66,7 @@ mod tests {
     fn requests_are_planned() {
         let hosts = hosts();
         let check = |path: &str, prefix: &str, rest: &str| {
-            let plan = plan(&hosts, "a.example", path).ok().expect(path);
+            let plan = plan(&hosts, "a.example", path).unwrap_or_else(|why| panic!("{path}: {why:?}"));
             assert_eq!((&*plan.route.prefix, &*plan.path), (prefix, rest), "{path}");
         };
         check("/", "/", "/");

@@ -73,24 +73,25 @@ impl Connection {
         builder.header_read_timeout(None).max_header_size(snapshot.settings.header_bytes_max).writev(true);
         let service = service_fn(service(self.worker.clone(), self.peer, self.activity.clone()));
         let mut connection = builder.serve_connection(io, service).with_upgrades();
-        loop {
-            let call = tokio::select! {
-                done = &mut connection => return ended(done),
-                call = self.called() => call,
-            };
-            if let Call::Expired(Phase::Head) = call {
+        let call = tokio::select! {
+            done = &mut connection => return ended(done),
+            call = self.called() => call,
+        };
+        match call {
+            Call::Expired(Phase::Head) => {
                 if let Some(parts) = connection.into_parts() {
                     refuse_slow_head(parts.io.into_inner().into_inner().into_inner()).await;
                 }
-                return;
             }
-            Pin::new(&mut connection).graceful_shutdown();
-            if let Call::Expired(_) = call {
+            Call::Expired(_) => {
+                Pin::new(&mut connection).graceful_shutdown();
                 let _ = tokio::time::timeout(FAREWELL, &mut connection).await;
-                return;
             }
-            // Draining: the request that runs is finished, a head that has begun is still awaited.
-            return self.last_request(connection).await;
+            // The request that runs is finished, a head that has begun is still awaited.
+            Call::Drain => {
+                Pin::new(&mut connection).graceful_shutdown();
+                self.last_request(connection).await;
+            }
         }
     }
 
