@@ -5,6 +5,7 @@
 
 mod admin;
 mod apps;
+mod connections;
 mod control;
 mod files;
 mod lifecycle;

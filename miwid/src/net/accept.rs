@@ -1,9 +1,16 @@
 //! Accepting: no more than the limit, and with a pause when the process has run out of descriptors.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    time::Duration,
+};
 
+use rustix::net::{SocketFlags, acceptfrom_with};
 use tokio::{
-    net::{TcpListener, TcpStream},
+    io::unix::AsyncFd,
+    net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore},
 };
 
@@ -28,26 +35,53 @@ impl Admission {
     }
 }
 
-/// The next connection. Errors of a single connection are skipped; a lack of descriptors waits.
-pub async fn accept(listener: &TcpListener, admission: &Admission) -> (TcpStream, SocketAddr, Permit) {
-    let permit = admission.enter().await;
-    loop {
-        match listener.accept().await {
-            Ok((stream, remote)) => {
-                // Without it small answers wait for the client's delayed acknowledgement (40 ms).
-                if let Err(error) = stream.set_nodelay(true) {
-                    tracing::debug!(%remote, %error, "connection lost while accepting");
-                    continue;
+/// One listening socket of one worker.
+pub struct Acceptor {
+    listener: AsyncFd<TcpListener>,
+    admission: Admission,
+}
+
+impl Acceptor {
+    pub fn new(listener: TcpListener, admission: Admission) -> io::Result<Self> {
+        #[expect(deprecated, reason = "its replacement is unsafe, for fds that may change; a listener's never does")]
+        let listener = AsyncFd::new(listener)?;
+        Ok(Self { listener, admission })
+    }
+
+    /// The next connection. A place is taken only when somebody is at the door: a listener that took one and then waited
+    /// would keep it from the others. Errors of a single connection are skipped; a lack of descriptors waits.
+    pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr, Permit)> {
+        loop {
+            let mut ready = self.listener.readable().await?;
+            let permit = self.admission.enter().await;
+            match ready.try_io(|it| accept_one(it.get_ref())) {
+                Ok(Ok((stream, remote))) => match prepare(stream) {
+                    Ok(stream) => return Ok((stream, remote, permit)),
+                    Err(error) => tracing::debug!(%remote, %error, "connection lost while accepting"),
+                },
+                Ok(Err(error)) if is_exhaustion(&error) => {
+                    tracing::warn!(%error, "cannot accept; pausing");
+                    tokio::time::sleep(PAUSE_WITHOUT_DESCRIPTORS).await;
                 }
-                return (stream, remote, permit);
+                Ok(Err(error)) => tracing::debug!(%error, "connection lost while accepting"),
+                // Somebody was at the door and has gone.
+                Err(_) => {}
             }
-            Err(error) if is_exhaustion(&error) => {
-                tracing::warn!(%error, "cannot accept; pausing");
-                tokio::time::sleep(PAUSE_WITHOUT_DESCRIPTORS).await;
-            }
-            Err(error) => tracing::debug!(%error, "connection lost while accepting"),
         }
     }
+}
+
+fn accept_one(listener: &TcpListener) -> io::Result<(std::net::TcpStream, SocketAddr)> {
+    let (stream, remote) = acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
+    let remote = remote.ok_or_else(|| io::Error::other("a connection without an address"))?;
+    let remote = SocketAddr::try_from(remote).map_err(|_| io::Error::other("a connection that is not IP"))?;
+    Ok((stream.into(), remote))
+}
+
+fn prepare(stream: std::net::TcpStream) -> io::Result<TcpStream> {
+    // Without it small answers wait for the client's delayed acknowledgement (40 ms).
+    stream.set_nodelay(true)?;
+    TcpStream::from_std(stream)
 }
 
 fn is_exhaustion(error: &io::Error) -> bool {

@@ -7,7 +7,7 @@ mod drain;
 mod listener;
 mod prefixed;
 
-pub use accept::{Admission, Permit, accept};
+pub use accept::{Acceptor, Admission, Permit};
 pub use activity::{Activity, Phase, Running, Timeouts, Watched};
 pub use drain::{Drain, DrainSignal};
 pub use listener::{BindError, bind_group};

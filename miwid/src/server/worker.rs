@@ -5,7 +5,6 @@ use std::{cell::RefCell, collections::HashMap, io, net::SocketAddr, rc::Rc, sync
 
 use arc_swap::{ArcSwap, Cache};
 use tokio::{
-    net::TcpListener,
     runtime::{Builder, LocalOptions},
     sync::mpsc,
     task::JoinHandle,
@@ -14,7 +13,7 @@ use tokio::{
 use super::connection;
 use crate::{
     builtin::Pages,
-    net::{Admission, Drain, DrainSignal, accept},
+    net::{Acceptor, Admission, Drain, DrainSignal},
     snapshot::{Current, Snapshot},
     telemetry::{AccessBuffer, AccessLog, Metrics, Readiness, Shard},
     upstream::{Directory, Feed, Pools},
@@ -163,8 +162,8 @@ async fn obey(worker: &Rc<Worker>, mut inbox: mpsc::UnboundedReceiver<Order>, mu
 }
 
 async fn listen(worker: Rc<Worker>, socket: std::net::TcpListener, mut drain: DrainSignal, open: mpsc::Sender<()>) {
-    let listener = match TcpListener::from_std(socket) {
-        Ok(listener) => listener,
+    let acceptor = match Acceptor::new(socket, worker.admission.clone()) {
+        Ok(acceptor) => acceptor,
         Err(error) => return tracing::error!(%error, "listener lost"),
     };
     let spawn = |(stream, remote, permit), drain: DrainSignal| {
@@ -177,16 +176,17 @@ async fn listen(worker: Rc<Worker>, socket: std::net::TcpListener, mut drain: Dr
         });
     };
     loop {
-        let admission = worker.admission.clone();
         let accepted = tokio::select! {
-            accepted = accept(&listener, &admission) => accepted,
+            accepted = acceptor.accept() => accepted,
             () = drain.started() => break,
         };
-        spawn(accepted, drain.clone());
+        match accepted {
+            Ok(accepted) => spawn(accepted, drain.clone()),
+            Err(error) => return tracing::error!(%error, "listener lost"),
+        }
     }
     // What the kernel has accepted for us is ours to answer: closing the socket would reset it.
-    let admission = worker.admission.clone();
-    while let Ok(accepted) = tokio::time::timeout(Duration::ZERO, accept(&listener, &admission)).await {
+    while let Ok(Ok(accepted)) = tokio::time::timeout(Duration::ZERO, acceptor.accept()).await {
         spawn(accepted, drain.clone());
     }
 }
