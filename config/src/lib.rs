@@ -1,23 +1,29 @@
-//! The configuration of miwid: TOML text -> `file` (as written) -> `Config` (understood).
+//! The configuration of miwid: TOML text -> tree (as written) -> `Config` (understood).
 //!
-//! No async, no TLS, no network: `miwictl config check` works offline.
+//! No async, no TLS, no network: `miwictl config check` works offline. A load never stops at the first problem.
 
+mod capabilities;
+mod check;
 mod diagnostic;
+mod gather;
+mod glob;
+mod keys;
 mod model;
+mod read;
+mod section;
+mod source;
+mod tree;
 mod units;
+mod values;
 
-use std::path::Path;
+use std::{cell::RefCell, path::Path};
 
+pub use capabilities::Capabilities;
 pub use diagnostic::{Problem, Severity};
 pub use model::*;
 pub use units::{ByteSize, Secret};
 
-/// What the binary that will run this configuration can do.
-#[derive(Clone, Debug, Default)]
-pub struct Capabilities {
-    /// Keys (dotted; `*` for one segment) whose feature is absent, with what to say: "not available in this version".
-    pub unavailable: Vec<(&'static str, String)>,
-}
+use gather::Gathered;
 
 /// A configuration that loaded, with the warnings it raised.
 #[derive(Clone, Debug)]
@@ -28,17 +34,37 @@ pub struct Loaded {
 
 /// Reads the file at `path` and everything it includes.
 pub fn load(path: &Path, overrides: &[(String, String)], capabilities: &Capabilities) -> Result<Loaded, Vec<Problem>> {
-    let _ = (path, overrides, capabilities);
-    Err(Vec::new())
+    understand(gather::file(path, overrides)?, Some(source::absolute(path)), capabilities)
 }
 
-/// Reads `text` as if it stood in the file `name` (for tests, and for the built-in default).
+/// Reads `text` as if it stood in the file `name` (for tests, and for the built-in default): relative paths start at
+/// the directory of `name`. `Config::path` stays `None`, for there is no file to read again.
 pub fn load_text(
     name: &Path,
     text: &str,
     overrides: &[(String, String)],
     capabilities: &Capabilities,
 ) -> Result<Loaded, Vec<Problem>> {
-    let _ = (name, text, overrides, capabilities);
-    Err(Vec::new())
+    understand(gather::text(name, text, overrides), None, capabilities)
+}
+
+fn understand(
+    gathered: Gathered,
+    path: Option<std::path::PathBuf>,
+    capabilities: &Capabilities,
+) -> Result<Loaded, Vec<Problem>> {
+    let Gathered { mut sources, mut entries, files } = gathered;
+    check::check(&mut sources, &keys::ROOT, &mut entries, "");
+    capabilities::refuse(capabilities, &mut sources, &entries);
+    let sources = RefCell::new(sources);
+    let mut config = read::config(&sources, &entries, path, files);
+    let mut sources = sources.into_inner();
+    config.files.append(&mut sources.secrets);
+    let mut problems = sources.problems;
+    problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
+    problems.dedup();
+    if problems.iter().any(|it| it.severity == Severity::Error) {
+        return Err(problems);
+    }
+    Ok(Loaded { config, warnings: problems })
 }

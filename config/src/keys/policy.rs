@@ -1,0 +1,60 @@
+//! What can be set for the whole server, a site or a route: `compression`, `cache`, `security`.
+
+use super::{DURATION, Kind, NETS, SIZE, TEXTS, Table, key};
+
+pub(crate) static COMPRESSION: Table = Table {
+    doc: "Compression of answers. What a site or route does not set comes from the table above it.",
+    groups: &[&[
+        key("enabled", Kind::Flag, "true when the table is there", "Whether answers are compressed."),
+        key(
+            "algorithms",
+            Kind::List(&Kind::Choice(&["zstd", "br", "gzip"])),
+            "[\"zstd\", \"br\", \"gzip\"]",
+            "In order of preference.",
+        ),
+        key("level", Kind::Integer { min: 1, max: 19 }, "per algorithm", "How hard to try."),
+        key("min_size", Kind::Size { min: 0 }, "1KB", "Smaller answers are left alone."),
+        key("types", TEXTS, "text, JSON, JavaScript, XML, SVG, WebAssembly", "Media types; `text/*` is all of a kind."),
+    ]],
+};
+
+pub(crate) static CACHE: Table = Table {
+    doc: "The cache of answers. What a site or route does not set comes from the table above it.",
+    groups: &[&[
+        key("enabled", Kind::Flag, "true when the table is there", "Whether answers are kept."),
+        key("max_size", SIZE, "64MB", "Memory for cached answers."),
+        key("ttl", DURATION, "", "How long an answer without a freshness of its own is kept."),
+        key("ignore_cookies", TEXTS, "[]", "Cookies that do not keep an answer out of the cache."),
+        key("disk_path", Kind::Path, "", "Directory for the part on disk."),
+        key("disk_size", SIZE, "", "Room for the part on disk."),
+        key("max_object_size", SIZE, "", "Bigger answers are not kept."),
+    ]],
+};
+
+pub(crate) static SECURITY: Table = Table {
+    doc: "Who may ask what, and how often. What a site or route does not set comes from the table above it.",
+    groups: &[&[
+        key("enable_cors", Kind::Flag, "false", "Whether CORS is answered here."),
+        key("cors_origins", TEXTS, "[]", "Origins that may read answers; `*` = every one."),
+        key("enable_csrf", Kind::Flag, "false", "Whether unsafe requests from other sites are refused."),
+        key("csrf_trusted_origins", TEXTS, "[]", "Origins that may send unsafe requests."),
+        key("csrf_exempt_paths", Kind::List(&Kind::HttpPath), "[]", "Paths without that check."),
+        key(
+            "rate_limit",
+            Kind::Integer { min: 1, max: u32::MAX as i64 },
+            "",
+            "Requests per minute and client address.",
+        ),
+        key("rate_limit_exempt", NETS, "[]", "Address ranges without that limit."),
+        key("ip_whitelist", NETS, "[]", "The only address ranges that may ask (same as `allow`)."),
+        key("allow", NETS, "[]", "The only address ranges that may ask."),
+        key("deny", NETS, "[]", "Address ranges that may not ask."),
+        key(
+            "headers",
+            Kind::Map(&Kind::HeaderValue),
+            "",
+            "Headers for every answer, `_` for `-`; an empty value removes one.",
+        ),
+        key("mode", Kind::Choice(&["enforce", "report"]), "enforce", "`report` only logs what would be refused."),
+    ]],
+};

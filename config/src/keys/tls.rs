@@ -1,0 +1,72 @@
+//! The tables about certificates: `[ssl]`, `[cloudflare]`, `[acme]`.
+
+use super::{COUNT, Kind, PORT, TEXTS, Table, key};
+
+pub(crate) static SSL: Table = Table {
+    doc: "Certificates and TLS. In a backend: for that site alone, what is not set there comes from the global table.",
+    groups: &[&[
+        key("auto_cert", Kind::Flag, "false", "Whether certificates are requested and renewed."),
+        key("domains", Kind::List(&Kind::Host), "all hosts of the sites", "Names to have certificates for."),
+        key(
+            "issuer",
+            Kind::Choice(&["auto", "cloudflare-origin", "acme", "local", "file"]),
+            "auto",
+            "Who signs: `auto` is Cloudflare with a token, else ACME if `[acme]` is there, else the local CA.",
+        ),
+        key("cert", Kind::Path, "", "Certificate chain in PEM."),
+        key("key", Kind::Path, "", "Private key in PEM."),
+        key("min_version", Kind::Choice(&["1.2", "1.3"]), "1.2", "Oldest TLS version."),
+        key("client_auth", Kind::Choice(&["off", "request", "require"]), "off", "Whether clients show a certificate."),
+        key("client_ca", Kind::Path, "", "Authorities that sign client certificates, in PEM."),
+        key(
+            "unknown_sni",
+            Kind::Choice(&["reject", "default"]),
+            "reject",
+            "What a client gets that asks for a name nobody has.",
+        ),
+        key("storage", Kind::Path, "certs in the state directory", "Where certificates are kept."),
+    ]],
+};
+
+pub(crate) static CLOUDFLARE: Table = Table {
+    doc: "The Cloudflare account and zone.",
+    groups: &[&[
+        key("api_token", Kind::Secret, "", "Token of the API."),
+        key("api_token_file", Kind::Path, "", "File that holds the token."),
+        key("zone_id", Kind::Text, "", "The zone."),
+        key("account_id", Kind::Text, "", "The account."),
+        key("api_base", Kind::WebUrl, "", "Address of the API."),
+        key("trust", Kind::Flag, "false", "Whether Cloudflare's ranges count as trusted proxies."),
+        key("only", Kind::Flag, "false", "Whether connections from elsewhere are refused."),
+        key("origin_pulls", Kind::Flag, "false", "Whether Cloudflare has to show its client certificate."),
+        key("origin_ca_validity_days", COUNT, "", "Validity of requested origin certificates."),
+        key("origin_ca_roots", Kind::Path, "", "Roots of the origin CA, in PEM."),
+    ]],
+};
+
+pub(crate) static ACME: Table = Table {
+    doc: "An ACME certificate authority. The table's presence accepts its terms.",
+    groups: &[&[
+        key("directory", Kind::WebUrl, "", "Directory address of the authority."),
+        key("contact", TEXTS, "[]", "Mail addresses for the account."),
+        key(
+            "challenge",
+            Kind::Choice(&["auto", "http-01", "tls-alpn-01", "dns-01"]),
+            "auto",
+            "How control of a name is shown.",
+        ),
+        key("http_port_public", PORT, "80", "The port under which the authority reaches us."),
+        key("profile", Kind::Text, "", "Certificate profile to ask for."),
+        key("eab", Kind::Table(&EAB), "", "External account binding."),
+        key("ca_file", Kind::Path, "", "Authority to trust when speaking to the directory, in PEM."),
+    ]],
+};
+
+static EAB: Table = Table {
+    doc: "External account binding.",
+    groups: &[&[
+        key("key_id", Kind::Text, "", "Identifier of the key."),
+        key("hmac_key", Kind::Secret, "", "The key, in base64url."),
+        key("hmac_key_file", Kind::Path, "", "File that holds the key."),
+    ]],
+};

@@ -1,0 +1,90 @@
+//! `[ssl]`, `[cloudflare]`, `[acme]`.
+
+use crate::{Acme, Cloudflare, Eab, Issuer, Ssl, UnknownSni, section::Section};
+
+/// `above` gives what the table of a site leaves out.
+pub(super) fn ssl(section: &Section<'_>, above: Option<&Ssl>) -> Ssl {
+    let above = above.cloned().unwrap_or_default();
+    let own_pair = section.has("cert") || section.has("key");
+    let issuers = [Issuer::Auto, Issuer::CloudflareOrigin, Issuer::Acme, Issuer::Local, Issuer::File];
+    let ssl = Ssl {
+        auto_cert: section.flag("auto_cert").unwrap_or(above.auto_cert),
+        domains: section.texts("domains").unwrap_or(above.domains).iter().map(|it| it.to_ascii_lowercase()).collect(),
+        issuer: section.choice("issuer", &issuers).unwrap_or(above.issuer),
+        // A certificate and its key are a pair: half of it never comes from elsewhere.
+        cert: section.path("cert").or(above.cert.filter(|_| !own_pair)),
+        key: section.path("key").or(above.key.filter(|_| !own_pair)),
+        min_version: section.text("min_version").or(above.min_version),
+        client_auth: section.text("client_auth").or(above.client_auth),
+        client_ca: section.path("client_ca").or(above.client_ca),
+        unknown_sni: section
+            .choice("unknown_sni", &[UnknownSni::Reject, UnknownSni::Default])
+            .unwrap_or(above.unknown_sni),
+        storage: section.path("storage").or(above.storage),
+    };
+    judge(section, &ssl);
+    ssl
+}
+
+fn judge(section: &Section<'_>, ssl: &Ssl) {
+    match (section.has("cert"), section.has("key")) {
+        (true, false) => {
+            section.error_at("cert", "`cert` has no `key`", Some("give the private key's file as `key`".into()))
+        }
+        (false, true) => {
+            section.error_at("key", "`key` has no `cert`", Some("give the certificate's file as `cert`".into()))
+        }
+        (false, false) if section.has("issuer") && ssl.issuer == Issuer::File && ssl.cert.is_none() => {
+            section.error_at("issuer", "issuer \"file\" needs a certificate", Some("give `cert` and `key`".into()));
+        }
+        _ => {}
+    }
+    let checks_clients = ssl.client_auth.as_deref().is_some_and(|it| it != "off");
+    if section.has("client_auth") && checks_clients && !section.has("client_ca") && ssl.client_ca.is_none() {
+        section.error_at(
+            "client_auth",
+            "nobody is named who signs client certificates",
+            Some("give `client_ca`".into()),
+        );
+    }
+}
+
+pub(super) fn cloudflare(section: &Section<'_>) -> Cloudflare {
+    Cloudflare {
+        api_token: section.secret("api_token"),
+        zone_id: section.text("zone_id"),
+        account_id: section.text("account_id"),
+        api_base: section.text("api_base"),
+        trust: section.flag("trust").unwrap_or(false),
+        only: section.flag("only").unwrap_or(false),
+        origin_pulls: section.flag("origin_pulls").unwrap_or(false),
+        origin_ca_validity_days: section.integer("origin_ca_validity_days"),
+        origin_ca_roots: section.path("origin_ca_roots"),
+    }
+}
+
+pub(super) fn acme(section: &Section<'_>) -> Option<Acme> {
+    section.present().then(|| Acme {
+        directory: section.text("directory"),
+        contact: section.texts("contact").unwrap_or_default(),
+        challenge: section.text("challenge"),
+        http_port_public: section.integer("http_port_public"),
+        profile: section.text("profile"),
+        eab: eab(&section.section("eab")),
+        ca_file: section.path("ca_file"),
+    })
+}
+
+fn eab(section: &Section<'_>) -> Option<Eab> {
+    if !section.present() {
+        return None;
+    }
+    let hmac_key = section.secret("hmac_key");
+    if !section.has("key_id") {
+        section.error("`key_id` is missing", None);
+    }
+    if !section.has("hmac_key") && !section.has("hmac_key_file") {
+        section.error("`hmac_key` is missing", Some("give `hmac_key` or `hmac_key_file`".into()));
+    }
+    Some(Eab { key_id: section.text("key_id")?, hmac_key: hmac_key? })
+}
