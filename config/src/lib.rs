@@ -2,15 +2,19 @@
 //!
 //! No async, no TLS, no network: `miwictl config check` works offline. A load never stops at the first problem.
 
+mod builtin;
 mod capabilities;
 mod check;
 mod diagnostic;
+mod diff;
 mod gather;
 mod glob;
 mod keys;
 mod model;
 mod read;
+mod schema;
 mod section;
+mod show;
 mod source;
 mod tree;
 mod units;
@@ -18,9 +22,13 @@ mod values;
 
 use std::{cell::RefCell, path::Path};
 
+pub use builtin::builtin;
 pub use capabilities::Capabilities;
 pub use diagnostic::{Problem, Severity};
+pub use diff::{Change, diff};
 pub use model::*;
+pub use schema::{json_schema, reference_page};
+pub use show::show;
 pub use units::{ByteSize, Secret};
 
 use gather::Gathered;
