@@ -118,7 +118,8 @@ fn coerce(kind: &Kind, node: &mut Node) {
 fn complain(sources: &mut Sources, kinds: &[&Kind], misfit: Misfit, node: &mut Node, path: &str) {
     match misfit {
         Misfit::Type => {
-            let wanted: Vec<_> = kinds.iter().map(|it| it.describe()).collect();
+            let mut wanted: Vec<_> = kinds.iter().map(|it| it.describe()).collect();
+            wanted.dedup();
             let message = format!("expected {}, found {}", wanted.join(" or "), found(&node.value));
             let hint = type_hint(kinds, &node.value);
             sources.error(node.at, path, message, hint);

@@ -68,7 +68,13 @@ fn understand(
     let mut config = read::config(&sources, &entries, path, files);
     let mut sources = sources.into_inner();
     config.files.append(&mut sources.secrets);
+    let noise = |it: &Problem| {
+        let hit =
+            |(file, from, to): &(std::path::PathBuf, u32, u32)| *file == it.file && (*from..=*to).contains(&it.line);
+        !it.key.is_empty() && sources.doubtful.iter().any(hit)
+    };
     let mut problems = sources.problems;
+    problems.retain(|it| !noise(it));
     problems.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
     problems.dedup();
     if problems.iter().any(|it| it.severity == Severity::Error) {

@@ -28,6 +28,8 @@ pub(crate) struct Sources {
     pub(crate) problems: Vec<Problem>,
     /// Files beside the sources whose content went into the configuration.
     pub(crate) secrets: Vec<PathBuf>,
+    /// Lines (from, to) of a file that a mistake of syntax made doubtful: what the checks say about them is noise.
+    pub(crate) doubtful: Vec<(PathBuf, u32, u32)>,
 }
 
 // === impl Sources ===

@@ -40,17 +40,27 @@ pub(crate) enum Value {
 pub(crate) fn parse(sources: &mut Sources, file: usize) -> Entries {
     let text = sources.text(file).to_owned();
     let (table, errors) = DeTable::parse_recoverable(&text);
-    let mut lines = Vec::new();
+    let mut last = None;
     for error in errors {
-        let byte = error.span().map_or(0, |it| it.start);
-        let line = text[..byte.min(text.len())].bytes().filter(|it| *it == b'\n').count();
+        let at = At { file, byte: error.span().map_or(0, |it| it.start) };
+        let place = sources.origin(at);
         // One mistake often breaks the parser several times on its line; the first tells the most.
-        if !lines.contains(&line) {
-            lines.push(line);
-            sources.error(At { file, byte }, "", error.message().to_owned(), None);
+        if last.replace(place.line) != Some(place.line) {
+            sources.error(at, "", error.message().to_owned(), None);
+            sources.doubtful.push((place.file, place.line, doubtful_until(&text, place.line)));
         }
     }
     Growth { sources, file }.table(table.get_ref(), "")
+}
+
+/// A broken line is doubtful; after a broken header, so are all keys up to the next one.
+fn doubtful_until(text: &str, line: u32) -> u32 {
+    let header = |it: &str| it.trim_start().starts_with('[');
+    let mut lines = (1..).zip(text.lines()).skip_while(|it| it.0 < line);
+    match lines.next() {
+        Some((_, first)) if header(first) => lines.find(|it| header(it.1)).map_or(u32::MAX, |it| it.0 - 1),
+        _ => line,
+    }
 }
 
 struct Growth<'a> {

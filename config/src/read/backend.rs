@@ -37,28 +37,29 @@ pub(super) fn backends(section: &Section<'_>, above: &Above<'_>) -> IndexMap<Str
             }
         };
         let backend = backend(&table, host.clone(), above);
-        claim(&table, &mut hosts, "host", &host);
+        let mine = claim(&table, &mut hosts, "host", &host);
         for alias in &backend.aliases {
             claim(&table, &mut hosts, "host", alias);
         }
-        claim(&table, &mut names, "name", &backend.name);
+        // Without a name of its own a second claim to the host would be told twice.
+        if mine || table.has("name") {
+            claim(&table, &mut names, "name", &backend.name);
+        }
         backends.entry(host).or_insert(backend);
     }
     dependencies(section, &backends);
     backends
 }
 
-/// Two sites cannot have the same host or name.
-fn claim(table: &Section<'_>, taken: &mut IndexMap<String, At>, what: &str, value: &str) {
-    match taken.get(value) {
-        Some(first) => {
-            let message = format!("the {what} `{value}` is already taken at {}", table.name_of_place(*first));
-            table.error(message, Some(format!("give every {what} to one backend only")));
-        }
-        None => {
-            taken.insert(value.to_owned(), table.at);
-        }
-    }
+/// Two sites cannot have the same host or name. Whether this one may have it.
+fn claim(table: &Section<'_>, taken: &mut IndexMap<String, At>, what: &str, value: &str) -> bool {
+    let Some(first) = taken.get(value) else {
+        taken.insert(value.to_owned(), table.at);
+        return true;
+    };
+    let message = format!("the {what} `{value}` is already taken at {}", table.name_of_place(*first));
+    table.error(message, Some(format!("give every {what} to one backend only")));
+    false
 }
 
 fn dependencies(section: &Section<'_>, backends: &IndexMap<String, Backend>) {

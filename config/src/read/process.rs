@@ -10,6 +10,7 @@ use crate::{
     tree::Value, values,
 };
 
+const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
 
 /// The process of a `backend`, whose table may be missing.
@@ -119,7 +120,12 @@ fn restart_strategy(section: &Section<'_>) -> RestartStrategy {
 
 fn stop_signal(section: &Section<'_>) -> i32 {
     let number = section.integer("stop_signal");
-    number.or_else(|| values::signal(&section.text("stop_signal")?)).unwrap_or(SIGTERM)
+    let number = number.or_else(|| values::signal(&section.text("stop_signal")?)).unwrap_or(SIGTERM);
+    if number == SIGKILL {
+        let hint = "write \"SIGTERM\"; whatever outlives `stop_timeout` is killed anyway";
+        section.warning_at("stop_signal", "SIGKILL leaves the app no time to finish its requests", Some(hint.into()));
+    }
+    number
 }
 
 fn env(section: &Section<'_>) -> IndexMap<String, Secret> {

@@ -49,7 +49,7 @@ pub(super) fn server(section: &Section<'_>) -> Server {
 }
 
 fn judge(section: &Section<'_>, server: &Server) {
-    if section.has("bind") && server.bind.is_empty() {
+    if section.list("bind", |_| Some(())).is_some_and(|it| it.is_empty()) {
         section.error_at(
             "bind",
             "there is no address to listen on",
