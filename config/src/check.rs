@@ -75,10 +75,8 @@ fn node_table(value: &Value) -> bool {
 }
 
 fn either_fits(sources: &mut Sources, kinds: &'static [Kind], is_table: bool, node: &mut Node, path: &str) {
-    if is_table {
-        if let Some(kind) = kinds.iter().find(|it| matches!(it, Kind::Table(_) | Kind::Map(_))) {
-            return node_fits(sources, kind, node, path);
-        }
+    if is_table && let Some(kind) = kinds.iter().find(|it| matches!(it, Kind::Table(_) | Kind::Map(_))) {
+        return node_fits(sources, kind, node, path);
     }
     let mut worst = Misfit::Type;
     for kind in kinds {

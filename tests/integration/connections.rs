@@ -106,7 +106,8 @@ async fn a_limit_that_the_descriptors_cannot_carry_is_refused_with_the_figures()
 #[tokio::test(flavor = "multi_thread")]
 async fn pipelined_requests_are_answered_in_order() {
     let daemon = Daemon::builder(FILES).file("a", "hello").file("b", "world").start().await;
-    let both = "GET /a HTTP/1.1\r\nhost: localhost\r\n\r\nGET /b HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    let both =
+        "GET /a HTTP/1.1\r\nhost: localhost\r\n\r\nGET /b HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     let answer = String::from_utf8(daemon.raw(both).await).unwrap();
     let (a, b) = (answer.find("hello").expect("the first"), answer.find("world").expect("the second"));
     assert!(a < b, "{answer}");

@@ -127,7 +127,9 @@ async fn status_has_the_fields_that_scripts_rely_on() {
     for field in ["slot", "pid", "uptime_seconds", "restarts", "memory_bytes", "cpu_percent", "in_flight"] {
         assert!(instance[field].is_number(), "{field}: {instance}");
     }
-    assert_eq!(daemon.ctl(&["status", "--check"]).await.status, 0);
+    // Starting is not ready: the check passes when the app has stayed up for its settle time.
+    let checked = async || daemon.ctl(&["status", "--check"]).await.status;
+    wait::for_value(wait::SOON, "the check passes", checked, |status| *status == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

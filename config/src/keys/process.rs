@@ -12,7 +12,7 @@ const ENV_VALUE: Kind = Kind::Either(&[
     Kind::Flag,
 ]);
 
-static STREAM_DRAIN_KINDS: [Kind; 2] = [Kind::Choice(&["wait", "now"]), Kind::Table(&STREAM_DRAIN)];
+static STREAM_DRAIN_KINDS: [Kind; 3] = [Kind::Choice(&["wait", "now"]), DURATION, Kind::Table(&STREAM_DRAIN)];
 
 const PROGRAM: &[Key] = &[
     key("command", Kind::Text, "found by the app type", "The program."),
@@ -69,8 +69,8 @@ const LIFE: &[Key] = &[
     key(
         "stream_drain",
         Kind::Either(&STREAM_DRAIN_KINDS),
-        "{ close_after = \"5s\" }",
-        "When streams end at a restart.",
+        "5s",
+        "When streams end at a restart: `wait` for them, `now`, or after a time.",
     ),
     key(
         "on_all_unready",

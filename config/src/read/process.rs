@@ -170,7 +170,8 @@ fn stream_drain(section: &Section<'_>) -> StreamDrain {
         Some("wait") => StreamDrain::Wait,
         Some("now") => StreamDrain::Now,
         _ => {
-            let after = section.section("stream_drain").duration("close_after");
+            let written = section.duration("stream_drain");
+            let after = written.or_else(|| section.section("stream_drain").duration("close_after"));
             StreamDrain::CloseAfter(after.unwrap_or(Duration::from_secs(5)))
         }
     }

@@ -56,6 +56,7 @@ pub(super) fn json(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
         })
         .collect();
     let value = serde_json::json!({
+        "schema": "miwi/v1",
         "requests": summary.totals.requests,
         "errors": summary.totals.errors,
         "bytes_sent": summary.totals.bytes_sent,

@@ -24,8 +24,12 @@ impl Core {
         if report::is_failure(cause) {
             self.record_failure(id, &app, cause, address.as_ref(), &lines);
         } else if pid.is_some() {
-            if let (Cause::Completed(_), Some(app)) = (cause, self.apps.get_mut(&app)) {
-                app.reason = report::sentence(cause);
+            if let Some(app) = self.apps.get_mut(&app) {
+                match cause {
+                    Cause::Completed(_) => app.reason = report::sentence(cause),
+                    Cause::Ignored { .. } | Cause::KilledNow => app.farewell = Some(report::sentence(cause)),
+                    _ => app.farewell = None,
+                }
             }
             self.outside.events.emit("app.exited", app, report::sentence(cause));
         }

@@ -14,7 +14,7 @@ use super::{
     supervisor::{Core, Message},
 };
 
-const HOLDER: &str = "the configuration";
+pub(super) const HOLDER: &str = "the configuration";
 
 /// A configuration with what preflight found of each of its apps.
 pub(super) struct Looked {
@@ -157,6 +157,7 @@ impl Core {
             reason: String::new(),
             report: String::new(),
             outdated: None,
+            farewell: None,
             leaving: false,
             told: None,
         };

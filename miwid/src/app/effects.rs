@@ -288,6 +288,13 @@ impl Core {
         (app.reason, app.report) = (String::new(), String::new());
         let Some(runner) = self.find_mut(id) else { return };
         let Some(address) = runner.address.clone() else { return };
+        // A connection must not be reused at the very moment at which the app closes it.
+        if let Some(spec) = &runner.spec {
+            set.set_idle_timeout(spec.upstream_idle);
+        }
+        if let Some(process) = &runner.generation.backend.process {
+            set.set_on_all_unready(process.on_all_unready);
+        }
         runner.endpoint = Some(set.publish(address, runner.name.clone(), true));
         let line = format!("slot {}  ready in {:.1} s", runner.slot, runner.began.elapsed().as_secs_f64());
         let pid = runner.pid.unwrap_or_default();

@@ -11,9 +11,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     AppState, AppStatus, Exit, InstanceState, InstanceStatus,
+    converge::HOLDER,
     lifecycle::{ExitStatus, Lane, Rules},
-    operation::Operation,
+    operation::{Kind, Operation},
     output::{LastLines, Output},
+    rollout::Side,
     spec::{AddressPlan, LaunchSpec},
 };
 use crate::upstream::{Address, Availability, Endpoint, Set};
@@ -79,6 +81,8 @@ pub(super) struct App {
     pub(super) reason: String,
     pub(super) report: String,
     pub(super) outdated: Option<String>,
+    /// How the last stop went, when it was not a quiet one.
+    pub(super) farewell: Option<String>,
     pub(super) leaving: bool,
     /// What requests were told last.
     pub(super) told: Option<Availability>,
@@ -98,7 +102,7 @@ impl Generation {
             (Some(ours), Some(theirs)) => placeless(ours) == placeless(theirs),
             _ => false,
         };
-        self.spec.as_ref() == spec && same_process && app_proxy(&self.backend) == app_proxy(backend)
+        self.spec.as_ref() == spec && same_process && place(&self.backend) == place(backend)
     }
 
     pub(super) fn strategy(&self) -> RestartStrategy {
@@ -111,6 +115,11 @@ impl Generation {
             other => other,
         }
     }
+}
+
+/// Where requests and probes find it. How requests are spread over its instances may change while they run.
+fn place(backend: &Backend) -> Option<(&[config::UpstreamUrl], &config::Health)> {
+    app_proxy(backend).map(|proxy| (proxy.urls.as_slice(), &proxy.health))
 }
 
 /// Without what may change while it runs: where it was written, and how many.
@@ -151,6 +160,18 @@ pub(super) fn app_proxy(backend: &Backend) -> Option<&Proxy> {
 // === impl App ===
 
 impl App {
+    /// Which side of the rollout that runs now `runner` is on.
+    pub(super) fn side_of(&self, runner: &Runner) -> Side {
+        let new = self.operation.as_ref().and_then(|operation| operation.new.as_ref()).map(|new| new.number);
+        if new == Some(runner.generation.number) { Side::New } else { Side::Old }
+    }
+
+    /// What runs is the first start, which the configuration asked for: an operator who wants something else knows more,
+    /// and nothing that served before is at stake.
+    pub(super) fn yields(&self) -> bool {
+        self.operation.as_ref().is_some_and(|it| it.kind == Kind::Start && it.holder == HOLDER)
+    }
+
     pub(super) fn desired(&self) -> u32 {
         let configured = self.loaded.process.as_ref().map_or(0, |process| process.instances);
         self.scale.unwrap_or(configured).max(1)
@@ -252,7 +273,8 @@ impl App {
 
     fn reason_line(&self, ready: u32) -> String {
         if self.stopped {
-            return "stopped by the operator".into();
+            let farewell = self.farewell.as_ref().map(|it| format!("; {it}")).unwrap_or_default();
+            return format!("stopped by the operator{farewell}");
         }
         if let Some(why) = &self.outdated {
             return format!("outdated: keeps generation {}: {why}", self.generation.number);

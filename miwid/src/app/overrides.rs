@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,9 @@ pub(super) struct Override {
 pub(super) struct Overrides {
     path: PathBuf,
     apps: BTreeMap<String, Override>,
+    /// Rises with every change; `written` is the one on disk.
+    version: u64,
+    written: Arc<Mutex<u64>>,
 }
 
 impl Overrides {
@@ -36,30 +40,41 @@ impl Overrides {
             }),
             Err(_) => BTreeMap::new(),
         };
-        Self { path, apps }
+        Self { path, apps, version: 0, written: Arc::default() }
     }
 
     pub(super) fn of(&self, app: &str) -> Override {
         self.apps.get(app).cloned().unwrap_or_default()
     }
 
-    pub(super) fn put(&mut self, app: &str, wanted: Override) {
-        if wanted == Override::default() {
-            self.apps.remove(app);
+    /// True when this changed something that must be written.
+    pub(super) fn put(&mut self, app: &str, wanted: Override) -> bool {
+        let before = if wanted == Override::default() {
+            self.apps.remove(app)
         } else {
-            self.apps.insert(app.into(), wanted);
-        }
+            self.apps.insert(app.into(), wanted.clone())
+        };
+        let changed = before.unwrap_or_default() != wanted;
+        self.version += u64::from(changed);
+        changed
     }
 
-    /// Writes them beside and renames, so that a crash leaves the old or the new. Blocking.
+    /// Writes them beside and renames, so that a crash leaves the old or the new. Blocking. Writers come in any order:
+    /// one that is older than what was written has nothing to say.
     pub(super) fn save(&self) -> io::Result<()> {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if *written >= self.version {
+            return Ok(());
+        }
         if let Some(directory) = self.path.parent() {
             fs::create_dir_all(directory)?;
         }
         let fresh = self.path.with_extension("json.new");
         fs::write(&fresh, serde_json::to_vec_pretty(&self.apps)?)?;
         fs::File::open(&fresh)?.sync_all()?;
-        fs::rename(&fresh, &self.path)
+        fs::rename(&fresh, &self.path)?;
+        *written = self.version;
+        Ok(())
     }
 }
 

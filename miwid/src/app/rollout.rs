@@ -19,9 +19,10 @@ pub(super) enum Side {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Input {
     Begin,
-    Ready(u32),
-    Settled(u32),
-    Failed(u32, String),
+    /// Each of the next three says which side of the slot it is about: an old instance may still be starting.
+    Ready(u32, Side),
+    Settled(u32, Side),
+    Failed(u32, Side, String),
     /// That side of the slot has no process any more.
     Stopped(u32, Side),
     Cancel,
@@ -101,11 +102,11 @@ impl Rollout {
             }
             (Phase::Filling(..), Input::Cancel) => self.give_back("cancelled".into()),
             (phase, Input::Cancel) => self.stay(phase),
-            (Phase::Replacing(slot), Input::Settled(at)) if at == slot => {
+            (Phase::Replacing(slot), Input::Settled(at, Side::New)) if at == slot => {
                 self.phase = Phase::Retiring(slot);
                 vec![Action::Stop(slot, Side::Old)]
             }
-            (Phase::Replacing(slot), Input::Failed(at, why)) if at == slot => {
+            (Phase::Replacing(slot), Input::Failed(at, Side::New, why)) if at == slot => {
                 self.failure = why;
                 let mut actions = vec![Action::Stop(slot, Side::New)];
                 actions.extend(self.failed());
@@ -115,12 +116,12 @@ impl Rollout {
                 self.replaced.push(slot);
                 self.next_slot()
             }
-            (Phase::Undoing(slot), Input::Settled(at)) if at == slot => {
+            (Phase::Undoing(slot), Input::Settled(at, Side::Old)) if at == slot => {
                 self.phase = Phase::UndoRetiring(slot);
                 vec![Action::Stop(slot, Side::New)]
             }
             // The old side does not start either: leave what serves.
-            (Phase::Undoing(slot), Input::Failed(at, _)) if at == slot => {
+            (Phase::Undoing(slot), Input::Failed(at, Side::Old, _)) if at == slot => {
                 let mut actions = vec![Action::Stop(slot, Side::Old)];
                 actions.extend(self.give_up());
                 actions
@@ -204,13 +205,13 @@ impl Rollout {
                 self.phase = Phase::Filling(all.clone(), all);
                 self.slots.iter().map(|&slot| Action::Start(slot, Side::New)).collect()
             }
-            (Phase::Filling(mut unready, unsettled), Input::Ready(slot)) => {
+            (Phase::Filling(mut unready, unsettled), Input::Ready(slot, Side::New)) => {
                 unready.remove(&slot);
                 let actions = if unready.is_empty() { self.release() } else { Vec::new() };
                 self.phase = Phase::Filling(unready, unsettled);
                 actions
             }
-            (Phase::Filling(unready, mut unsettled), Input::Settled(slot)) => {
+            (Phase::Filling(unready, mut unsettled), Input::Settled(slot, Side::New)) => {
                 unsettled.remove(&slot);
                 if !unsettled.is_empty() {
                     return self.stay(Phase::Filling(unready, unsettled));
@@ -219,7 +220,7 @@ impl Rollout {
                 actions.push(Action::Finished);
                 actions
             }
-            (Phase::Filling(..), Input::Failed(_, why)) => self.give_back(why),
+            (Phase::Filling(..), Input::Failed(_, Side::New, why)) => self.give_back(why),
             (Phase::Emptying(mut waiting), Input::Stopped(slot, Side::New)) => {
                 waiting.remove(&slot);
                 if !waiting.is_empty() {
@@ -228,7 +229,7 @@ impl Rollout {
                 self.phase = Phase::Refilling(self.slots.iter().copied().collect());
                 self.slots.iter().map(|&slot| Action::Start(slot, Side::Old)).collect()
             }
-            (Phase::Refilling(mut waiting), Input::Ready(slot) | Input::Failed(slot, _)) => {
+            (Phase::Refilling(mut waiting), Input::Ready(slot, Side::Old) | Input::Failed(slot, Side::Old, _)) => {
                 waiting.remove(&slot);
                 if waiting.is_empty() { self.give_up() } else { self.stay(Phase::Refilling(waiting)) }
             }
@@ -251,10 +252,10 @@ mod tests {
     fn rolling_stops_the_old_only_after_the_new_has_settled() {
         let mut plan = Rollout::new(RestartStrategy::Rolling, OnFailure::Rollback, vec![0, 1]);
         assert_eq!(plan.step(Input::Begin), [Start(0, New)]);
-        assert_eq!(plan.step(Input::Ready(0)), []);
-        assert_eq!(plan.step(Input::Settled(0)), [Stop(0, Old)]);
+        assert_eq!(plan.step(Input::Ready(0, New)), []);
+        assert_eq!(plan.step(Input::Settled(0, New)), [Stop(0, Old)]);
         assert_eq!(plan.step(Input::Stopped(0, Old)), [Start(1, New)]);
-        assert_eq!(plan.step(Input::Settled(1)), [Stop(1, Old)]);
+        assert_eq!(plan.step(Input::Settled(1, New)), [Stop(1, Old)]);
         assert_eq!(plan.step(Input::Stopped(1, Old)), [Finished]);
         assert!(plan.is_over());
     }
@@ -263,10 +264,10 @@ mod tests {
     fn a_failure_at_the_second_slot_rolls_the_first_back() {
         let mut plan = Rollout::new(RestartStrategy::Rolling, OnFailure::Rollback, vec![0, 1]);
         plan.step(Input::Begin);
-        plan.step(Input::Settled(0));
+        plan.step(Input::Settled(0, New));
         plan.step(Input::Stopped(0, Old));
-        assert_eq!(plan.step(Input::Failed(1, "no".into())), [Stop(1, New), Start(0, Old)]);
-        assert_eq!(plan.step(Input::Settled(0)), [Stop(0, New)]);
+        assert_eq!(plan.step(Input::Failed(1, New, "no".into())), [Stop(1, New), Start(0, Old)]);
+        assert_eq!(plan.step(Input::Settled(0, Old)), [Stop(0, New)]);
         assert_eq!(plan.step(Input::Stopped(0, New)), [GaveUp("rolling halted at 0/2: no".into())]);
     }
 
@@ -274,9 +275,9 @@ mod tests {
     fn a_failure_with_halt_keeps_what_was_replaced() {
         let mut plan = Rollout::new(RestartStrategy::Rolling, OnFailure::Halt, vec![0, 1]);
         plan.step(Input::Begin);
-        plan.step(Input::Settled(0));
+        plan.step(Input::Settled(0, New));
         plan.step(Input::Stopped(0, Old));
-        let actions = plan.step(Input::Failed(1, "no".into()));
+        let actions = plan.step(Input::Failed(1, New, "no".into()));
         assert_eq!(actions, [Stop(1, New), GaveUp("rolling halted at 1/2: no".into())]);
     }
 
@@ -286,8 +287,8 @@ mod tests {
         assert_eq!(plan.step(Input::Begin), [Hold, Stop(0, Old)]);
         assert_eq!(plan.step(Input::Stopped(0, Old)), [Start(0, New)]);
         assert!(plan.is_holding());
-        assert_eq!(plan.step(Input::Ready(0)), [Release]);
-        assert_eq!(plan.step(Input::Settled(0)), [Finished]);
+        assert_eq!(plan.step(Input::Ready(0, New)), [Release]);
+        assert_eq!(plan.step(Input::Settled(0, New)), [Finished]);
     }
 
     #[test]
@@ -295,10 +296,20 @@ mod tests {
         let mut plan = Rollout::new(RestartStrategy::Hold, OnFailure::Rollback, vec![0]);
         plan.step(Input::Begin);
         plan.step(Input::Stopped(0, Old));
-        assert_eq!(plan.step(Input::Failed(0, "no".into())), [Stop(0, New)]);
+        assert_eq!(plan.step(Input::Failed(0, New, "no".into())), [Stop(0, New)]);
         assert_eq!(plan.step(Input::Stopped(0, New)), [Start(0, Old)]);
         assert!(plan.is_holding());
-        assert_eq!(plan.step(Input::Ready(0)), [Release, GaveUp("restart halted at 0/1: no".into())]);
+        assert_eq!(plan.step(Input::Ready(0, Old)), [Release, GaveUp("restart halted at 0/1: no".into())]);
+    }
+
+    #[test]
+    fn an_old_instance_that_becomes_ready_meanwhile_is_not_taken_for_the_new_one() {
+        let mut plan = Rollout::new(RestartStrategy::Rolling, OnFailure::Rollback, vec![0]);
+        plan.step(Input::Begin);
+        assert_eq!(plan.step(Input::Ready(0, Old)), []);
+        assert_eq!(plan.step(Input::Settled(0, Old)), []);
+        assert_eq!(plan.step(Input::Failed(0, Old, "no".into())), []);
+        assert_eq!(plan.step(Input::Settled(0, New)), [Stop(0, Old)]);
     }
 
     #[test]

@@ -52,13 +52,20 @@ impl Core {
     }
 
     fn act(&mut self, name: &str, verb: Verb, holder: String, progress: Progress, reply: Reply) {
-        let held = match self.known(name) {
-            Ok(app) => app.operation.as_ref().map(|operation| operation.described(Instant::now())),
+        let (held, yields) = match self.known(name) {
+            Ok(app) => {
+                let held = app.operation.as_ref().map(|operation| operation.described(Instant::now()));
+                (held, app.yields())
+            }
             Err(refusal) => {
                 let _ = reply.send(Err(refusal));
                 return;
             }
         };
+        if yields {
+            self.end_operation(name, Err(Refusal::Conflict(format!("superseded by {holder}"))));
+        }
+        let held = held.filter(|_| !yields);
         let supersedes = matches!(verb, Verb::Stop(_) | Verb::Cancel | Verb::Pause | Verb::Resume);
         if let Some(held) = held.filter(|_| !supersedes) {
             let _ = reply.send(Err(Refusal::Conflict(format!("app \"{name}\" is held by {held}"))));
@@ -115,7 +122,9 @@ impl Core {
 
     fn keep_override(&mut self, name: &str) {
         let Some(app) = self.apps.get(name) else { return };
-        self.overrides.put(name, Override { stopped: app.stopped, instances: app.scale });
+        if !self.overrides.put(name, Override { stopped: app.stopped, instances: app.scale }) {
+            return;
+        }
         let overrides = self.overrides.clone();
         tokio::task::spawn_blocking(move || {
             if let Err(error) = overrides.save() {
@@ -291,11 +300,11 @@ impl Core {
     }
 
     /// What a slot's machine has to say to the plan.
-    pub(super) fn report_up(&mut self, id: u64, input: fn(u32) -> Input) {
+    pub(super) fn report_up(&mut self, id: u64, input: fn(u32, Side) -> Input) {
         let Some((app, runner)) = self.find(id) else { return };
-        let (name, slot) = (app.name.clone(), runner.slot);
-        let input = input(slot);
-        if matches!(input, Input::Settled(_)) {
+        let name = app.name.clone();
+        let input = input(runner.slot, app.side_of(runner));
+        if matches!(input, Input::Settled(..)) {
             self.feed(id, Event::Promote);
         }
         self.roll(&name, input);
@@ -305,13 +314,12 @@ impl Core {
     pub(super) fn rested(&mut self, id: u64) {
         let Some((app, runner)) = self.find(id) else { return };
         let (name, slot, state) = (app.name.clone(), runner.slot, runner.lane.state);
-        let new = app.operation.as_ref().and_then(|operation| operation.new.as_ref()).map(|new| new.number);
-        let side = if new == Some(runner.generation.number) { Side::New } else { Side::Old };
+        let side = app.side_of(runner);
         let why = app.reason.clone();
         if let Some(app) = self.apps.get_mut(&name) {
             app.runners.retain(|runner| runner.id != id);
         }
-        let input = if state == InstanceState::Failed { Input::Failed(slot, why) } else { Input::Stopped(slot, side) };
+        let input = if state == InstanceState::Failed { Input::Failed(slot, side, why) } else { Input::Stopped(slot, side) };
         self.roll(&name, input);
     }
 

@@ -276,10 +276,15 @@ async fn a_fork_that_fails_backs_off_and_names_the_error() {
     }
     let daemon = Daemon::builder(&managed(&["--pid-file", "{dir}/starts"], "")).uid(UID).start().await;
     daemon.app_ready("chaos").await;
-    let limit = |most| {
-        let pid = rustix::process::Pid::from_raw(i32::try_from(daemon.pid()).unwrap());
-        let new = rustix::process::Rlimit { current: Some(most), maximum: Some(4096) };
-        rustix::process::prlimit(pid, rustix::process::Resource::Nproc, new).unwrap();
+    // As that user, because a limit of somebody else's process needs a capability that containers take away.
+    let limit = |most: u32| {
+        let pid = daemon.pid().to_string();
+        let set = std::process::Command::new("prlimit")
+            .args(["--pid", &pid, &format!("--nproc={most}:")])
+            .uid(UID)
+            .gid(UID)
+            .status();
+        assert!(set.unwrap().success(), "prlimit of our own process");
     };
     limit(1);
     let pid = daemon.app_pids("chaos").await[0];
