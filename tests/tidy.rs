@@ -41,7 +41,8 @@ const LODGERS: &[(&str, &[&str])] = &[
     ("axum", &["builtin"]),
     ("tower", &["builtin"]),
     ("sysinfo", &["app"]),
-    ("hyper", &["proxy", "upstream", "server", "exchange", "net"]),
+    // `daemon` for the demo app, which is a program of its own.
+    ("hyper", &["proxy", "upstream", "server", "exchange", "net", "daemon"]),
     ("clap", &["cli", "main"]),
     ("toml", &[]),
 ];

@@ -436,7 +436,7 @@ pub struct Health {
     pub path: Option<String>,
     pub interval: Duration,
     pub timeout: Duration,
-    /// Status codes that count as healthy; empty = 200 to 399.
+    /// Status codes that count as healthy; empty = 200 to 299.
     pub expect: Vec<u16>,
 }
 

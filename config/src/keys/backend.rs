@@ -52,7 +52,7 @@ const PROXY: &[Key] = &[
     key("health_check", Kind::HttpPath, "", "Path that tells whether an upstream is well."),
     key("health_interval", TIMEOUT, "10s", "Time between two checks."),
     key("health_timeout", TIMEOUT, "5s", "How long a check may take."),
-    key("health_expect", Kind::List(&STATUS), "200 to 399", "Status codes that mean well."),
+    key("health_expect", Kind::List(&STATUS), "200 to 299", "Status codes that mean well."),
     key("preserve_host", Kind::Flag, "true for apps, false for proxies", "Whether the client's `Host` goes on."),
     key("upstream_http", Kind::Choice(&["1.1", "2"]), "1.1", "HTTP version spoken to the upstream."),
     key("connect_timeout", TIMEOUT, "5s", "How long connecting may take."),

@@ -140,7 +140,7 @@ static PROBE: Table = Table {
     doc: "One probe: exactly one of `http`, `tcp`, `exec`, `log`, `notify`.",
     groups: &[&[
         key("http", Kind::HttpPath, "", "Path to ask for."),
-        key("expect", Kind::List(&STATUS), "200 to 399", "Status codes that mean well (with `http`)."),
+        key("expect", Kind::List(&STATUS), "200 to 299", "Status codes that mean well (with `http`)."),
         key("tcp", Kind::Flag, "", "Connecting is enough."),
         key("exec", TEXTS, "", "Command that exits with 0."),
         key("log", Kind::Text, "", "Text in a line of output."),

@@ -319,7 +319,8 @@ impl Core {
         if let Some(app) = self.apps.get_mut(&name) {
             app.runners.retain(|runner| runner.id != id);
         }
-        let input = if state == InstanceState::Failed { Input::Failed(slot, side, why) } else { Input::Stopped(slot, side) };
+        let input =
+            if state == InstanceState::Failed { Input::Failed(slot, side, why) } else { Input::Stopped(slot, side) };
         self.roll(&name, input);
     }
 

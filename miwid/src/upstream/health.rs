@@ -119,7 +119,7 @@ fn judge(what: &str, head: &str, expect: &[u16]) -> Verdict {
     let mut lines = head.lines();
     let status = lines.next().filter(|it| it.starts_with("HTTP/1.")).and_then(|it| it.split(' ').nth(1)?.parse().ok());
     let Some(status) = status else { return Verdict::Bad(format!("{what}: not an HTTP answer")) };
-    let good = if expect.is_empty() { (200..400).contains(&status) } else { expect.contains(&status) };
+    let good = if expect.is_empty() { (200..300).contains(&status) } else { expect.contains(&status) };
     if good {
         return Verdict::Good;
     }
@@ -139,7 +139,7 @@ mod tests {
         let bad = |text: &str| Verdict::Bad(text.to_owned());
         for (head, expect, verdict) in [
             ("HTTP/1.1 200 OK", &[][..], Verdict::Good),
-            ("HTTP/1.1 302 Found\r\nLocation: /login", &[], Verdict::Good),
+            ("HTTP/1.1 302 Found\r\nLocation: /login", &[], bad("GET /h: 302 to /login")),
             ("HTTP/1.1 301 Moved\r\nX: y\r\nlocation: /login", &[200], bad("GET /h: 301 to /login")),
             ("HTTP/1.1 301 Moved", &[200, 301], Verdict::Good),
             ("HTTP/1.0 404 Not Found", &[], bad("GET /h: 404")),
