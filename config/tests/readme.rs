@@ -12,50 +12,7 @@ fn understood(text: &str) -> Config {
     load_text(Path::new("/etc/miwid/config.toml"), text, &[], &Capabilities::default()).expect("it loads").config
 }
 
-const BASIC: &str = r#"
-[server]
-http_port = 8080
-https_port = 8443
-enable_https = true
-workers = 4  # Number of CPU cores
-
-[ssl]
-auto_cert = true
-domains = ["example.com", "*.example.com"]
-
-[cloudflare]
-api_token = "YOUR_CLOUDFLARE_API_TOKEN"
-zone_id = "YOUR_ZONE_ID"
-
-[logging]
-[logging.access_log]
-enabled = true
-path = "logs/access.log"
-format = "json"  # Options: common, combined, json
-buffer_size = 100
-
-[logging.rotation]
-enabled = true
-max_size_mb = 100
-max_backups = 10
-compress = true
-
-# Backend configuration
-[backends."app.example.com"]
-url = "http://localhost:3000"
-app_type = "nodejs"
-health_check = "/health"
-
-[backends."app.example.com".process]
-command = "node"
-args = ["server.js"]
-working_dir = "/app"
-auto_restart = true
-
-[backends."app.example.com".process.env]
-NODE_ENV = "production"
-PORT = "3000"
-"#;
+const BASIC: &str = include_str!("readme/basic.toml");
 
 #[test]
 fn the_basic_configuration_loads() {
@@ -89,23 +46,7 @@ fn the_basic_configuration_loads() {
     assert_eq!(process.env["PORT"].expose(), "3000");
 }
 
-const TUNING: &str = r#"
-[server]
-workers = 8  # Set to number of CPU cores
-max_connections = 100000
-keepalive_timeout = 65
-request_timeout = 30
-
-[server.limits]
-max_request_size = "10MB"
-max_header_size = "8KB"
-max_uri_length = 8192
-
-[cache]
-enabled = true
-max_size = "1GB"
-ttl = 3600
-"#;
+const TUNING: &str = include_str!("readme/tuning.toml");
 
 #[test]
 fn the_performance_tuning_loads() {
@@ -120,19 +61,7 @@ fn the_performance_tuning_loads() {
     assert_eq!((config.cache.max_size, config.cache.ttl), (ByteSize::mib(1024), Some(Duration::from_secs(3600))));
 }
 
-const SECURITY: &str = r#"
-[security]
-enable_cors = true
-cors_origins = ["https://example.com"]
-enable_csrf = true
-rate_limit = 1000  # requests per minute
-ip_whitelist = ["192.168.1.0/24"]
-
-[security.headers]
-strict_transport_security = "max-age=31536000"
-x_frame_options = "DENY"
-x_content_type_options = "nosniff"
-"#;
+const SECURITY: &str = include_str!("readme/security.toml");
 
 #[test]
 fn the_security_configuration_loads() {
@@ -152,18 +81,7 @@ fn the_security_configuration_loads() {
     );
 }
 
-const BALANCING: &str = r#"
-[backends."api.example.com"]
-urls = [
-    "http://api1:8000",
-    "http://api2:8000",
-    "http://api3:8000"
-]
-app_type = "proxy"
-strategy = "round_robin"  # or "least_conn", "ip_hash"
-health_check = "/health"
-health_interval = 10
-"#;
+const BALANCING: &str = include_str!("readme/balancing.toml");
 
 #[test]
 fn the_load_balancing_loads() {

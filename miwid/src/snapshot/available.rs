@@ -71,3 +71,72 @@ pub fn capabilities() -> Capabilities {
     unavailable.push(("server.http3=true", http3.to_owned()));
     Capabilities { unavailable }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// The keys of `text` that this version refuses.
+    fn refused(text: &str) -> Vec<String> {
+        match config::load_text(Path::new("config.toml"), text, &[], &capabilities()) {
+            Ok(_) => Vec::new(),
+            Err(problems) => {
+                let told = |it: &config::Problem| it.message.contains(NOT_YET) || it.message.contains("built without");
+                assert!(problems.iter().all(told), "nothing else is wrong: {problems:#?}");
+                problems.into_iter().map(|it| it.key).collect()
+            }
+        }
+    }
+
+    #[test]
+    fn the_blocks_of_the_readme_are_refused_exactly_where_a_feature_is_missing() {
+        let basic = include_str!("../../../config/tests/readme/basic.toml");
+        assert_eq!(
+            refused(basic),
+            ["server.enable_https", "ssl.auto_cert", "ssl.domains", "cloudflare.api_token", "cloudflare.zone_id",]
+        );
+        let performance = include_str!("../../../config/tests/readme/tuning.toml");
+        assert_eq!(refused(performance), ["cache.enabled", "cache.max_size", "cache.ttl"]);
+        let security = include_str!("../../../config/tests/readme/security.toml");
+        assert_eq!(
+            refused(security),
+            [
+                "security.enable_cors",
+                "security.cors_origins",
+                "security.enable_csrf",
+                "security.rate_limit",
+                "security.ip_whitelist",
+                "security.headers",
+            ]
+        );
+        let balancing = include_str!("../../../config/tests/readme/balancing.toml");
+        assert_eq!(refused(balancing), [""; 0]);
+    }
+
+    #[test]
+    fn the_shipped_configurations_run_in_this_version() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config");
+        let examples =
+            std::fs::read_dir(directory.join("examples")).expect("the examples").flatten().map(|it| it.path());
+        for path in examples.chain([directory.join("miwid.toml")]) {
+            let loaded = config::load(&path, &[], &capabilities());
+            assert!(loaded.is_ok(), "{}: {:#?}", path.display(), loaded.err());
+        }
+    }
+
+    #[test]
+    fn the_built_in_default_runs_in_this_version() {
+        let text = config::builtin(Path::new("/usr/bin/miwid"));
+        assert_eq!(refused(&text), [""; 0]);
+    }
+
+    #[test]
+    fn a_key_whose_feature_is_off_says_so() {
+        let text = "[server]\nhttp3 = true\n";
+        let problems = config::load_text(Path::new("m.toml"), text, &[], &capabilities()).expect_err("refused");
+        let expected = if cfg!(feature = "http3") { NOT_YET } else { "built without http3" };
+        assert!(problems[0].message.contains(expected), "{problems:?}");
+    }
+}
