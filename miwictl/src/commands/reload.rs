@@ -28,11 +28,16 @@ pub(super) async fn run(globals: &Globals, args: &ReloadArgs) -> Result {
         }
         return verdict(&ended);
     };
-    output::document(globals, report, changes);
+    output::document(globals, report, if args.dry_run { would_change } else { changes });
     for problem in &report.problems {
         output::complaint(&render(problem));
     }
     verdict(&ended).map_err(Error::answered)
+}
+
+/// A rehearsal has a result too, and must not be taken for the real thing.
+fn would_change(report: &ReloadReport) -> String {
+    format!("dry run, nothing was changed; a reload would be {}", changes(report))
 }
 
 fn changes(report: &ReloadReport) -> String {
