@@ -161,7 +161,11 @@ fn details(app: &App) -> String {
         ]
     });
     let head = ["SLOT", "INSTANCE", "PID", "STATE", "ADDRESS", "RESTARTS", "IN FLIGHT", "LAST EXIT"];
-    text.push_str(&format!("\n\n{}\n{}", output::table(head, rows), app.report));
+    text.push_str(&format!("\n\n{}\n", output::table(head, rows)));
+    for notice in &app.notices {
+        text.push_str(&format!("\nnotice: {notice}"));
+    }
+    text.push_str(&app.report);
     text
 }
 

@@ -161,6 +161,9 @@ impl Core {
             leaving: false,
             told: None,
         };
+        for notice in app.generation.spec.iter().flat_map(|spec| &spec.notices) {
+            tracing::warn!(app = name, "{notice}");
+        }
         self.apps.insert(name, app);
         // An operator's stop outlives the daemon.
         kept.stopped.then_some(Change::Nothing)

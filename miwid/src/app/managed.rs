@@ -267,6 +267,7 @@ impl App {
             reason: self.reason_line(ready),
             report: self.report.clone(),
             instances: self.runners.iter().map(|runner| runner.status(now)).collect(),
+            notices: self.generation.spec.as_ref().map(|spec| spec.notices.clone()).unwrap_or_default(),
             operation: self.operation.as_ref().map(|operation| operation.described(now)),
         }
     }

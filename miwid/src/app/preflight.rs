@@ -13,6 +13,10 @@ use super::{
 };
 use crate::upstream::Address;
 
+/// Who runs as root when nothing else was said, and no account of that name exists: root.
+const DEFAULT_USER: &str = "miwid";
+const ROOT_NOTICE: &str = "it runs as root, as the daemon does; set `user`, or add a `miwid` account to the system";
+
 /// The longest path that a socket address holds.
 const SOCKET_PATH_MAX: usize = 107;
 
@@ -28,6 +32,8 @@ pub fn plan_as(backend: &Backend, default_user: Option<&str>) -> (Option<LaunchS
         obstacles.push(obstacle);
         None
     });
+    let runs_as_root = user.is_none() && unistd::geteuid().is_root();
+    let as_root = (runs_as_root && !process.allow_root).then(|| ROOT_NOTICE.to_owned());
     let enterable = directory(&process.working_dir, user.as_ref()).map_err(|obstacle| obstacles.push(obstacle)).is_ok();
     let file = env_file(process, &mut obstacles);
     names(process, &mut obstacles);
@@ -60,7 +66,7 @@ pub fn plan_as(backend: &Backend, default_user: Option<&str>) -> (Option<LaunchS
             stop_signal: process.stop_signal,
             start_timeout: process.start_timeout,
             upstream_idle: recipe.upstream_idle,
-            notices: recipe.notices,
+            notices: recipe.notices.into_iter().chain(as_root).collect(),
         }
     });
     let findings = obstacles.into_iter().map(|obstacle| finding(backend, process, obstacle)).collect();
@@ -129,7 +135,8 @@ fn user(process: &Process, default_user: Option<&str>) -> Result<Option<User>, O
         let hint = "set user =, or allow_root = true".to_owned();
         Obstacle::new("app-user-root", "user", "the app would run as root".to_owned(), hint)
     };
-    let Some(name) = wanted else { return Ok(None) };
+    let fallback = || unistd::User::from_name(DEFAULT_USER).ok().flatten().is_some_and(|_| own.is_root());
+    let Some(name) = wanted.or_else(|| fallback().then_some(DEFAULT_USER)) else { return Ok(None) };
     let unknown =
         |kind, name: &str| Obstacle::new("app-user-unknown", kind, format!("{kind} {name:?} does not exist"), None);
     let account = unistd::User::from_name(name).ok().flatten().ok_or_else(|| unknown("user", name))?;

@@ -22,6 +22,8 @@ pub struct AppStatus {
     /// The start report of the last failure (several lines), empty when none.
     pub report: String,
     pub instances: Vec<InstanceStatus>,
+    /// What the operator should know of an app that runs all the same: `it runs as root`.
+    pub notices: Vec<String>,
     /// What runs an operation on it now: `restart by anna (uid 1000), 12 s ago`.
     pub operation: Option<String>,
 }

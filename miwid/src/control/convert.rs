@@ -34,6 +34,7 @@ pub(super) fn app(status: &AppStatus, now: SystemTime) -> v1::App {
         report: status.report.clone(),
         instances: status.instances.iter().map(|instance| self::instance(instance, now)).collect(),
         operation: status.operation.clone(),
+        notices: status.notices.clone(),
     }
 }
 
