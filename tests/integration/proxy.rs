@@ -109,6 +109,37 @@ async fn connections_to_the_origin_are_reused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn uploads_leave_their_connection_behind_too() {
+    let origin = Origin::start("origin").await;
+    let daemon = Daemon::start(&format!("[server]\nworkers = 1\n{}", to(&origin.url(), ""))).await;
+    for _ in 0..20 {
+        let upload = request("/echo").method("POST").body(Bytes::from(vec![b'x'; 100_000])).unwrap();
+        assert_eq!(daemon.request(upload).await.status, 200);
+    }
+    assert!(origin.connections() <= 2, "{} connections for 20 uploads", origin.connections());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_with_a_length_and_chunks_is_framed_by_its_chunks() {
+    let bytes = b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+    let origin = RawOrigin::start(bytes).await;
+    let daemon = Daemon::start(&to(&origin.url(), "")).await;
+    assert_eq!(daemon.get_host("a.test", "/").await.text(), "hello");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_header_lifts_the_limit_of_a_body() {
+    let origin = Origin::start("origin").await;
+    let daemon = Daemon::start(&format!("[server.limits]\nmax_request_size = 1000\n{}", to(&origin.url(), ""))).await;
+    let chunk = format!("7d0\r\n{}\r\n0\r\n\r\n", "x".repeat(2000));
+    for header in ["upgrade: x", "content-type: application/grpc", "expect: nothing"] {
+        let head = format!("POST /echo HTTP/1.1\r\nhost: a.test\r\n{header}\r\ntransfer-encoding: chunked\r\n\r\n");
+        let answer = String::from_utf8_lossy(&daemon.raw(format!("{head}{chunk}")).await).into_owned();
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{header}: {answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_origin_that_closes_after_each_answer_fails_no_request() {
     let origin = Origin::start("origin").await;
     origin.close_after_each();

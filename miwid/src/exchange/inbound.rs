@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
 /// Why a request body ended early. Shared with whoever answers, since the body has been handed on by then.
@@ -58,7 +58,9 @@ pub struct Inbound {
 impl Inbound {
     /// `bytes_max` 0 = no bound (streams that flow control bounds).
     pub fn new(incoming: Incoming, bytes_max: u64, chunk_timeout: Duration) -> Self {
-        Self { incoming, meter: Meter::default(), bytes_max, chunk_timeout, timer: None }
+        let meter = Meter::default();
+        meter.0.ended.set(incoming.is_end_stream());
+        Self { incoming, meter, bytes_max, chunk_timeout, timer: None }
     }
 
     pub fn meter(&self) -> Meter {
@@ -104,6 +106,8 @@ impl http_body::Body for Inbound {
                 if me.bytes_max > 0 && total > me.bytes_max {
                     return Poll::Ready(Some(Err(me.cut(Cut::TooLarge, io::ErrorKind::FileTooLarge))));
                 }
+                // Whoever drives the body may stop here, without asking for the end that it can see coming.
+                me.meter.0.ended.set(me.incoming.is_end_stream());
                 Poll::Ready(Some(Ok(frame)))
             }
         }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
 use hyper::body::Incoming;
 
 use super::{
@@ -95,14 +95,11 @@ fn explain(failure: Failure, context: &mut Context, summary: &Summary) -> Respon
     failure.response(&summary.accept())
 }
 
-/// Streams that flow control bounds have no size limit.
+/// gRPC streams have no size limit: flow control bounds them. What follows an upgrade is no body, and not counted here.
 fn body_limit(parts: &Parts, snapshot: &Snapshot) -> u64 {
-    let is_grpc =
-        parts.headers.get(header::CONTENT_TYPE).is_some_and(|it| it.as_bytes().starts_with(b"application/grpc"));
-    if is_grpc || parts.method == Method::CONNECT || parts.headers.contains_key(header::UPGRADE) {
-        return 0;
-    }
-    snapshot.settings.request_bytes_max
+    let is_grpc = parts.version == Version::HTTP_2
+        && parts.headers.get(header::CONTENT_TYPE).is_some_and(|it| it.as_bytes().starts_with(b"application/grpc"));
+    if is_grpc { 0 } else { snapshot.settings.request_bytes_max }
 }
 
 /// The query goes along unless the target has one of its own.
