@@ -30,7 +30,7 @@ fn text(config: &Config, listeners: &[Binding], socket: &Path) -> String {
     }
     text.push_str(&format!("  control        {}\n", socket.display()));
     if config.path.is_none() {
-        text.push_str("\nTry next:\n  miwictl status\n  miwictl app restart demo\n  miwictl logs tail access\n\n");
+        text.push_str("\nTry next:\n  miwictl status\n  miwictl app restart demo\n  miwictl app logs demo\n\n");
     }
     text
 }
