@@ -25,6 +25,8 @@ use crate::{
     upstream::Directory,
 };
 
+/// A disk that takes longer than this to look at must not keep the operator out.
+const APPS_KNOWN: Duration = Duration::from_secs(5);
 /// Lines that are still on their way get this long.
 const LOG_FAREWELL: Duration = Duration::from_secs(2);
 
@@ -78,7 +80,12 @@ impl Daemon {
                 io_backend: "epoll".to_owned(),
             },
         };
-        let control = tokio::spawn(control.serve(self.socket, stopped.clone()));
+        let known = every_app_is_known(self.apps.clone(), self.config.clone());
+        let (socket, stopping) = (self.socket, stopped.clone());
+        let control = tokio::spawn(async move {
+            known.await;
+            control.serve(socket, stopping).await
+        });
         let first = tokio::spawn(start_apps(self.apps.clone(), self.config.clone(), self.readiness.clone()));
         let notifier = notify::start(self.readiness.clone(), self.apps.clone());
         tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "serving");
@@ -127,6 +134,14 @@ impl Daemon {
         tracing::info!("stopped");
         telemetry::flush();
     }
+}
+
+/// The supervisor reads the disk before it knows its apps. A command that comes earlier waits in the socket's backlog
+/// rather than hear that there is no such app.
+async fn every_app_is_known(apps: app::Handle, config: Arc<Config>) {
+    let count = config.backends.values().filter(|it| it.process.is_some()).count();
+    let mut statuses = apps.watch();
+    let _ = tokio::time::timeout(APPS_KNOWN, statuses.wait_for(|it| it.len() >= count)).await;
 }
 
 /// The daemon is ready when every app has come up or has said why not.
