@@ -129,9 +129,7 @@ fn user(process: &Process, default_user: Option<&str>) -> Result<Option<User>, O
         let hint = "set user =, or allow_root = true".to_owned();
         Obstacle::new("app-user-root", "user", "the app would run as root".to_owned(), hint)
     };
-    let Some(name) = wanted else {
-        return if own.is_root() && !process.allow_root { Err(root()) } else { Ok(None) };
-    };
+    let Some(name) = wanted else { return Ok(None) };
     let unknown =
         |kind, name: &str| Obstacle::new("app-user-unknown", kind, format!("{kind} {name:?} does not exist"), None);
     let account = unistd::User::from_name(name).ok().flatten().ok_or_else(|| unknown("user", name))?;
