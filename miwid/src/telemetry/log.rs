@@ -57,14 +57,23 @@ pub fn flush() {
     }
 }
 
+/// A plain level speaks of miwid's own lines: at `debug` the libraries below would bury them. A filter that names its
+/// targets is taken as it is.
 fn filter(config: Option<&config::Logging>) -> io::Result<EnvFilter> {
     let level = match std::env::var("RUST_LOG") {
         Ok(level) if !level.is_empty() => level,
         _ => config.map_or("info", |config| config.level.as_str()).to_owned(),
     };
-    EnvFilter::try_new(&level).map_err(|error| {
+    EnvFilter::try_new(directives(&level)).map_err(|error| {
         io::Error::new(io::ErrorKind::InvalidInput, format!("{level:?} is no log level or filter: {error}"))
     })
+}
+
+fn directives(level: &str) -> String {
+    match level.trim().to_lowercase().as_str() {
+        plain @ ("info" | "debug" | "trace") => format!("warn,miwid={plain},config={plain},audit={plain},app={plain}"),
+        _ => level.to_owned(),
+    }
 }
 
 fn output(config: Option<&config::Logging>) -> io::Result<(Output, Option<Arc<RotatingFile>>, Option<WorkerGuard>)> {
@@ -197,6 +206,13 @@ fn each<T>(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_plain_level_is_for_our_own_lines_and_a_filter_is_taken_as_written() {
+        assert_eq!(directives("debug"), "warn,miwid=debug,config=debug,audit=debug,app=debug");
+        assert_eq!(directives("h2=debug,info"), "h2=debug,info");
+        assert_eq!(directives("error"), "error");
+    }
 
     #[test]
     fn a_second_init_moves_the_lines_into_the_file() {
