@@ -60,7 +60,7 @@ fn node_fits(sources: &mut Sources, kind: &'static Kind, node: &mut Node, path: 
                 node_fits(sources, inner, node, &format!("{path}[{i}]"));
             }
         }
-        (Kind::Either(kinds), value) => either_fits(sources, kinds, node_table(value), node, path),
+        (Kind::Either(kinds), _) => either_fits(sources, kinds, node, path),
         (_, value) => {
             if let Err(misfit) = judge(kind, value) {
                 complain(sources, &[kind], misfit, node, path);
@@ -69,16 +69,10 @@ fn node_fits(sources: &mut Sources, kind: &'static Kind, node: &mut Node, path: 
     }
 }
 
-/// Whether the value is a table: then only the kind for tables is meant.
-fn node_table(value: &Value) -> bool {
-    matches!(value, Value::Table(_))
-}
-
-fn either_fits(sources: &mut Sources, kinds: &'static [Kind], is_table: bool, node: &mut Node, path: &str) {
-    if is_table {
-        if let Some(kind) = kinds.iter().find(|it| matches!(it, Kind::Table(_) | Kind::Map(_))) {
-            return node_fits(sources, kind, node, path);
-        }
+fn either_fits(sources: &mut Sources, kinds: &'static [Kind], node: &mut Node, path: &str) {
+    let is_table = matches!(node.value, Value::Table(_));
+    if let Some(kind) = kinds.iter().find(|it| is_table && matches!(it, Kind::Table(_) | Kind::Map(_))) {
+        return node_fits(sources, kind, node, path);
     }
     let mut worst = Misfit::Type;
     for kind in kinds {

@@ -105,8 +105,10 @@ fn bare(target: &Target) -> Target {
     }
 }
 
+type Started = (AppType, Process, Vec<UpstreamUrl>);
+
 /// What an app is started from: its process, its type and the address that the configuration fixes.
-fn apps(config: &Config) -> Vec<(String, (AppType, Process, Vec<UpstreamUrl>))> {
+fn apps(config: &Config) -> Vec<(String, Started)> {
     let app = |backend: &Backend| {
         let process = backend.process.clone()?;
         let process = Process { origin: Origin::default(), working_dir_origin: Origin::default(), ..process };
