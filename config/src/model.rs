@@ -28,7 +28,8 @@ pub struct Origin {
 pub struct Config {
     /// The main file; `None` for the built-in default.
     pub path: Option<PathBuf>,
-    /// Every file that was read: includes, env files, secret files.
+    /// Every file that was read: the main file, includes, secret files. An `env_file` is read at each start of its app
+    /// and only named there.
     pub files: Vec<PathBuf>,
     pub server: Server,
     pub admin: Admin,

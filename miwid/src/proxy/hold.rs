@@ -11,8 +11,6 @@ use crate::{
     upstream::{Availability, InFlight, Set, Unavailable},
 };
 
-/// An app that tries again this soon is worth waiting for.
-const RETRY_WORTH_WAITING: Duration = Duration::from_secs(2);
 const RETRY_AFTER_FULL: Duration = Duration::from_secs(2);
 const RETRY_AFTER_STOPPED: Duration = Duration::from_secs(30);
 
@@ -81,7 +79,8 @@ fn refusal(why: &Availability) -> Result<(), Failure> {
             Err(Failure::upstream(StatusCode::SERVICE_UNAVAILABLE, reason::APP_STOPPED, "The app is stopped.")
                 .retry_after(RETRY_AFTER_STOPPED))
         }
-        Availability::Failed { retry_after } if *retry_after > RETRY_WORTH_WAITING => {
+        // Where the next attempt is near enough to wait for, its supervisor says `Holding`.
+        Availability::Failed { retry_after } => {
             Err(Failure::upstream(StatusCode::SERVICE_UNAVAILABLE, reason::APP_FAILED, "The app does not start.")
                 .retry_after(*retry_after))
         }

@@ -104,6 +104,8 @@ impl Builder<'_> {
         match target {
             config::Target::Files(files) => Target::Files(Root::new(files)),
             config::Target::Proxy(proxy) | config::Target::App(proxy) => {
+                // A route that inherits its site's app leads to that app, not to a set of its own.
+                let prefix = if matches!(target, config::Target::App(_)) { "" } else { prefix };
                 let set = self.upstream(backend, prefix, proxy);
                 let forwarder = Forwarder::new(set, proxy, &self.config.server);
                 match &backend.process {
