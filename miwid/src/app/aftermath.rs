@@ -1,8 +1,8 @@
 //! When an attempt is over: what it held is freed, and how it ended is written down for the operator.
 
-use std::time::Instant;
+use std::{sync::Arc, time::Instant};
 
-use super::{lifecycle::Cause, report, supervisor::Core};
+use super::{InstanceState, lifecycle::Cause, report, supervisor::Core, watch::Watch};
 use crate::upstream::Address;
 
 impl Core {
@@ -66,6 +66,11 @@ impl Core {
             self.outside.events.emit("app.failed", name, format!("slot {slot}: {sentence}"));
         }
         if let Some(runner) = self.find_mut(id) {
+            // Preflight looks again by itself, and more closely.
+            let stuck = runner.lane.state == InstanceState::Failed && !matches!(cause, Cause::Preflight(_));
+            let process = runner.generation.backend.process.as_ref();
+            let watch = runner.spec.as_ref().filter(|_| stuck).map(|spec| Arc::new(Watch::new(spec, process)));
+            runner.watch = watch;
             runner.restarts += u64::from(!repeated);
         }
     }

@@ -60,6 +60,7 @@ impl Core {
             began: Instant::now(),
             started: None,
             last_exit: None,
+            watch: None,
             restarts: 0,
             listening: Vec::new(),
             memory_bytes: 0,

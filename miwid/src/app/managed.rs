@@ -17,6 +17,7 @@ use super::{
     output::{LastLines, Output},
     rollout::Side,
     spec::{AddressPlan, LaunchSpec},
+    watch::Watch,
 };
 use crate::upstream::{Address, Availability, Endpoint, Set};
 
@@ -56,6 +57,8 @@ pub(super) struct Runner {
     pub(super) last_exit: Option<Exit>,
     pub(super) restarts: u64,
     pub(super) listening: Vec<Address>,
+    /// Set while it has failed for a reason that only a change can mend.
+    pub(super) watch: Option<Arc<Watch>>,
     pub(super) memory_bytes: u64,
     pub(super) cpu_percent: f64,
     pub(super) cpu_ticks: u64,

@@ -30,6 +30,7 @@ mod supervisor;
 mod tests;
 mod tree;
 mod verbs;
+mod watch;
 
 pub use handle::{
     Command, Converged, Done, Handle, Logs as LogStream, Pace, Progress, Refusal, Reply, RestartOptions, Supervisor,

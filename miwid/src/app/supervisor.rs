@@ -10,11 +10,11 @@ use std::{
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{
-    AppStatus, Command, Done, Refusal, Supervisor,
+    AppStatus, Command, Done, InstanceState, Refusal, Supervisor,
     addresses::Addresses,
     launcher::{LaunchError, Launched, Launcher},
     lifecycle::{Event, ExitStatus},
-    managed::App,
+    managed::{App, Runner},
     operation::Operation,
     overrides::Overrides,
     spec::{Finding, LaunchSpec},
@@ -37,9 +37,14 @@ pub(super) enum News {
 }
 
 pub(super) enum Message {
-    Attempt { runner: u64, attempt: u64, news: Box<News> },
+    Attempt {
+        runner: u64,
+        attempt: u64,
+        news: Box<News>,
+    },
     Converge(Box<super::converge::Looked>),
-    Census(Vec<Process>),
+    /// Every process, and the failed runners whose files have changed.
+    Census(Vec<Process>, Vec<u64>),
 }
 
 pub(super) struct Core {
@@ -144,7 +149,10 @@ impl Core {
         match message {
             Message::Attempt { runner, attempt, news } => self.attempt_news(runner, attempt, *news),
             Message::Converge(looked) => self.converge(*looked),
-            Message::Census(processes) => self.counted(&processes),
+            Message::Census(processes, mended) => {
+                self.counted(&processes);
+                mended.into_iter().for_each(|id| self.feed(id, Event::Reset));
+            }
         }
     }
 
@@ -160,9 +168,13 @@ impl Core {
 
     fn take_census(&self) {
         let news = self.news.clone();
+        let failed = |runner: &&Runner| runner.lane.state == InstanceState::Failed;
+        let runners = self.apps.values().flat_map(|app| &app.runners).filter(failed);
+        let watched: Vec<_> = runners.filter_map(|it| Some((it.id, it.watch.clone()?))).collect();
         tokio::task::spawn_blocking(move || {
+            let mended = watched.into_iter().filter(|(_, watch)| watch.has_changed()).map(|(id, _)| id).collect();
             // A full inbox means that there is more urgent news; the next census comes soon.
-            let _ = news.try_send(Message::Census(tree::processes()));
+            let _ = news.try_send(Message::Census(tree::processes(), mended));
         });
     }
 

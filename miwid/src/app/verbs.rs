@@ -135,7 +135,7 @@ impl Core {
 
     pub(super) fn begin_start(&mut self, name: &str, operation: Operation) {
         let Some(app) = self.apps.get_mut(name) else { return };
-        app.stopped = false;
+        (app.stopped, app.outdated, app.farewell) = (false, None, None);
         app.operation = Some(operation);
         self.keep_override(name);
         self.fill(name);

@@ -134,9 +134,18 @@ mod tests {
 
     #[test]
     fn a_key_whose_feature_is_off_says_so() {
-        let text = "[server]\nhttp3 = true\n";
-        let problems = config::load_text(Path::new("m.toml"), text, &[], &capabilities()).expect_err("refused");
-        let expected = if cfg!(feature = "http3") { NOT_YET } else { "built without http3" };
-        assert!(problems[0].message.contains(expected), "{problems:?}");
+        let told = |text: &str| {
+            let loaded = config::load_text(Path::new("m.toml"), text, &[], &capabilities());
+            loaded.err().map(|problems| problems[0].message.clone()).unwrap_or_default()
+        };
+        let expect = |text: &str, on: bool, off_says: &str, on_says: &str| {
+            let (said, expected) = (told(text), if on { on_says } else { off_says });
+            assert!(said.contains(expected) && (!expected.is_empty() || said.is_empty()), "{text}: {said}");
+        };
+        let (http3, cloudflare, metrics) =
+            (cfg!(feature = "http3"), cfg!(feature = "cloudflare"), cfg!(feature = "metrics"));
+        expect("[server]\nhttp3 = true\n", http3, "built without http3", NOT_YET);
+        expect("[cloudflare]\ntrust = true\n", cloudflare, "built without cloudflare", NOT_YET);
+        expect("[metrics]\nenabled = true\n", metrics, "built without metrics", "");
     }
 }

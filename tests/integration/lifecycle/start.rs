@@ -14,6 +14,12 @@ async fn a_missing_binary_is_named_and_found_once_it_appears() {
     assert_eq!(daemon.get_host("well.test", "/").await.status, 200, "other apps are not affected");
     daemon.told_any("late", &["app-command-missing", "does not exist", "not found"]).await;
     assert_eq!(daemon.ctl(&["app", "start", "late"]).await.status, 6);
+    let refused = daemon.get_host("late.test", "/").await;
+    assert_eq!(
+        (refused.status, refused.header("miwi-reason")),
+        (503, "app-failed"),
+        "nobody waits for what cannot come"
+    );
     fs::copy(chaos_app(), daemon.dir().join("late.new")).unwrap();
     fs::rename(daemon.dir().join("late.new"), daemon.dir().join("late")).unwrap();
     daemon.app_ready("late").await;

@@ -16,9 +16,8 @@ pub(super) fn recipe(process: &Process, env: &[(String, Secret)]) -> Result<Reci
         ));
     };
     let argv = if process.shell {
-        let line =
-            std::iter::once(command.to_owned()).chain(process.args.iter().cloned()).collect::<Vec<_>>().join(" ");
-        vec!["/bin/sh".to_owned(), "-c".to_owned(), format!("exec {line}")]
+        let args: String = process.args.iter().map(|it| format!(" {}", quoted(it))).collect();
+        vec!["/bin/sh".to_owned(), "-c".to_owned(), format!("exec {command}{args}")]
     } else {
         std::iter::once(resolve(command, process, env)?).chain(process.args.iter().cloned()).collect()
     };
@@ -31,4 +30,23 @@ pub(super) fn recipe(process: &Process, env: &[(String, Secret)]) -> Result<Reci
         upstream_idle: Duration::from_secs(4),
         notices: Vec::new(),
     })
+}
+
+/// `command` is for the shell to read; an argument stays one argument, whatever is in it.
+fn quoted(arg: &str) -> String {
+    format!("'{}'", arg.replace('\'', "'\\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn an_argument_reaches_the_program_as_it_was_written() {
+        for arg in ["plain", "two words", "it's", "$(reboot)", "a;b", "", "\"q\""] {
+            let script = format!("printf %s {}", quoted(arg));
+            let output = std::process::Command::new("/bin/sh").args(["-c", &script]).output().expect("a shell");
+            assert_eq!(String::from_utf8_lossy(&output.stdout), arg);
+        }
+    }
 }
