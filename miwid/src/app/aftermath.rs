@@ -1,8 +1,8 @@
 //! When an attempt is over: what it held is freed, and how it ended is written down for the operator.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
-use super::{InstanceState, lifecycle::Cause, report, supervisor::Core, watch::Watch};
+use super::{InstanceState, lifecycle::Cause, report, supervisor::Core};
 use crate::upstream::Address;
 
 impl Core {
@@ -68,9 +68,9 @@ impl Core {
         if let Some(runner) = self.find_mut(id) {
             // Preflight looks again by itself, and more closely.
             let stuck = runner.lane.state == InstanceState::Failed && !matches!(cause, Cause::Preflight(_));
-            let process = runner.generation.backend.process.as_ref();
-            let watch = runner.spec.as_ref().filter(|_| stuck).map(|spec| Arc::new(Watch::new(spec, process)));
-            runner.watch = watch;
+            if !stuck {
+                runner.watch = None;
+            }
             runner.restarts += u64::from(!repeated);
         }
     }

@@ -19,6 +19,7 @@ use super::{
     spec::{AddressPlan, Attempt, Finding, Launch, LaunchSpec},
     supervisor::{Core, Message, News},
     tree,
+    watch::Watch,
 };
 use crate::upstream::Availability;
 
@@ -128,7 +129,12 @@ impl Core {
             let looked = tokio::task::spawn_blocking(move || {
                 let (spec, mut findings) = preflight::plan_as(&backend, user.as_deref());
                 findings.extend(spec.as_ref().and_then(|spec| taken(&spec.address, &backend)));
-                (spec, findings)
+                // Before the program reads them: a change while it starts must not be missed.
+                let watched = spec.map(|spec| {
+                    let watch = Arc::new(Watch::new(&spec, backend.process.as_ref()));
+                    (spec, watch)
+                });
+                (watched, findings)
             });
             let (spec, findings) = looked.await.unwrap_or_default();
             News::Planned(spec, findings)
@@ -163,13 +169,14 @@ impl Core {
         }
     }
 
-    fn planned(&mut self, id: u64, spec: Option<LaunchSpec>, findings: Vec<Finding>) {
+    fn planned(&mut self, id: u64, spec: Option<(LaunchSpec, Arc<Watch>)>, findings: Vec<Finding>) {
         let broken = findings.iter().find(|finding| finding.severity == config::Severity::Error);
         let Some(runner) = self.find_mut(id) else { return };
         let took = runner.began.elapsed();
         runner.steps.push(("preflight", took, String::new()));
         match (broken, spec) {
-            (None, Some(spec)) => {
+            (None, Some((spec, watch))) => {
+                runner.watch = Some(watch);
                 runner.spec = Some(spec.clone());
                 self.learn(id, spec);
                 self.feed(id, Event::PreflightGood);

@@ -57,7 +57,7 @@ pub(super) struct Runner {
     pub(super) last_exit: Option<Exit>,
     pub(super) restarts: u64,
     pub(super) listening: Vec<Address>,
-    /// Set while it has failed for a reason that only a change can mend.
+    /// The files of the current attempt, kept when it failed for a reason that only a change can mend.
     pub(super) watch: Option<Arc<Watch>>,
     pub(super) memory_bytes: u64,
     pub(super) cpu_percent: f64,

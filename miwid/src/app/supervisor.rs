@@ -19,6 +19,7 @@ use super::{
     overrides::Overrides,
     spec::{Finding, LaunchSpec},
     tree::{self, Process, Reaper},
+    watch::Watch,
 };
 use crate::upstream::Address;
 
@@ -27,7 +28,7 @@ const INBOX: usize = 1_024;
 
 /// What a helper reports about one attempt; older attempts' news is ignored.
 pub(super) enum News {
-    Planned(Option<LaunchSpec>, Vec<Finding>),
+    Planned(Option<(LaunchSpec, Arc<Watch>)>, Vec<Finding>),
     Launched(Result<Launched, LaunchError>),
     Exited(ExitStatus),
     /// `None`: some could not be killed.

@@ -4,7 +4,6 @@
 use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Mutex, PoisonError},
     time::SystemTime,
 };
 
@@ -17,25 +16,28 @@ type Stamp = Option<(SystemTime, u64, u64)>;
 
 #[derive(Debug)]
 pub(super) struct Watch {
-    paths: Vec<PathBuf>,
-    /// As first seen; `None` until then.
-    seen: Mutex<Option<Vec<Stamp>>>,
+    files: Vec<(PathBuf, Stamp)>,
 }
 
 impl Watch {
-    /// The program, its arguments as far as they are files, the directory and the env file.
+    /// The program, its arguments as far as they are files, the directory and the env file, as they are now. Blocking.
     pub(super) fn new(spec: &LaunchSpec, process: Option<&Process>) -> Self {
         let arguments = spec.argv.iter().map(|it| spec.working_dir.join(it));
         let env_file = process.and_then(|it| it.env_file.clone());
-        let paths = arguments.chain([spec.working_dir.clone()]).chain(env_file).collect();
-        Self { paths, seen: Mutex::default() }
+        Self::of(arguments.chain([spec.working_dir.clone()]).chain(env_file))
     }
 
-    /// Whether anything is different from when this was first asked. Blocking.
+    fn of(paths: impl IntoIterator<Item = PathBuf>) -> Self {
+        let stamped = |path: PathBuf| {
+            let stamp = stamp(&path);
+            (path, stamp)
+        };
+        Self { files: paths.into_iter().map(stamped).collect() }
+    }
+
+    /// Whether any of them is different now. Blocking.
     pub(super) fn has_changed(&self) -> bool {
-        let now: Vec<Stamp> = self.paths.iter().map(|it| stamp(it)).collect();
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        *seen.get_or_insert_with(|| now.clone()) != now
+        self.files.iter().any(|(path, seen)| stamp(path) != *seen)
     }
 }
 
@@ -52,13 +54,11 @@ mod tests {
     fn a_file_that_appears_or_is_replaced_is_a_change() {
         let directory = tempfile::tempdir().expect("a directory");
         let path = directory.path().join("app");
-        let watch =
-            |paths: &[&Path]| Watch { paths: paths.iter().map(PathBuf::from).collect(), seen: Mutex::default() };
-        let missing = watch(&[&path]);
+        let missing = Watch::of([path.clone()]);
         assert!(!missing.has_changed());
         std::fs::write(&path, "one").expect("written");
         assert!(missing.has_changed());
-        let present = watch(&[&path]);
+        let present = Watch::of([path.clone()]);
         assert!(!present.has_changed());
         assert!(!present.has_changed());
         std::fs::write(&path, "longer").expect("written");
