@@ -11,7 +11,10 @@ use std::{
 };
 
 use config::Config;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 
 use super::{banner, notify};
 use crate::{
@@ -32,7 +35,8 @@ const LOG_FAREWELL: Duration = Duration::from_secs(2);
 
 pub(super) struct Daemon {
     pub config: Arc<Config>,
-    pub socket: control::Socket,
+    /// Taken when serving begins.
+    pub socket: Option<control::Socket>,
     pub events: Events,
     pub logs: Logs,
     pub metrics: Metrics,
@@ -42,26 +46,39 @@ pub(super) struct Daemon {
     pub pages: Pages,
     pub workers: Arc<Workers>,
     pub listeners: Listeners,
+    /// Taken when serving begins.
     pub admin: Option<tokio::net::TcpListener>,
     pub apps: app::Handle,
     pub reloader: Reloader,
     pub to_terminal: bool,
 }
 
-impl Daemon {
-    pub(super) async fn serve(self, mut signals: Signals) {
-        let (stop, stopped) = watch::channel(false);
-        let (requests, mut asked) = mpsc::channel(8);
-        let path = self.socket.path().to_owned();
-        banner::print(&self.config, &self.listeners.open(), &path, self.to_terminal);
+/// The tasks of a daemon that serves; each ends when `stop` says so, or is ended.
+struct Serving {
+    stop: watch::Sender<bool>,
+    control: JoinHandle<()>,
+    others: Vec<JoinHandle<()>>,
+}
 
-        let maintain = tokio::spawn(self.directory.clone().maintain(self.events.clone(), self.metrics.clone()));
-        let admin = self.admin.map(|listener| {
-            let mut stopped = stopped.clone();
-            tokio::spawn(builtin::serve(listener, self.pages, async move {
-                let _ = stopped.wait_for(|it| *it).await;
-            }))
-        });
+impl Daemon {
+    pub(super) async fn serve(mut self, mut signals: Signals) {
+        let path = self.socket.as_ref().map(|it| it.path().to_owned()).unwrap_or_default();
+        banner::print(&self.config, &self.listeners.open(), &path, self.to_terminal);
+        let (requests, mut asked) = mpsc::channel(8);
+        let serving = self.begin(requests);
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "serving");
+        self.until_stopped(&mut signals, &mut asked).await;
+        self.end(serving, &mut signals).await;
+    }
+
+    fn begin(&mut self, requests: mpsc::Sender<control::Request>) -> Serving {
+        let (stop, stopped) = watch::channel(false);
+        let mut others = vec![
+            tokio::spawn(self.directory.maintain(self.events.clone(), self.metrics.clone())),
+            tokio::spawn(start_apps(self.apps.clone(), self.config.clone(), self.readiness.clone())),
+            notify::start(self.readiness.clone(), self.apps.clone()),
+        ];
+        others.extend(self.admin.take().map(|it| tokio::spawn(serve_admin(it, self.pages.clone(), stopped.clone()))));
         let control = Control {
             app: self.apps.clone(),
             reloader: self.reloader.clone(),
@@ -81,15 +98,18 @@ impl Daemon {
             },
         };
         let known = every_app_is_known(self.apps.clone(), self.config.clone());
-        let (socket, stopping) = (self.socket, stopped.clone());
+        let socket = self.socket.take();
         let control = tokio::spawn(async move {
+            let Some(socket) = socket else { return };
             known.await;
-            control.serve(socket, stopping).await
+            if let Err(error) = control.serve(socket, stopped).await {
+                tracing::error!(%error, "the control plane ended");
+            }
         });
-        let first = tokio::spawn(start_apps(self.apps.clone(), self.config.clone(), self.readiness.clone()));
-        let notifier = notify::start(self.readiness.clone(), self.apps.clone());
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "serving");
+        Serving { stop, control, others }
+    }
 
+    async fn until_stopped(&self, signals: &mut Signals, asked: &mut mpsc::Receiver<control::Request>) {
         loop {
             let signal = tokio::select! {
                 signal = signals.next() => signal,
@@ -98,13 +118,15 @@ impl Daemon {
                 },
             };
             match signal {
-                Signal::Stop => break,
+                Signal::Stop => return,
                 Signal::Reload => drop(tokio::spawn(reload(self.reloader.clone()))),
                 Signal::Reopen => reopen(self.logs.clone()),
                 Signal::Upgrade => tracing::warn!("upgrade is not available in this version"),
             }
         }
+    }
 
+    async fn end(self, serving: Serving, signals: &mut Signals) {
         self.readiness.draining();
         notify::stopping();
         tracing::info!("stopping");
@@ -117,22 +139,26 @@ impl Daemon {
         };
         tokio::select! {
             () = ending => {}
-            () = second_stop(&mut signals) => {
+            () = second_stop(signals) => {
                 tracing::warn!("stopping at once");
                 self.apps.shutdown(Duration::ZERO).await;
             }
         }
-        stop.send_replace(true);
-        first.abort();
-        maintain.abort();
-        notifier.abort();
-        if let Some(admin) = admin {
-            admin.abort();
-        }
-        let _ = tokio::time::timeout(LOG_FAREWELL, control).await;
+        serving.stop.send_replace(true);
+        serving.others.iter().for_each(JoinHandle::abort);
+        let _ = tokio::time::timeout(LOG_FAREWELL, serving.control).await;
         self.access.close(LOG_FAREWELL);
         tracing::info!("stopped");
         telemetry::flush();
+    }
+}
+
+async fn serve_admin(listener: tokio::net::TcpListener, pages: Pages, mut stopped: watch::Receiver<bool>) {
+    let stop = async move {
+        let _ = stopped.wait_for(|it| *it).await;
+    };
+    if let Err(error) = builtin::serve(listener, pages, stop).await {
+        tracing::error!(%error, "the admin listener ended");
     }
 }
 

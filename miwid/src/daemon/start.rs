@@ -136,17 +136,8 @@ async fn assemble(
     let place = control::Place::of_process(configured, config.control.group.clone());
     let socket = control::Socket::bind(&place).map_err(StartError::Control)?;
 
-    let (events, logs, metrics, readiness) =
-        (Events::default(), Logs::default(), Metrics::default(), Readiness::default());
-    logs.announce_to(&events);
-    let log =
-        telemetry::init(Some(&config.logging)).map_err(|error| StartError::Io("cannot open the error log", error))?;
-    if let Some(file) = log {
-        logs.register("error", file);
-    }
-    let access = AccessLog::open(&config.logging, &logs, &metrics)
-        .map_err(|error| StartError::Io("cannot open the access log", error))?;
-
+    let (events, metrics, readiness) = (Events::default(), Metrics::default(), Readiness::default());
+    let (logs, access) = open_logs(&config.logging, &events, &metrics)?;
     let directory = Directory::default();
     let snapshot = build(&config, 1, &directory).map_err(StartError::Config)?;
     let current = Current::new(snapshot);
@@ -194,7 +185,7 @@ async fn assemble(
     listeners.commit(prepared);
     Ok(Daemon {
         config,
-        socket,
+        socket: Some(socket),
         events,
         logs,
         metrics,
@@ -209,6 +200,18 @@ async fn assemble(
         reloader,
         to_terminal: io::stderr().is_terminal(),
     })
+}
+
+/// From here on what is said goes where the configuration wants it.
+fn open_logs(logging: &config::Logging, events: &Events, metrics: &Metrics) -> Result<(Logs, AccessLog), StartError> {
+    let logs = Logs::default();
+    logs.announce_to(events);
+    let own = telemetry::init(Some(logging)).map_err(|error| StartError::Io("cannot open the error log", error))?;
+    if let Some(file) = own {
+        logs.register("error", file);
+    }
+    let access = AccessLog::open(logging, &logs, metrics);
+    Ok((logs, access.map_err(|error| StartError::Io("cannot open the access log", error))?))
 }
 
 async fn admin(config: &Config) -> Result<Option<tokio::net::TcpListener>, StartError> {
