@@ -213,7 +213,12 @@ pub(crate) enum AppCommand {
         on_failure: Option<String>,
     },
     /// Set the number of instances
-    Scale { name: String, instances: u32 },
+    Scale {
+        name: String,
+        /// To run none, stop the app
+        #[arg(value_parser = clap::value_parser!(u32).range(1..=1024))]
+        instances: u32,
+    },
     /// Hold new requests without stopping anything
     Pause { name: String },
     /// Release held requests

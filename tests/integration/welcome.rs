@@ -6,7 +6,7 @@ use std::{
     process::Stdio,
 };
 
-use harness::{Load, get, miwictl, miwid, wait};
+use harness::{Daemon, Load, get, miwictl, miwid, wait};
 use tokio::process::{Child, Command};
 
 fn free_port() -> u16 {
@@ -81,4 +81,19 @@ async fn a_taken_port_names_its_holder_and_a_way_out() {
     assert_eq!(status.code(), Some(8), "{log}");
     let pid = format!("pid {}", std::process::id());
     assert!(log.contains(&pid) && log.contains("hint: "), "{log}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_looks_at_the_disk_and_at_the_ports() {
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = holder.local_addr().unwrap().port();
+    let config = format!(
+        "[server]\nbind = [\"127.0.0.1\"]\nhttp_port = {port}\n[backends.\"a.test\"]\nroot = \"{{dir}}/nowhere\"\n"
+    );
+    let output = Daemon::builder(&config).check(&[]).await;
+    assert_eq!(output.status, 0, "neither keeps the rest from serving: {output:?}");
+    for told in ["nowhere does not exist", "cannot listen on", &format!("pid {}", std::process::id())] {
+        assert!(output.all().contains(told), "{told}: {output:?}");
+    }
+    assert_eq!(Daemon::builder(&config).check(&["--strict"]).await.status, 6);
 }

@@ -1,12 +1,13 @@
 //! What packages ship beside the binary: completions and manual pages.
 
-use std::{fs, io, path::Path};
+use std::{fs, path::Path};
 
 use clap::CommandFactory as _;
 
 use crate::{
     cli::{Cli, Shell},
     error::{Error, Result},
+    output,
 };
 
 pub(super) fn completions(shell: Shell) -> Result {
@@ -15,7 +16,9 @@ pub(super) fn completions(shell: Shell) -> Result {
         Shell::Zsh => clap_complete::Shell::Zsh,
         Shell::Fish => clap_complete::Shell::Fish,
     };
-    clap_complete::generate(generator, &mut Cli::command(), "miwictl", &mut io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(generator, &mut Cli::command(), "miwictl", &mut script);
+    output::line(String::from_utf8_lossy(&script).trim_end());
     Ok(())
 }
 

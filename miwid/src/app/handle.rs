@@ -124,6 +124,13 @@ pub struct Converged {
     pub outdated: Vec<(String, String)>,
 }
 
+impl Converged {
+    /// Whether any app was touched.
+    pub fn moved(&self) -> bool {
+        self.changes.iter().any(|(_, change)| *change != "unchanged")
+    }
+}
+
 /// One line of an app's output.
 #[derive(Clone, Debug)]
 pub struct Tail {

@@ -280,7 +280,7 @@ impl App {
             let farewell = self.farewell.as_ref().map(|it| format!("; {it}")).unwrap_or_default();
             return format!("stopped by the operator{farewell}");
         }
-        if let Some(why) = &self.outdated {
+        if let Some(why) = self.outdated.as_ref().filter(|_| ready > 0) {
             return format!("outdated: keeps generation {}: {why}", self.generation.number);
         }
         if ready >= self.desired() {

@@ -15,6 +15,9 @@ use super::{
 };
 use crate::upstream::Availability;
 
+/// As many as the configuration takes.
+const INSTANCES_MAX: u32 = 1_024;
+
 impl Core {
     pub(super) fn command(&mut self, command: Command) {
         match command {
@@ -84,6 +87,10 @@ impl Core {
             Verb::Start => self.begin_start(name, operation(Kind::Start)),
             Verb::Stop(pace) => self.begin_stop(name, pace, operation(Kind::Stop)),
             Verb::Restart(options) => self.begin_restart(name, &options, operation(Kind::Restart)),
+            Verb::Scale(instances) if !(1..=INSTANCES_MAX).contains(&instances) => {
+                let why = format!("an app runs 1 to {INSTANCES_MAX} instances; to run none, stop it");
+                operation(Kind::Scale).answer(Err(Refusal::Conflict(why)));
+            }
             Verb::Scale(instances) => self.begin_scale(name, instances, operation(Kind::Scale)),
             Verb::Reset => {
                 let ids = self.runner_ids(name);
@@ -178,7 +185,7 @@ impl Core {
 
     fn begin_scale(&mut self, name: &str, instances: u32, operation: Operation) {
         let Some(app) = self.apps.get_mut(name) else { return };
-        app.scale = Some(instances.max(1));
+        app.scale = Some(instances);
         app.operation = Some(operation);
         self.keep_override(name);
         if self.apps.get(name).is_some_and(|app| !app.stopped) {

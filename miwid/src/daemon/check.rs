@@ -1,16 +1,18 @@
 //! `miwid check`: everything that could keep this configuration from running, all at once.
 
-use std::{collections::HashMap, io::IsTerminal, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{collections::HashMap, io::IsTerminal, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
 
-use config::{Config, Problem, Severity};
+use config::{Config, Origin, Problem, Severity, Target};
 
 use super::start::INVALID;
 use crate::{
     app,
     cli::{Check, Output},
+    net::bind_group,
     reload::Source,
+    server::addresses,
     snapshot::{build, capabilities},
-    upstream::Directory,
+    upstream::{Address, Directory},
 };
 
 pub fn check(check: &Check) -> ExitCode {
@@ -38,8 +40,61 @@ fn find(check: &Check) -> Vec<Problem> {
     if let Err(more) = build(&loaded.config, 0, &Directory::default()) {
         problems.extend(more);
     }
+    problems.extend(ports(&loaded.config));
+    problems.extend(roots(&loaded.config));
     problems.extend(preflight(loaded.config));
     problems
+}
+
+/// Ports that somebody else has. Our own daemon may be running while its next configuration is checked.
+fn ports(config: &Config) -> Vec<Problem> {
+    let taken = |address: SocketAddr| {
+        let source = bind_group(address, 1).err()?.source;
+        let owner = app::sockets::owner(&Address::Tcp(address));
+        if owner.as_ref().is_some_and(|it| it.command.contains("miwid")) {
+            return None;
+        }
+        let holder =
+            owner.map(|it| format!(" (pid {} \"{}\", user {})", it.pid, it.command, it.user)).unwrap_or_default();
+        Some(Problem {
+            severity: Severity::Warning,
+            file: config.path.clone().unwrap_or_default(),
+            line: 0,
+            column: 0,
+            key: "server.http_port".to_owned(),
+            message: format!("cannot listen on {address}: {source}{holder}"),
+            hint: Some("end who holds it, or choose another port".to_owned()),
+        })
+    };
+    addresses(&config.server).iter().filter_map(|it| taken(it.address)).collect()
+}
+
+/// Directories that are to be served and are not there. They may appear later, so this is only a warning.
+pub(super) fn roots(config: &Config) -> Vec<Problem> {
+    let missing = |target: &Target, origin: &Origin, key: &str| match target {
+        Target::Files(files) if !files.root.is_dir() => Some(Problem {
+            severity: Severity::Warning,
+            file: origin.file.clone(),
+            line: origin.line,
+            column: origin.column,
+            key: format!("{key}.root"),
+            message: format!(
+                "the directory {} does not exist; until it does, every request gets 404",
+                files.root.display()
+            ),
+            hint: None,
+        }),
+        _ => None,
+    };
+    let of_backend = |backend: &config::Backend| {
+        let key = format!("backends.\"{}\"", backend.host);
+        let routes = backend.routes.iter().filter(|it| it.target != backend.target);
+        let routes: Vec<_> = routes
+            .filter_map(|it| missing(&it.target, &it.origin, &format!("{key}.routes.\"{}\"", it.prefix)))
+            .collect();
+        missing(&backend.target, &backend.origin, &key).into_iter().chain(routes)
+    };
+    config.backends.values().flat_map(of_backend).collect()
 }
 
 /// A broken app must not keep the others from starting, so what is wrong with one is a warning here.

@@ -30,6 +30,8 @@ use crate::{
 
 /// A disk that takes longer than this to look at must not keep the operator out.
 const APPS_KNOWN: Duration = Duration::from_secs(5);
+/// Stop signals this close together are one.
+const ONE_WISH: Duration = Duration::from_millis(500);
 /// Lines that are still on their way get this long.
 const LOG_FAREWELL: Duration = Duration::from_secs(2);
 
@@ -66,7 +68,15 @@ impl Daemon {
         banner::print(&self.config, &self.listeners.open(), &path, self.to_terminal);
         let (requests, mut asked) = mpsc::channel(8);
         let serving = self.begin(requests);
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), pid = std::process::id(), "serving");
+        let listeners: Vec<String> = self.listeners.open().iter().map(|it| it.address.to_string()).collect();
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            pid = std::process::id(),
+            config = %self.config.path.as_deref().map_or_else(|| "built-in".into(), |it| it.to_string_lossy()),
+            control = %path.display(),
+            "serving on {}",
+            listeners.join(", ")
+        );
         self.until_stopped(&mut signals, &mut asked).await;
         self.end(serving, &mut signals).await;
     }
@@ -172,15 +182,10 @@ async fn every_app_is_known(apps: app::Handle, config: Arc<Config>) {
 
 /// The daemon is ready when every app has come up or has said why not.
 async fn start_apps(apps: app::Handle, config: Arc<Config>, readiness: Readiness) {
-    let (progress, mut lines) = mpsc::unbounded_channel::<String>();
-    let log = tokio::spawn(async move {
-        while let Some(line) = lines.recv().await {
-            tracing::info!(target: "app", "{line}");
-        }
-    });
+    // Nobody follows the first start: what happens is in the events, and so in the log.
+    let (progress, _) = mpsc::unbounded_channel();
     apps.converge(config, progress).await;
     readiness.started();
-    let _ = log.await;
 }
 
 async fn reload(reloader: Reloader) {
@@ -197,6 +202,8 @@ fn reopen(logs: Logs) {
     });
 }
 
+/// A signal to a process and to its group arrives twice (`timeout` sends both): that is one wish, not two.
 async fn second_stop(signals: &mut Signals) {
-    while signals.next().await != Signal::Stop {}
+    let first = Instant::now();
+    while signals.next().await != Signal::Stop || first.elapsed() < ONE_WISH {}
 }

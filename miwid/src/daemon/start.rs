@@ -114,7 +114,8 @@ fn start(run: &Run) -> Result<(), StartError> {
     runtime.block_on(async {
         let signals = Signals::install().map_err(|error| StartError::Io("cannot listen for signals", error))?;
         let daemon = assemble(run, source, config, connections_max).await?;
-        for warning in loaded.warnings.iter().filter(|it| it.severity == Severity::Warning) {
+        let roots = super::check::roots(&daemon.config);
+        for warning in loaded.warnings.iter().chain(&roots).filter(|it| it.severity == Severity::Warning) {
             tracing::warn!("{}", warning.render(None, false).trim_end());
         }
         daemon.serve(signals).await;

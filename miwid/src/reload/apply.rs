@@ -161,7 +161,9 @@ impl Reloader {
             let outcome = if changes.is_empty() { Outcome::Unchanged } else { Outcome::Applied };
             return Report { outcome, config_generation: self.generation(), changes, problems };
         }
-        if let Err(more) = self.commit(&config, source) {
+        // Apps converge all the same: an env file may have changed.
+        let is_new = !changes.is_empty() || self.is_elsewhere(&source);
+        if is_new && let Err(more) = self.commit(&config, source) {
             problems.extend(more);
             return self.rejected(problems);
         }
@@ -182,6 +184,11 @@ impl Reloader {
         let mut asked = Config::clone(config);
         asked.backends.retain(|_, it| touched(&it.name));
         app::Handle::preflight(Arc::new(asked)).await
+    }
+
+    /// Another file than before, even if it says the same.
+    fn is_elsewhere(&self, source: &Source) -> bool {
+        self.running().source.path != source.path
     }
 
     /// Prepare, then the one swap. An error leaves everything as it was.
@@ -227,7 +234,7 @@ impl Reloader {
             problem.severity = Severity::Warning;
             problem
         }));
-        let outcome = match (converged.outdated.is_empty(), changes.is_empty() && converged.changes.is_empty()) {
+        let outcome = match (converged.outdated.is_empty(), changes.is_empty() && !converged.moved()) {
             (false, _) => Outcome::Partial,
             (true, true) => Outcome::Unchanged,
             (true, false) => Outcome::Applied,

@@ -53,10 +53,14 @@ impl Default for Events {
 }
 
 impl Events {
-    /// Also writes an `info` log line.
+    /// Also writes a log line: a warning when the news is bad.
     pub fn emit(&self, kind: &'static str, subject: impl Into<String>, message: impl Into<String>) {
         let (subject, message) = (subject.into(), message.into());
-        tracing::info!(kind, subject, "{message}");
+        if is_bad_news(kind) {
+            tracing::warn!(kind, subject, "{message}");
+        } else {
+            tracing::info!(kind, subject, "{message}");
+        }
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         ring.last += 1;
         let event = Event { cursor: ring.last, at: SystemTime::now(), kind, subject, message };
@@ -78,6 +82,13 @@ impl Events {
     pub fn subscribe(&self) -> broadcast::Receiver<Event> {
         self.feed.subscribe()
     }
+}
+
+/// The last word of a kind says what came of it.
+fn is_bad_news(kind: &str) -> bool {
+    const BAD: [&str; 8] =
+        ["failed", "rollout_failed", "crash-loop", "down", "rejected", "partial", "dropped", "unresolved"];
+    kind.rsplit('.').next().is_some_and(|it| BAD.contains(&it))
 }
 
 #[cfg(test)]
