@@ -79,7 +79,8 @@ pub(super) fn apps(apps: &[App]) -> String {
 
 fn row(app: &App) -> [String; 10] {
     let uptime = app.instances.iter().map(|instance| instance.uptime_seconds).max();
-    let cpu: f64 = app.instances.iter().map(|instance| instance.cpu_percent).sum();
+    // The sum of nothing is -0.
+    let cpu: f64 = app.instances.iter().map(|instance| instance.cpu_percent).sum::<f64>() + 0.0;
     let memory: u64 = app.instances.iter().map(|instance| instance.memory_bytes).sum();
     [
         app.name.clone(),

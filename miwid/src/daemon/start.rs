@@ -65,6 +65,9 @@ impl StartError {
             Self::Config(problems) => super::check::print(problems),
             other => eprintln!("error: {other}"),
         }
+        if let Self::Control(control::Error::Taken { .. }) = self {
+            eprintln!("hint: stop it with `miwictl shutdown`, or give this one a socket of its own: --socket PATH");
+        }
         if let Self::Bind(BindError { address, source }) = self {
             if source.kind() == io::ErrorKind::AddrInUse {
                 eprintln!("{}", who_has(*address));
