@@ -3,10 +3,11 @@
 use std::fs;
 
 use bytes::Bytes;
-use harness::{Daemon, wait};
+use harness::{Daemon, Origin, wait};
 use http::{Request, header};
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 fn site(format: &str, more: &str) -> String {
     format!(
@@ -136,4 +137,19 @@ async fn the_logs_are_listed_and_their_end_is_shown() {
     assert!(list["logs"].as_array().is_some_and(|it| !it.is_empty()), "{list}");
     let tail = daemon.ctl_ok(&["logs", "tail", "-n", "5"]).await;
     assert!(tail.stdout.contains("/marker"), "{tail:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_leaves_before_the_answer_is_logged_as_gone() {
+    let origin = Origin::start("slow").await;
+    origin.delay(wait::LATER);
+    let slow = format!("[backends.\"slow.test\"]\nurl = \"{}\"\n", origin.url());
+    let daemon = serving("json", &slow).await;
+    let mut client = TcpStream::connect(daemon.http()).await.unwrap();
+    client.write_all(b"GET /patience HTTP/1.1\r\nhost: slow.test\r\n\r\n").await.unwrap();
+    wait::until(wait::SOON, "the origin has the request", async || origin.requests() == 1).await;
+    drop(client);
+    let line: Value = serde_json::from_str(&logged(&daemon, "/patience").await).unwrap();
+    assert_eq!((&line["status"], &line["aborted"]), (&Value::from(499), &Value::from(true)), "{line}");
+    assert_eq!(line["site"], "slow.test");
 }

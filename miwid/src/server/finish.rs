@@ -20,6 +20,9 @@ use crate::{
     telemetry::Record,
 };
 
+/// No status is sent to a client that has gone; logs know it by nginx's number.
+const CLIENT_GONE: u16 = 499;
+
 /// What the access record needs of the head, kept when the head itself has moved on. Copies are reference counts.
 pub(super) struct Summary {
     method: Method,
@@ -52,15 +55,9 @@ impl Summary {
 }
 
 /// Dresses the answer and ties its end to the record.
-pub(super) fn finish(
-    worker: Rc<Worker>,
-    settings: &Settings,
-    mut context: Context,
-    summary: Summary,
-    running: Running,
-    response: Response<Body>,
-) -> Response<Tracked> {
+pub(super) fn finish(mut pending: Box<Pending>, settings: &Settings, response: Response<Body>) -> Response<Tracked> {
     let (mut parts, body) = response.into_parts();
+    let context = &mut pending.context;
     if settings.server_header {
         parts.headers.insert(header::SERVER, HeaderValue::from_static("miwid"));
     }
@@ -71,7 +68,7 @@ pub(super) fn finish(
         parts.headers.insert(headers::X_REQUEST_ID, id.clone());
     }
     let tunnel = context.tunnel.take();
-    let pending = Pending { worker, context, summary, status: parts.status, _running: running };
+    pending.status = parts.status;
     let pending = match tunnel {
         Some(end) => {
             tokio::task::spawn_local(async move {
@@ -80,23 +77,34 @@ pub(super) fn finish(
             });
             None
         }
-        None => Some(Box::new(pending)),
+        None => Some(pending),
     };
     Response::from_parts(parts, Tracked { body, bytes_sent: 0, pending })
 }
 
-struct Pending {
+/// An exchange whose record is still to be written. Dropped unwritten, it says that the client went away before it was
+/// answered.
+pub(super) struct Pending {
     worker: Rc<Worker>,
-    context: Context,
-    summary: Summary,
+    pub(super) context: Context,
+    pub(super) summary: Summary,
     status: StatusCode,
+    written: bool,
     /// The connection counts as busy until the record is written.
     _running: Running,
 }
 
 impl Pending {
-    fn write(self, bytes: TunnelEnd, aborted: bool) {
-        let Self { worker, context, summary, status, .. } = &self;
+    pub(super) fn new(worker: Rc<Worker>, context: Context, summary: Summary, running: Running) -> Box<Self> {
+        let status = StatusCode::from_u16(CLIENT_GONE).expect("three digits are a status");
+        Box::new(Self { worker, context, summary, status, written: false, _running: running })
+    }
+
+    fn write(&mut self, bytes: TunnelEnd, aborted: bool) {
+        if std::mem::replace(&mut self.written, true) {
+            return;
+        }
+        let Self { worker, context, summary, status, .. } = &*self;
         let duration = context.started.elapsed();
         worker.shard.request(&summary.method, status.as_u16(), duration);
         let record = Record {
@@ -125,6 +133,12 @@ impl Pending {
     }
 }
 
+impl Drop for Pending {
+    fn drop(&mut self) {
+        self.write(TunnelEnd::default(), true);
+    }
+}
+
 fn bytes_of(value: &Option<HeaderValue>) -> &[u8] {
     value.as_ref().map_or(&[], HeaderValue::as_bytes)
 }
@@ -148,7 +162,7 @@ pub(super) struct Tracked {
 
 impl Tracked {
     fn ended(&mut self, aborted: bool) {
-        if let Some(pending) = self.pending.take() {
+        if let Some(mut pending) = self.pending.take() {
             pending.write(TunnelEnd { from_client: 0, to_client: self.bytes_sent }, aborted);
         }
     }

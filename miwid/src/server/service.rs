@@ -6,7 +6,7 @@ use http::{HeaderValue, Request, Response, StatusCode, Version, header, request:
 use hyper::body::Incoming;
 
 use super::{
-    finish::{Summary, Tracked, finish},
+    finish::{Pending, Summary, Tracked, finish},
     head, internal,
     worker::Worker,
 };
@@ -28,16 +28,16 @@ pub(super) async fn serve(
     let snapshot = worker.snapshot();
     let (parts, incoming) = request.into_parts();
     let inbound = Inbound::new(incoming, body_limit(&parts, &snapshot), snapshot.settings.request_timeout);
-    let meter = inbound.meter();
-    let mut context = head::context(peer);
-    let summary = Summary::of(&parts, meter.clone());
+    let summary = Summary::of(&parts, inbound.meter());
+    let mut pending = Pending::new(worker.clone(), head::context(peer), summary, running);
+    let context = &mut pending.context;
 
-    let answer = match head::examine(&parts, &mut context, &snapshot.settings) {
-        Ok(()) => answer(&worker, &snapshot, &mut context, Request::from_parts(parts, inbound)).await,
+    let answer = match head::examine(&parts, context, &snapshot.settings) {
+        Ok(()) => answer(&worker, &snapshot, context, Request::from_parts(parts, inbound)).await,
         Err(failure) => Err(failure),
     };
-    let response = answer.unwrap_or_else(|failure| explain(failure, &mut context, &summary));
-    finish(worker, &snapshot.settings, context, summary, running, response)
+    let response = answer.unwrap_or_else(|failure| explain(failure, &mut pending));
+    finish(pending, &snapshot.settings, response)
 }
 
 /// Health pages first, then the site's own target.
@@ -81,7 +81,8 @@ async fn answer(
 }
 
 /// A failure becomes an answer here and nowhere else, and is logged once.
-fn explain(failure: Failure, context: &mut Context, summary: &Summary) -> Response<Body> {
+fn explain(failure: Failure, pending: &mut Pending) -> Response<Body> {
+    let context = &mut pending.context;
     context.reason = Some(failure.reason);
     context.request_id.get_or_insert_with(new_request_id);
     tracing::debug!(
@@ -92,7 +93,7 @@ fn explain(failure: Failure, context: &mut Context, summary: &Summary) -> Respon
         detail = failure.detail.as_deref().unwrap_or(""),
         "request failed"
     );
-    failure.response(&summary.accept())
+    failure.response(&pending.summary.accept())
 }
 
 /// gRPC streams have no size limit: flow control bounds them. What follows an upgrade is no body, and not counted here.
