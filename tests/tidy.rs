@@ -40,7 +40,6 @@ const LODGERS: &[(&str, &[&str])] = &[
     ("tonic_reflection", &["control"]),
     ("axum", &["builtin"]),
     ("tower", &["builtin"]),
-    ("sysinfo", &["app"]),
     // `daemon` for the demo app, which is a program of its own.
     ("hyper", &["proxy", "upstream", "server", "exchange", "net", "daemon"]),
     ("clap", &["cli", "main"]),
