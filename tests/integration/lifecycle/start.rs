@@ -49,6 +49,36 @@ async fn each_way_not_to_be_executable_has_its_own_message() {
     daemon.told_any("windows", &["windows line", "line end", "crlf"]).await;
 }
 
+/// Unmounts when dropped.
+struct Mounted(std::path::PathBuf);
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_system_that_runs_nothing_is_named() {
+    let mount = |dir: &std::path::Path| {
+        let command = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", "noexec,size=64m", "tmpfs"])
+            .arg(dir)
+            .output();
+        command.is_ok_and(|it| it.status.success())
+    };
+    let place = tempfile::tempdir().unwrap();
+    if !skip::is_root() || !mount(place.path()) {
+        skip!("mounting a file system needs root and the right to mount");
+    }
+    let _mounted = Mounted(place.path().to_owned());
+    let script = place.path().join("app.sh");
+    fs::write(&script, "#!/bin/sh\nexit 0\n").unwrap();
+    fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let daemon = Daemon::start(&other("still", "", &format!("command = \"{}\"", script.display()))).await;
+    daemon.told_any("still", &["noexec"]).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_working_directory_is_told_apart() {
     let config = [("gone", "{dir}/gone"), ("file", "{dir}/a-file")]

@@ -6,6 +6,7 @@ use std::{
 };
 
 use config::{Listen, Process, Secret};
+use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::{super::spec::AddressPlan, recipe::Obstacle};
 
@@ -29,7 +30,7 @@ pub(super) fn resolve(command: &str, process: &Process, env: &[(String, Secret)]
                 format!("command {path:?} is not executable"),
                 format!("chmod +x {}", path.display()),
             )),
-            Ok(_) => interpreter(&path).map(|()| path.display().to_string()),
+            Ok(_) => mounted_for_programs(&path).and_then(|()| interpreter(&path)).map(|()| path.display().to_string()),
         };
     }
     let path = super::super::environment::value(env, "PATH").unwrap_or_default();
@@ -52,6 +53,20 @@ fn search(name: &str, path: &str) -> Option<PathBuf> {
         .filter(|dir| dir.starts_with('/'))
         .map(|dir| Path::new(dir).join(name))
         .find(|file| executable(file))
+}
+
+/// A file system that is mounted `noexec` runs nothing, whatever the file's mode says.
+fn mounted_for_programs(path: &Path) -> Result<(), Obstacle> {
+    match statvfs(path) {
+        Ok(system) if system.flags().contains(FsFlags::ST_NOEXEC) => Err(Obstacle::new(
+            "app-command-not-exec",
+            "command",
+            format!("command {path:?} lies on a file system that is mounted noexec"),
+            "move it, or mount the file system without noexec".to_owned(),
+        )),
+        // What cannot be asked is left to the start itself, which names its error.
+        _ => Ok(()),
+    }
 }
 
 /// Checks that a script's `#!` leads somewhere.
