@@ -41,6 +41,9 @@ const LODGERS: &[(&str, &[&str])] = &[
     ("axum", &["builtin"]),
     ("tower", &["builtin"]),
     // `daemon` for the demo app, which is a program of its own.
+    ("tokio_rustls", &["tls", "upstream"]),
+    ("rcgen", &["tls"]),
+    ("quinn", &["server"]),
     ("hyper", &["proxy", "upstream", "server", "exchange", "net", "daemon"]),
     ("clap", &["cli", "main"]),
     ("toml", &[]),

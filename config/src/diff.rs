@@ -148,8 +148,7 @@ fn listeners(changes: &mut Vec<Change>, old: &Config, new: &Config) {
 
 fn addresses(config: &Config) -> BTreeSet<String> {
     let server = &config.server;
-    let secure = server.enable_https.unwrap_or(config.ssl.auto_cert || config.ssl.cert.is_some());
-    let ports = [(true, "http", server.http_port), (secure, "https", server.https_port)];
+    let ports = [(true, "http", server.http_port), (config.https(), "https", server.https_port)];
     let mut addresses = BTreeSet::new();
     for (_, protocol, port) in ports.into_iter().filter(|(on, _, port)| *on && *port != 0) {
         addresses.extend(server.bind.iter().map(|ip| format!("{protocol}://{}", std::net::SocketAddr::new(*ip, port))));

@@ -47,7 +47,17 @@ pub struct Config {
     pub backends: IndexMap<String, Backend>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize)]
+impl Config {
+    /// Whether anything is served over TLS: as written, else when a certificate or `auto_cert` is configured.
+    pub fn https(&self) -> bool {
+        let asked = |ssl: &Ssl| ssl.auto_cert || ssl.cert.is_some();
+        let sites = self.backends.values().filter_map(|it| it.ssl.as_ref());
+        let wanted = self.server.enable_https.unwrap_or_else(|| asked(&self.ssl) || sites.into_iter().any(asked));
+        wanted && self.server.https_port != 0
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Server {
     /// Addresses that every port below is bound on. Default `0.0.0.0` and `[::]`.
     pub bind: Vec<IpAddr>,

@@ -7,6 +7,8 @@ pub mod telemetry;
 pub mod net;
 // Floor 3
 pub mod exchange;
+// Floor 5
+pub mod tls;
 // Floor 6
 pub mod upstream;
 // Floor 7

@@ -9,7 +9,7 @@ use super::Ending;
 use crate::{
     app::{AppStatus, Done, Exit, InstanceStatus, Refusal, Tail},
     reload::{Change, Outcome, Report},
-    server::Binding,
+    server::{Binding, Kind},
     telemetry::{Event, LogFile, State},
     upstream::{Availability, Endpoint, Set},
 };
@@ -89,7 +89,7 @@ pub(super) fn listener(binding: Binding) -> v1::Listener {
     if binding.http2 {
         protocols.push("h2".to_owned());
     }
-    v1::Listener { address: binding.address.to_string(), protocols, tls: false }
+    v1::Listener { address: binding.address.to_string(), protocols, tls: binding.kind != Kind::Http }
 }
 
 pub(super) fn log_file(file: LogFile) -> v1::LogFile {

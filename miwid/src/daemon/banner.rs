@@ -4,7 +4,7 @@ use std::path::Path;
 
 use config::Config;
 
-use crate::server::Binding;
+use crate::server::{Binding, Kind};
 
 pub(super) fn print(config: &Config, listeners: &[Binding], socket: &Path, to_terminal: bool) {
     if !to_terminal && config.path.is_some() {
@@ -20,7 +20,11 @@ fn text(config: &Config, listeners: &[Binding], socket: &Path) -> String {
         None => text.push_str("  configuration  built-in default (no file found)\n"),
     }
     for listener in listeners {
-        text.push_str(&format!("  http           http://{}/\n", listener.address));
+        let scheme = match listener.kind {
+            Kind::Http => "http",
+            Kind::Https => "https",
+        };
+        text.push_str(&format!("  {scheme:<13}  {scheme}://{}/\n", listener.address));
     }
     for backend in config.backends.values().filter(|it| it.process.is_some() && config.path.is_none()) {
         text.push_str(&format!("  app            http://{}:{}/\n", backend.host, config.server.http_port));

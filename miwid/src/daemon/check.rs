@@ -12,6 +12,7 @@ use crate::{
     reload::Source,
     server::addresses,
     snapshot::{build, capabilities},
+    tls::Tls,
     upstream::{Address, Directory},
 };
 
@@ -37,7 +38,7 @@ fn find(check: &Check) -> Vec<Problem> {
         Err(problems) => return problems,
     };
     let mut problems = loaded.warnings;
-    if let Err(more) = build(&loaded.config, 0, &Directory::default()) {
+    if let Err(more) = build(&loaded.config, 0, &Directory::default(), &Tls::rehearsal()) {
         problems.extend(more);
     }
     problems.extend(ports(&loaded.config));
@@ -66,7 +67,7 @@ fn ports(config: &Config) -> Vec<Problem> {
             hint: Some("end who holds it, or choose another port".to_owned()),
         })
     };
-    addresses(&config.server).iter().filter_map(|it| taken(it.address)).collect()
+    addresses(config).iter().filter_map(|it| taken(it.address)).collect()
 }
 
 /// Directories that are to be served and are not there. They may appear later, so this is only a warning.

@@ -22,6 +22,7 @@ use crate::{
     signal::Signals,
     snapshot::{Current, build, capabilities},
     telemetry::{self, AccessLog, Events, Logs, Metrics, Readiness},
+    tls::Tls,
     upstream::{Address, Directory},
 };
 
@@ -143,7 +144,8 @@ async fn assemble(
     let (events, metrics, readiness) = (Events::default(), Metrics::default(), Readiness::default());
     let (logs, access) = open_logs(&config.logging, &events, &metrics)?;
     let directory = Directory::default();
-    let snapshot = build(&config, 1, &directory).map_err(StartError::Config)?;
+    let tls = Tls::new(storage(&config, socket.path()));
+    let snapshot = build(&config, 1, &directory, &tls).map_err(StartError::Config)?;
     let current = Current::new(snapshot);
     let pages = Pages::new(readiness.clone(), metrics.clone());
     let shared = Shared {
@@ -159,8 +161,7 @@ async fn assemble(
     let workers = Workers::start(count, &shared).map_err(|error| StartError::Io("cannot start a worker", error))?;
     let workers = Arc::new(workers);
     let listeners = Listeners::new(workers.clone());
-    let prepared =
-        listeners.prepare(&addresses(&config.server)).map_err(|mut errors| StartError::Bind(errors.remove(0)))?;
+    let prepared = listeners.prepare(&addresses(&config)).map_err(|mut errors| StartError::Bind(errors.remove(0)))?;
     let admin = admin(&config).await?;
 
     let apps = app::Supervisor {
@@ -179,6 +180,7 @@ async fn assemble(
         config: config.clone(),
         current,
         directory: directory.clone(),
+        tls,
         listeners: listeners.clone(),
         apps: apps.clone(),
         access: access.clone(),
@@ -233,6 +235,11 @@ fn state_dir(config: &Config, socket: &std::path::Path) -> PathBuf {
         None if socket.starts_with("/run/miwid") => PathBuf::from("/var/lib/miwid"),
         None => run_dir(socket).join("state"),
     }
+}
+
+/// Where certificates and their keys are kept.
+fn storage(config: &Config, socket: &std::path::Path) -> PathBuf {
+    config.ssl.storage.clone().unwrap_or_else(|| state_dir(config, socket).join("certificates"))
 }
 
 /// What lives as long as the daemon: sockets of apps.

@@ -2,6 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -22,12 +23,38 @@ impl Scheme {
     }
 }
 
-/// The two ends of the connection.
-#[derive(Clone, Copy, Debug)]
+/// The two ends of the connection, and what TLS settled between them.
+#[derive(Clone, Debug)]
 pub struct Peer {
+    /// The TCP or QUIC peer; with the PROXY protocol, what a trusted sender says of it.
     pub remote: SocketAddr,
     pub local: SocketAddr,
     pub scheme: Scheme,
+    /// `None` in cleartext.
+    pub secured: Option<Arc<Secured>>,
+}
+
+/// What a TLS handshake settled. Requests are held against it: a host that it does not cover gets a 421.
+#[derive(Clone, Debug)]
+pub struct Secured {
+    /// Lower-cased; `None` when the client named no server.
+    pub server_name: Option<Box<str>>,
+    /// The names of the certificate that was shown, wildcards included.
+    pub names: Arc<[String]>,
+    /// Which client-auth policy the handshake was made under; equal numbers are equal policies.
+    pub policy: u64,
+    /// `TLSv1.3`, `TLSv1.2`.
+    pub version: &'static str,
+    pub cipher: &'static str,
+    /// The client's certificate, if one was asked for and verified.
+    pub client: Option<ClientCertificate>,
+}
+
+#[derive(Clone, Debug)]
+pub struct ClientCertificate {
+    pub subject: String,
+    /// SHA-256 of its DER form, in lower-case hexadecimal.
+    pub fingerprint: String,
 }
 
 /// Made when the head has arrived; filled on the way; read for the access record when the body has ended.
@@ -49,7 +76,7 @@ pub struct Context {
     /// Set on proxied exchanges and errors (and on all when `request_id_header`).
     pub request_id: Option<HeaderValue>,
     // Filled on the way:
-    pub site: Option<std::sync::Arc<str>>,
+    pub site: Option<Arc<str>>,
     pub upstream: Option<String>,
     pub upstream_duration: Option<Duration>,
     pub reason: Option<&'static str>,

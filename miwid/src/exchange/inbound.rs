@@ -13,6 +13,43 @@ use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 
+use super::LocalBody;
+
+/// Where a request body comes from: a TCP connection by way of hyper, or a QUIC stream.
+pub enum Source {
+    Hyper(Incoming),
+    Stream(LocalBody),
+}
+
+impl From<Incoming> for Source {
+    fn from(incoming: Incoming) -> Self {
+        Self::Hyper(incoming)
+    }
+}
+
+impl Source {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        match self {
+            Self::Hyper(incoming) => Pin::new(incoming).poll_frame(cx).map_err(io::Error::other),
+            Self::Stream(body) => body.as_mut().poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Hyper(incoming) => incoming.is_end_stream(),
+            Self::Stream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Hyper(incoming) => incoming.size_hint(),
+            Self::Stream(body) => body.size_hint(),
+        }
+    }
+}
+
 /// Why a request body ended early. Shared with whoever answers, since the body has been handed on by then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cut {
@@ -48,7 +85,7 @@ impl Meter {
 }
 
 pub struct Inbound {
-    incoming: Incoming,
+    source: Source,
     meter: Meter,
     bytes_max: u64,
     chunk_timeout: Duration,
@@ -57,10 +94,10 @@ pub struct Inbound {
 
 impl Inbound {
     /// `bytes_max` 0 = no bound (streams that flow control bounds).
-    pub fn new(incoming: Incoming, bytes_max: u64, chunk_timeout: Duration) -> Self {
-        let meter = Meter::default();
-        meter.0.ended.set(incoming.is_end_stream());
-        Self { incoming, meter, bytes_max, chunk_timeout, timer: None }
+    pub fn new(source: impl Into<Source>, bytes_max: u64, chunk_timeout: Duration) -> Self {
+        let (source, meter) = (source.into(), Meter::default());
+        meter.0.ended.set(source.is_end_stream());
+        Self { source, meter, bytes_max, chunk_timeout, timer: None }
     }
 
     pub fn meter(&self) -> Meter {
@@ -86,7 +123,7 @@ impl http_body::Body for Inbound {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let me = &mut *self;
-        match Pin::new(&mut me.incoming).poll_frame(cx) {
+        match me.source.poll_frame(cx) {
             Poll::Pending if me.poll_deadline(cx).is_ready() => {
                 Poll::Ready(Some(Err(me.cut(Cut::TooSlow, io::ErrorKind::TimedOut))))
             }
@@ -97,7 +134,7 @@ impl http_body::Body for Inbound {
             }
             Poll::Ready(Some(Err(error))) => {
                 me.meter.0.cut.set(Some(Cut::Broken));
-                Poll::Ready(Some(Err(io::Error::other(error))))
+                Poll::Ready(Some(Err(error)))
             }
             Poll::Ready(Some(Ok(frame))) => {
                 me.timer = None;
@@ -107,17 +144,17 @@ impl http_body::Body for Inbound {
                     return Poll::Ready(Some(Err(me.cut(Cut::TooLarge, io::ErrorKind::FileTooLarge))));
                 }
                 // Whoever drives the body may stop here, without asking for the end that it can see coming.
-                me.meter.0.ended.set(me.incoming.is_end_stream());
+                me.meter.0.ended.set(me.source.is_end_stream());
                 Poll::Ready(Some(Ok(frame)))
             }
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        self.source.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.source.size_hint()
     }
 }

@@ -7,6 +7,6 @@ pub mod headers;
 mod inbound;
 
 pub use body::{Body, LocalBody};
-pub use context::{Context, Peer, Scheme, TunnelEnd};
+pub use context::{ClientCertificate, Context, Peer, Scheme, Secured, TunnelEnd};
 pub use failure::{Failure, Side, reason};
-pub use inbound::{Cut, Inbound, Meter};
+pub use inbound::{Cut, Inbound, Meter, Source};

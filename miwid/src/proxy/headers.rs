@@ -196,7 +196,7 @@ pub(super) mod tests {
     pub(crate) fn context(remote: &str) -> Context {
         let remote: std::net::SocketAddr = remote.parse().unwrap();
         Context {
-            peer: Peer { remote, local: "127.0.0.1:80".parse().unwrap(), scheme: Scheme::Http },
+            peer: Peer { remote, local: "127.0.0.1:80".parse().unwrap(), scheme: Scheme::Http, secured: None },
             client_ip: remote.ip(),
             trusted: false,
             scheme: Scheme::Http,

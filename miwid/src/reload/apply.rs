@@ -26,6 +26,7 @@ use crate::{
     server::{Listeners, addresses},
     snapshot::{Current, build, capabilities},
     telemetry::{self, AccessLog, Events, Logs, Metrics},
+    tls::Tls,
     upstream::Directory,
 };
 
@@ -73,6 +74,7 @@ pub struct Parts {
     pub config: Arc<Config>,
     pub current: Current,
     pub directory: Directory,
+    pub tls: Tls,
     pub listeners: Listeners,
     pub apps: app::Handle,
     pub access: AccessLog,
@@ -194,13 +196,13 @@ impl Reloader {
     /// Prepare, then the one swap. An error leaves everything as it was.
     fn commit(&self, config: &Arc<Config>, source: Source) -> Result<(), Vec<Problem>> {
         let parts = &self.0.parts;
-        let wanted = addresses(&config.server);
+        let wanted = addresses(config);
         let prepared = parts
             .listeners
             .prepare(&wanted)
             .map_err(|errors| errors.into_iter().map(|it| whole(format!("{it}: {}", it.source))).collect::<Vec<_>>())?;
         let generation = self.generation() + 1;
-        let snapshot = build(config, generation, &parts.directory)?;
+        let snapshot = build(config, generation, &parts.directory, &parts.tls)?;
         self.logging(&config.logging).map_err(|error| vec![whole(format!("cannot open a log: {error}"))])?;
         parts.current.swap(snapshot);
         *self.running() = Running { source, config: config.clone(), generation };
@@ -223,7 +225,7 @@ impl Reloader {
 
     fn dispose(&self, config: &Config) {
         let parts = &self.0.parts;
-        parts.listeners.dispose(&addresses(&config.server));
+        parts.listeners.dispose(&addresses(config));
         let keep = parts.current.load().upstreams.clone();
         parts.directory.retain(&|name| keep.iter().any(|it| it == name));
     }

@@ -5,98 +5,144 @@ use std::{
     panic::AssertUnwindSafe,
     pin::{Pin, pin},
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
 use futures_util::FutureExt;
 use http::{Request, Response};
-use hyper::{body::Incoming, server::conn, service::service_fn};
-use hyper_util::rt::TokioIo;
-use tokio::{io::AsyncWriteExt, net::TcpStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 
-use super::{finish::Tracked, service, worker::Worker};
+use super::{finish::Tracked, listeners::Kind, service, worker::Worker};
 use crate::{
-    exchange::{Peer, Scheme},
-    net::{Activity, DrainSignal, Phase, Preface, Prefixed, Timeouts, Watched, sniff},
+    exchange::{Peer, Scheme, Secured, Source},
+    net::{Activity, DrainSignal, Phase, Preface, Timeouts, Watched, sniff},
     snapshot::Snapshot,
+    tls::Refusal,
 };
 
 /// A client that has been told to go gets this long to take what it is owed.
-const FAREWELL: Duration = Duration::from_secs(5);
-const REQUEST_TIMEOUT: &[u8] =
-    b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\nmiwi-reason: head-timeout\r\ncontent-length: 0\r\n\r\n";
-/// Uploads and downloads over many streams share one connection: room for a fast path's bandwidth times its delay.
-const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
-const STREAMS_MAX: u32 = 128;
+pub(super) const FAREWELL: Duration = Duration::from_secs(5);
 
-type Io = TokioIo<Watched<Prefixed<TcpStream>>>;
+/// What carries HTTP: a TCP connection, or the TLS over it.
+pub(super) trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Io for T {}
 
-pub(super) async fn serve(worker: &Rc<Worker>, stream: TcpStream, remote: SocketAddr, mut drain: DrainSignal) {
+/// A connection before it is known what it speaks.
+pub(super) struct Arrival {
+    pub(super) stream: TcpStream,
+    pub(super) remote: SocketAddr,
+    pub(super) kind: Kind,
+    pub(super) drain: DrainSignal,
+}
+
+pub(super) async fn serve(worker: &Rc<Worker>, arrival: Arrival) {
+    let Arrival { stream, remote, kind, mut drain } = arrival;
     let Ok(local) = stream.local_addr() else { return };
-    let peer = Peer { remote, local, scheme: Scheme::Http };
     let snapshot = worker.snapshot();
-    let timeouts = Timeouts { idle: snapshot.settings.keepalive_timeout, head: snapshot.settings.request_timeout };
-    let sniffed = tokio::select! {
-        sniffed = tokio::time::timeout(timeouts.head, sniff(stream)) => sniffed,
+    let peer = Peer { remote, local, scheme: Scheme::Http, secured: None };
+    let signal = drain.clone();
+    let opening = async {
+        match kind {
+            Kind::Http => cleartext(worker, &snapshot, stream, peer, signal).await,
+            Kind::Https => secured(worker, &snapshot, stream, peer, signal).await,
+        }
+    };
+    // A connection that has not said what it speaks is owed nothing when the daemon stops.
+    let head = snapshot.settings.request_timeout;
+    let opened = tokio::select! {
+        opened = tokio::time::timeout(head, opening) => opened,
         () = drain.started() => return,
     };
-    let Ok(Ok((preface, io))) = sniffed else { return };
-    let activity = Activity::new(worker.shard.clone());
-    let io = TokioIo::new(Watched::new(io, activity.clone()));
-    let connection = Connection { worker: worker.clone(), peer, activity, timeouts, drain };
-    match preface {
-        Preface::Closed => {}
-        Preface::Http2 if snapshot.settings.http2_cleartext => connection.http2(io, &snapshot).await,
-        Preface::Http1 | Preface::Http2 => connection.http1(io, &snapshot).await,
+    if let Ok(Some(speaking)) = opened {
+        speaking.await;
     }
 }
 
-struct Connection {
-    worker: Rc<Worker>,
+/// A connection that knows what it speaks and goes on by itself.
+type Speaking = Pin<Box<dyn Future<Output = ()>>>;
+
+async fn cleartext(
+    worker: &Rc<Worker>,
+    snapshot: &Arc<Snapshot>,
+    stream: TcpStream,
     peer: Peer,
-    activity: Activity,
-    timeouts: Timeouts,
     drain: DrainSignal,
+) -> Option<Speaking> {
+    let (preface, io) = sniff(stream).await.ok()?;
+    let connection = Connection::new(worker, snapshot, peer, drain);
+    let snapshot = snapshot.clone();
+    match preface {
+        Preface::Closed => None,
+        Preface::Http2 if snapshot.settings.http2_cleartext => {
+            Some(Box::pin(async move { connection.http2(io, &snapshot).await }))
+        }
+        Preface::Http1 | Preface::Http2 => Some(Box::pin(async move { connection.http1(io, &snapshot).await })),
+    }
+}
+
+async fn secured(
+    worker: &Rc<Worker>,
+    snapshot: &Arc<Snapshot>,
+    stream: TcpStream,
+    peer: Peer,
+    drain: DrainSignal,
+) -> Option<Speaking> {
+    let terminator = snapshot.tls.clone()?;
+    let (io, settled) = match terminator.accept(stream).await {
+        Ok(accepted) => accepted,
+        Err(refusal) => {
+            refused(&peer, &refusal);
+            return None;
+        }
+    };
+    let http2 = io.get_ref().1.alpn_protocol() == Some(b"h2");
+    let peer = Peer { scheme: Scheme::Https, secured: Some::<Arc<Secured>>(settled), ..peer };
+    let connection = Connection::new(worker, snapshot, peer, drain);
+    let snapshot = snapshot.clone();
+    if http2 {
+        Some(Box::pin(async move { connection.http2(io, &snapshot).await }))
+    } else {
+        Some(Box::pin(async move { connection.http1(io, &snapshot).await }))
+    }
+}
+
+fn refused(peer: &Peer, refusal: &Refusal) {
+    tracing::debug!(target: "tls", remote = %peer.remote, ?refusal, "handshake refused");
+}
+
+/// A connection whose protocol is known. `http1` and `http2` drive it.
+pub(super) struct Connection {
+    pub(super) worker: Rc<Worker>,
+    pub(super) peer: Peer,
+    pub(super) activity: Activity,
+    pub(super) timeouts: Timeouts,
+    pub(super) drain: DrainSignal,
 }
 
 /// What the driver of a connection hears beside the connection itself.
-enum Call {
+pub(super) enum Call {
     Expired(Phase),
     Drain,
 }
 
 impl Connection {
-    async fn http1(mut self, io: Io, snapshot: &Snapshot) {
-        let mut builder = conn::http1::Builder::new();
-        // hyper's own timer would cost a boxed sleep per request; `Activity` watches heads and idleness instead.
-        builder.header_read_timeout(None).max_header_size(snapshot.settings.header_bytes_max).writev(true);
-        let service = service_fn(service(self.worker.clone(), self.peer, self.activity.clone()));
-        let mut connection = builder.serve_connection(io, service).with_upgrades();
-        let call = tokio::select! {
-            done = &mut connection => return ended(done),
-            call = self.called() => call,
-        };
-        match call {
-            Call::Expired(Phase::Head) => {
-                if let Some(parts) = connection.into_parts() {
-                    refuse_slow_head(parts.io.into_inner().into_inner().into_inner()).await;
-                }
-            }
-            Call::Expired(_) => {
-                Pin::new(&mut connection).graceful_shutdown();
-                let _ = tokio::time::timeout(FAREWELL, &mut connection).await;
-            }
-            // The request that runs is finished, a head that has begun is still awaited.
-            Call::Drain => {
-                Pin::new(&mut connection).graceful_shutdown();
-                self.last_request(connection).await;
-            }
-        }
+    fn new(worker: &Rc<Worker>, snapshot: &Snapshot, peer: Peer, drain: DrainSignal) -> Self {
+        let settings = &snapshot.settings;
+        let timeouts = Timeouts { idle: settings.keepalive_timeout, head: settings.request_timeout };
+        let activity = Activity::new(worker.shard.clone());
+        Self { worker: worker.clone(), peer, activity, timeouts, drain }
+    }
+
+    pub(super) fn watched<T: Io>(&self, io: T) -> Watched<T> {
+        Watched::new(io, self.activity.clone())
     }
 
     /// After `graceful_shutdown` the connection ends by itself; only a head that never comes must be cut.
-    async fn last_request(self, connection: impl Future<Output = hyper::Result<()>>) {
+    pub(super) async fn last_request(self, connection: impl Future<Output = hyper::Result<()>>) {
         let expiry = pin!(self.expired());
         let connection = pin!(connection);
         if let futures_util::future::Either::Left((done, _)) = futures_util::future::select(connection, expiry).await {
@@ -104,24 +150,7 @@ impl Connection {
         }
     }
 
-    async fn http2(mut self, io: Io, snapshot: &Snapshot) {
-        let mut builder = conn::http2::Builder::new(LocalExecutor);
-        builder
-            .initial_stream_window_size(STREAM_WINDOW)
-            .initial_connection_window_size(CONNECTION_WINDOW)
-            .max_send_buf_size(STREAM_WINDOW as usize)
-            .max_concurrent_streams(STREAMS_MAX)
-            .max_header_list_size(u32::try_from(snapshot.settings.header_bytes_max).unwrap_or(u32::MAX));
-        let service = service_fn(service(self.worker.clone(), self.peer, self.activity.clone()));
-        let mut connection = pin!(builder.serve_connection(io, service));
-        tokio::select! {
-            done = &mut connection => return ended(done),
-            _ = self.called() => connection.as_mut().graceful_shutdown(),
-        }
-        self.last_request(connection).await;
-    }
-
-    async fn called(&mut self) -> Call {
+    pub(super) async fn called(&mut self) -> Call {
         let mut drain = self.drain.clone();
         tokio::select! {
             phase = self.expired() => Call::Expired(phase),
@@ -139,7 +168,7 @@ type Answer = Pin<Box<dyn Future<Output = Result<Response<Tracked>, Aborted>>>>;
 
 /// A panic in one request: its connection is cut, the daemon goes on.
 #[derive(Debug)]
-struct Aborted;
+pub(super) struct Aborted;
 
 impl std::fmt::Display for Aborted {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -149,9 +178,11 @@ impl std::fmt::Display for Aborted {
 
 impl std::error::Error for Aborted {}
 
-fn service(worker: Rc<Worker>, peer: Peer, activity: Activity) -> impl Fn(Request<Incoming>) -> Answer {
+/// Answers the requests of one connection, whatever version they came in.
+pub(super) fn service<B: Into<Source> + 'static>(connection: &Connection) -> impl Fn(Request<B>) -> Answer + use<B> {
+    let (worker, peer, activity) = (connection.worker.clone(), connection.peer.clone(), connection.activity.clone());
     move |request| {
-        let answer = service::serve(worker.clone(), peer, activity.clone(), request);
+        let answer = service::serve(worker.clone(), peer.clone(), activity.clone(), request);
         let metrics = worker.metrics.clone();
         Box::pin(async move {
             AssertUnwindSafe(answer).catch_unwind().await.map_err(|_| {
@@ -162,26 +193,8 @@ fn service(worker: Rc<Worker>, peer: Peer, activity: Activity) -> impl Fn(Reques
     }
 }
 
-fn ended(done: hyper::Result<()>) {
+pub(super) fn ended(done: hyper::Result<()>) {
     if let Err(error) = done {
         tracing::debug!(%error, "connection ended early");
-    }
-}
-
-async fn refuse_slow_head(mut stream: TcpStream) {
-    let farewell = async {
-        stream.write_all(REQUEST_TIMEOUT).await?;
-        stream.shutdown().await
-    };
-    let _ = tokio::time::timeout(FAREWELL, farewell).await;
-}
-
-/// HTTP/2 streams are tasks of the worker that owns the connection.
-#[derive(Clone, Copy)]
-struct LocalExecutor;
-
-impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor {
-    fn execute(&self, task: F) {
-        tokio::task::spawn_local(task);
     }
 }

@@ -16,10 +16,10 @@ use crate::{
 /// The context of a request as far as its connection alone knows it.
 pub(super) fn context(peer: Peer) -> Context {
     Context {
-        peer,
         client_ip: peer.remote.ip().to_canonical(),
         trusted: false,
         scheme: peer.scheme,
+        peer,
         host: String::new(),
         authority: String::new(),
         started: Instant::now(),
@@ -166,7 +166,7 @@ mod tests {
         let (parts, ()) = request.body(()).expect("a request").into_parts();
         let remote = format!("{remote}:1234").parse().expect("an address");
         let local = "127.0.0.1:80".parse().expect("an address");
-        let mut context = context(Peer { remote, local, scheme: Scheme::Http });
+        let mut context = context(Peer { remote, local, scheme: Scheme::Http, secured: None });
         examine(&parts, &mut context, &settings()).map(|()| context).map_err(|it| it.status.as_u16())
     }
 

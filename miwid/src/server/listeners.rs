@@ -9,20 +9,47 @@ use std::{
 use super::Workers;
 use crate::net::{BindError, bind_group};
 
+/// What is spoken on a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    Http,
+    Https,
+}
+
 /// One address that is listened on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Binding {
     pub address: SocketAddr,
+    pub kind: Kind,
     pub http2: bool,
 }
 
 /// The addresses that a configuration asks for.
-pub fn addresses(server: &config::Server) -> Vec<Binding> {
-    if server.http_port == 0 {
-        return Vec::new();
+pub fn addresses(config: &config::Config) -> Vec<Binding> {
+    let server = &config.server;
+    let bind = |kind, port, http2| {
+        let binding = move |ip| Binding { address: SocketAddr::new(ip, port), kind, http2 };
+        server.bind.iter().copied().map(binding)
+    };
+    let mut wanted = Vec::new();
+    if server.http_port != 0 {
+        wanted.extend(bind(Kind::Http, server.http_port, server.h2c));
     }
-    let bind = |ip| Binding { address: SocketAddr::new(ip, server.http_port), http2: server.h2c };
-    server.bind.iter().copied().map(bind).collect()
+    if config.https() {
+        wanted.extend(bind(Kind::Https, server.https_port, true));
+    }
+    wanted
+}
+
+/// What makes a socket this one and no other.
+pub(super) type Key = (SocketAddr, Kind);
+
+type Table = BTreeMap<Key, Binding>;
+
+impl Binding {
+    pub(super) fn key(&self) -> Key {
+        (self.address, self.kind)
+    }
 }
 
 /// Sockets that are bound but do not accept yet.
@@ -35,7 +62,7 @@ pub struct Prepared {
 #[derive(Clone)]
 pub struct Listeners {
     workers: Arc<Workers>,
-    open: Arc<Mutex<BTreeMap<SocketAddr, Binding>>>,
+    open: Arc<Mutex<Table>>,
 }
 
 impl Listeners {
@@ -51,7 +78,7 @@ impl Listeners {
     pub fn prepare(&self, wanted: &[Binding]) -> Result<Prepared, Vec<BindError>> {
         let open = self.table();
         let (mut prepared, mut errors) = (Prepared::default(), Vec::new());
-        for binding in wanted.iter().filter(|it| !open.contains_key(&it.address)) {
+        for binding in wanted.iter().filter(|it| !open.contains_key(&it.key())) {
             match bind_group(binding.address, self.workers.count()) {
                 Ok(sockets) => prepared.bound.push((*binding, sockets)),
                 Err(error) => errors.push(error),
@@ -64,23 +91,23 @@ impl Listeners {
     pub fn commit(&self, prepared: Prepared) {
         let mut open = self.table();
         for (binding, sockets) in prepared.bound {
-            self.workers.listen(binding.address, sockets);
-            open.insert(binding.address, binding);
+            self.workers.listen(binding.key(), sockets);
+            open.insert(binding.key(), binding);
         }
     }
 
     /// Closes what `wanted` no longer has; connections go on.
     pub fn dispose(&self, wanted: &[Binding]) {
-        self.table().retain(|address, _| {
-            let keep = wanted.iter().any(|it| it.address == *address);
+        self.table().retain(|key, _| {
+            let keep = wanted.iter().any(|it| it.key() == *key);
             if !keep {
-                self.workers.forget(*address);
+                self.workers.forget(*key);
             }
             keep
         });
     }
 
-    fn table(&self) -> std::sync::MutexGuard<'_, BTreeMap<SocketAddr, Binding>> {
+    fn table(&self) -> std::sync::MutexGuard<'_, Table> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,10 +3,12 @@
 mod connection;
 mod finish;
 mod head;
+mod http1;
+mod http2;
 mod internal;
 mod listeners;
 mod service;
 mod worker;
 
-pub use listeners::{Binding, Listeners, Prepared, addresses};
+pub use listeners::{Binding, Kind, Listeners, Prepared, addresses};
 pub use worker::{Shared, Workers};

@@ -3,7 +3,6 @@
 use std::rc::Rc;
 
 use http::{HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
-use hyper::body::Incoming;
 
 use super::{
     finish::{Pending, Summary, Tracked, finish},
@@ -11,7 +10,7 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    exchange::{Body, Context, Failure, Inbound, Peer, reason},
+    exchange::{Body, Context, Failure, Inbound, Peer, Source, reason},
     net::Activity,
     proxy::Exchange,
     routing::{NoPlan, Target, plan},
@@ -22,7 +21,7 @@ pub(super) async fn serve(
     worker: Rc<Worker>,
     peer: Peer,
     activity: Activity,
-    request: Request<Incoming>,
+    request: Request<impl Into<Source>>,
 ) -> Response<Tracked> {
     let running = activity.request();
     let snapshot = worker.snapshot();

@@ -1,7 +1,7 @@
 //! A worker: one thread, one runtime, its own accepting sockets, pools, counters and log buffer. A request touches no
 //! other core and takes no lock that another core can hold across I/O.
 
-use std::{cell::RefCell, collections::HashMap, io, net::SocketAddr, rc::Rc, sync::Arc, thread, time::Duration};
+use std::{cell::RefCell, collections::HashMap, io, rc::Rc, sync::Arc, thread, time::Duration};
 
 use arc_swap::{ArcSwap, Cache};
 use tokio::{
@@ -10,7 +10,10 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::connection;
+use super::{
+    connection::{self, Arrival},
+    listeners::{Key, Kind},
+};
 use crate::{
     builtin::Pages,
     net::{Acceptor, Admission, Drain, DrainSignal},
@@ -35,8 +38,8 @@ pub struct Shared {
 }
 
 enum Order {
-    Listen(SocketAddr, std::net::TcpListener),
-    Forget(SocketAddr),
+    Listen(Key, std::net::TcpListener),
+    Forget(Key),
 }
 
 /// All worker threads, as their owner steers them.
@@ -70,16 +73,16 @@ impl Workers {
     }
 
     /// One socket for each worker.
-    pub fn listen(&self, address: SocketAddr, sockets: Vec<std::net::TcpListener>) {
+    pub fn listen(&self, key: Key, sockets: Vec<std::net::TcpListener>) {
         for (orders, socket) in self.orders.iter().zip(sockets) {
             // A worker that is gone was reported when it went.
-            let _ = orders.send(Order::Listen(address, socket));
+            let _ = orders.send(Order::Listen(key, socket));
         }
     }
 
-    pub fn forget(&self, address: SocketAddr) {
+    pub fn forget(&self, key: Key) {
         for orders in &self.orders {
-            let _ = orders.send(Order::Forget(address));
+            let _ = orders.send(Order::Forget(key));
         }
     }
 
@@ -137,7 +140,7 @@ async fn tick(index: usize, worker: Rc<Worker>, readiness: Readiness) {
 
 /// Opens and closes listeners until draining; then waits for the last connection, whose drop of its signal ends this.
 async fn obey(worker: &Rc<Worker>, mut inbox: mpsc::UnboundedReceiver<Order>, mut drain: DrainSignal) {
-    let mut listeners: HashMap<SocketAddr, JoinHandle<()>> = HashMap::new();
+    let mut listeners: HashMap<Key, JoinHandle<()>> = HashMap::new();
     let (connections, mut open) = mpsc::channel::<()>(1);
     loop {
         let order = tokio::select! {
@@ -145,12 +148,12 @@ async fn obey(worker: &Rc<Worker>, mut inbox: mpsc::UnboundedReceiver<Order>, mu
             () = drain.started() => None,
         };
         match order {
-            Some(Order::Listen(address, socket)) => {
-                let listening = listen(worker.clone(), socket, drain.clone(), connections.clone());
-                listeners.insert(address, tokio::task::spawn_local(listening));
+            Some(Order::Listen(key, socket)) => {
+                let listening = listen(worker.clone(), key.1, socket, drain.clone(), connections.clone());
+                listeners.insert(key, tokio::task::spawn_local(listening));
             }
-            Some(Order::Forget(address)) => {
-                if let Some(task) = listeners.remove(&address) {
+            Some(Order::Forget(key)) => {
+                if let Some(task) = listeners.remove(&key) {
                     task.abort();
                 }
             }
@@ -161,7 +164,13 @@ async fn obey(worker: &Rc<Worker>, mut inbox: mpsc::UnboundedReceiver<Order>, mu
     let _ = open.recv().await;
 }
 
-async fn listen(worker: Rc<Worker>, socket: std::net::TcpListener, mut drain: DrainSignal, open: mpsc::Sender<()>) {
+async fn listen(
+    worker: Rc<Worker>,
+    kind: Kind,
+    socket: std::net::TcpListener,
+    mut drain: DrainSignal,
+    open: mpsc::Sender<()>,
+) {
     let acceptor = match Acceptor::new(socket, worker.admission.clone()) {
         Ok(acceptor) => acceptor,
         Err(error) => return tracing::error!(%error, "listener lost"),
@@ -170,7 +179,7 @@ async fn listen(worker: Rc<Worker>, socket: std::net::TcpListener, mut drain: Dr
         let (worker, open) = (worker.clone(), open.clone());
         tokio::task::spawn_local(async move {
             worker.shard.connection_opened();
-            connection::serve(&worker, stream, remote, drain).await;
+            connection::serve(&worker, Arrival { stream, remote, kind, drain }).await;
             worker.shard.connection_closed();
             drop((permit, open));
         });

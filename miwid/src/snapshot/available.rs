@@ -9,7 +9,6 @@ const NOT_YET: &str = "not available in this version";
 
 /// Dotted keys; `*` stands for one segment, `**` for all that follow. `key=value` refuses only that value.
 const UNAVAILABLE: &[&str] = &[
-    "server.enable_https=true",
     "server.redirect_https=true",
     "server.proxy_protocol=true",
     "server.user",

@@ -12,6 +12,7 @@ use crate::{
     files::Root,
     proxy::Forwarder,
     routing::{Hosts, Route, Site, Target},
+    tls::{Terminator, Tls},
     upstream::{Directory, Set},
 };
 
@@ -19,6 +20,8 @@ pub struct Snapshot {
     pub generation: u64,
     pub hosts: Hosts,
     pub settings: Settings,
+    /// `None` when HTTPS is off.
+    pub tls: Option<Arc<Terminator>>,
     /// Names of the upstream sets that this snapshot uses.
     pub upstreams: Vec<String>,
 }
@@ -40,7 +43,7 @@ pub struct Settings {
 }
 
 /// All that can be wrong is reported at once.
-pub fn build(config: &Config, generation: u64, directory: &Directory) -> Result<Snapshot, Vec<Problem>> {
+pub fn build(config: &Config, generation: u64, directory: &Directory, tls: &Tls) -> Result<Snapshot, Vec<Problem>> {
     let mut builder = Builder { config, directory, problems: Vec::new(), upstreams: Vec::new() };
     let mut hosts = Hosts::default();
     for backend in config.backends.values() {
@@ -51,10 +54,14 @@ pub fn build(config: &Config, generation: u64, directory: &Directory) -> Result<
             }
         }
     }
+    let tls = tls.terminator(config).unwrap_or_else(|problems| {
+        builder.problems.extend(problems);
+        None
+    });
     if !builder.problems.is_empty() {
         return Err(builder.problems);
     }
-    Ok(Snapshot { generation, hosts, settings: settings(config), upstreams: builder.upstreams })
+    Ok(Snapshot { generation, hosts, settings: settings(config), tls, upstreams: builder.upstreams })
 }
 
 fn settings(config: &Config) -> Settings {

@@ -19,6 +19,7 @@ pub(super) struct Sums {
     pub(super) idle: u64,
     pub(super) reloads: BTreeMap<&'static str, u64>,
     pub(super) dropped: BTreeMap<String, u64>,
+    pub(super) cut: BTreeMap<&'static str, u64>,
     pub(super) panics: u64,
 }
 
@@ -99,6 +100,10 @@ fn daemon(text: &mut Text, sums: &Sums) {
     text.family("miwid_log_dropped_lines_total", "counter", "Log lines that could not be written");
     for (log, count) in &sums.dropped {
         text.sample("miwid_log_dropped_lines_total", &[("log", log)], count);
+    }
+    text.family("miwid_connections_cut_total", "counter", "Connections ended because of what their clients did");
+    for (reason, count) in &sums.cut {
+        text.sample("miwid_connections_cut_total", &[("reason", reason)], count);
     }
     text.family("miwid_panics_total", "counter", "Panics that ended a task");
     text.sample("miwid_panics_total", &[], sums.panics);

@@ -36,6 +36,7 @@ struct Inner {
     on_scrape: Mutex<Vec<OnScrape>>,
     reloads: Mutex<BTreeMap<&'static str, u64>>,
     dropped: Mutex<BTreeMap<String, u64>>,
+    cut: Mutex<BTreeMap<&'static str, u64>>,
     panics: AtomicU64,
 }
 
@@ -79,6 +80,11 @@ impl Metrics {
         *lock(&self.inner.dropped).entry(log.to_owned()).or_default() += lines;
     }
 
+    /// A connection was ended because of what its client did (`kind`: `rapid-reset`, `ping-flood`, `slow-head` ...).
+    pub fn connection_cut(&self, kind: &'static str) {
+        *lock(&self.inner.cut).entry(kind).or_default() += 1;
+    }
+
     /// A panic ended a request or a task.
     pub fn panicked(&self) {
         self.inner.panics.fetch_add(1, Ordering::Relaxed);
@@ -88,6 +94,7 @@ impl Metrics {
         let mut sums = Sums {
             reloads: lock(&self.inner.reloads).clone(),
             dropped: lock(&self.inner.dropped).clone(),
+            cut: lock(&self.inner.cut).clone(),
             panics: self.inner.panics.load(Ordering::Relaxed),
             ..Sums::default()
         };

@@ -1,0 +1,43 @@
+//! HTTP/2 on a connection, by ALPN or by prior knowledge. Its streams are tasks of the worker that owns the connection.
+
+use std::pin::pin;
+
+use hyper::{body::Incoming, server::conn, service::service_fn};
+use hyper_util::rt::TokioIo;
+
+use super::connection::{Connection, Io, ended, service};
+use crate::snapshot::Snapshot;
+
+/// Uploads and downloads over many streams share one connection: room for a fast path's bandwidth times its delay.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+const STREAMS_MAX: u32 = 128;
+
+impl Connection {
+    pub(super) async fn http2(mut self, io: impl Io, snapshot: &Snapshot) {
+        let mut builder = conn::http2::Builder::new(LocalExecutor);
+        builder
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_send_buf_size(STREAM_WINDOW as usize)
+            .max_concurrent_streams(STREAMS_MAX)
+            .max_header_list_size(u32::try_from(snapshot.settings.header_bytes_max).unwrap_or(u32::MAX));
+        let io = TokioIo::new(self.watched(io));
+        let service = service_fn(service::<Incoming>(&self));
+        let mut connection = pin!(builder.serve_connection(io, service));
+        tokio::select! {
+            done = &mut connection => return ended(done),
+            _ = self.called() => connection.as_mut().graceful_shutdown(),
+        }
+        self.last_request(connection).await;
+    }
+}
+
+#[derive(Clone, Copy)]
+struct LocalExecutor;
+
+impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor {
+    fn execute(&self, task: F) {
+        tokio::task::spawn_local(task);
+    }
+}
