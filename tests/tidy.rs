@@ -43,7 +43,7 @@ const LODGERS: &[(&str, &[&str])] = &[
     // `daemon` for the demo app, which is a program of its own.
     ("tokio_rustls", &["tls", "upstream"]),
     ("rcgen", &["tls"]),
-    ("quinn", &["server"]),
+    ("quinn", &["net", "server"]),
     ("hyper", &["proxy", "upstream", "server", "exchange", "net", "daemon"]),
     ("clap", &["cli", "main"]),
     ("toml", &[]),

@@ -85,7 +85,10 @@ pub(super) fn state(state: State) -> &'static str {
 }
 
 pub(super) fn listener(binding: Binding) -> v1::Listener {
-    let mut protocols = vec!["http/1.1".to_owned()];
+    let mut protocols = match binding.kind {
+        Kind::Http3 => vec!["h3".to_owned()],
+        Kind::Http | Kind::Https => vec!["http/1.1".to_owned()],
+    };
     if binding.http2 {
         protocols.push("h2".to_owned());
     }

@@ -23,6 +23,7 @@ fn text(config: &Config, listeners: &[Binding], socket: &Path) -> String {
         let scheme = match listener.kind {
             Kind::Http => "http",
             Kind::Https => "https",
+            Kind::Http3 => continue,
         };
         text.push_str(&format!("  {scheme:<13}  {scheme}://{}/\n", listener.address));
     }

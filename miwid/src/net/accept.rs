@@ -29,6 +29,11 @@ impl Admission {
         Self(Arc::new(Semaphore::new(connections_max.min(Semaphore::MAX_PERMITS))))
     }
 
+    /// At once or not at all: datagrams cannot wait in a backlog.
+    pub fn try_enter(&self) -> Option<Permit> {
+        self.0.clone().try_acquire_owned().ok().map(Permit)
+    }
+
     async fn enter(&self) -> Permit {
         let permit = self.0.clone().acquire_owned().await;
         Permit(permit.expect("the semaphore is never closed"))

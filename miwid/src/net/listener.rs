@@ -38,6 +38,40 @@ pub fn bind_group(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>,
     bound().map_err(|source| BindError { address, source })
 }
 
+/// The same for datagrams. Packets of one connection reach one socket, whatever address they come from.
+#[cfg(feature = "http3")]
+pub fn bind_udp_group(address: SocketAddr, count: usize) -> Result<Vec<std::net::UdpSocket>, BindError> {
+    let bound = || -> io::Result<Vec<std::net::UdpSocket>> {
+        udp(address)?.bind(&address.into())?;
+        let mut group = Vec::with_capacity(count);
+        for _ in 0..count {
+            let socket = udp(address)?;
+            socket.set_reuse_port(true)?;
+            socket.bind(&address.into())?;
+            group.push(std::net::UdpSocket::from(socket));
+        }
+        if let [first, _, ..] = &group[..] {
+            super::steering::attach(first, count)?;
+        }
+        Ok(group)
+    };
+    bound().map_err(|source| BindError { address, source })
+}
+
+/// Bursts wait in the kernel while the worker is busy; what the system does not grant is no error.
+#[cfg(feature = "http3")]
+fn udp(address: SocketAddr) -> io::Result<Socket> {
+    const BUFFER_BYTES: usize = 2 << 20;
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    let _ = socket.set_recv_buffer_size(BUFFER_BYTES);
+    let _ = socket.set_send_buffer_size(BUFFER_BYTES);
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
 fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = socket(address)?;
     socket.set_reuse_port(true)?;

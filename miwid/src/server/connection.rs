@@ -48,7 +48,7 @@ pub(super) async fn serve(worker: &Rc<Worker>, arrival: Arrival) {
     let opening = async {
         match kind {
             Kind::Http => cleartext(worker, &snapshot, stream, peer, signal).await,
-            Kind::Https => secured(worker, &snapshot, stream, peer, signal).await,
+            Kind::Https | Kind::Http3 => secured(worker, &snapshot, stream, peer, signal).await,
         }
     };
     // A connection that has not said what it speaks is owed nothing when the daemon stops.

@@ -67,6 +67,12 @@ pub(super) fn finish(mut pending: Box<Pending>, settings: &Settings, response: R
     if let Some(id) = &context.request_id {
         parts.headers.insert(headers::X_REQUEST_ID, id.clone());
     }
+    if context.peer.secured.is_some()
+        && pending.summary.version != Version::HTTP_3
+        && let Some(alternative) = &*pending.worker.alternative.borrow()
+    {
+        parts.headers.insert(header::ALT_SVC, alternative.clone());
+    }
     let tunnel = context.tunnel.take();
     pending.status = parts.status;
     let pending = match tunnel {

@@ -7,6 +7,8 @@ use std::{
 };
 
 use super::Workers;
+#[cfg(feature = "http3")]
+use crate::net::bind_udp_group;
 use crate::net::{BindError, bind_group};
 
 /// What is spoken on a socket.
@@ -14,6 +16,8 @@ use crate::net::{BindError, bind_group};
 pub enum Kind {
     Http,
     Https,
+    /// QUIC, over UDP.
+    Http3,
 }
 
 /// One address that is listened on.
@@ -37,8 +41,26 @@ pub fn addresses(config: &config::Config) -> Vec<Binding> {
     }
     if config.https() {
         wanted.extend(bind(Kind::Https, server.https_port, true));
+        if cfg!(feature = "http3") && server.http3 {
+            wanted.extend(bind(Kind::Http3, server.https_port, false));
+        }
     }
     wanted
+}
+
+/// One worker's part of a listener.
+pub(super) enum Socket {
+    Tcp(TcpListener),
+    #[cfg(feature = "http3")]
+    Udp(std::net::UdpSocket),
+}
+
+fn bind_sockets(binding: &Binding, count: usize) -> Result<Vec<Socket>, BindError> {
+    match binding.kind {
+        #[cfg(feature = "http3")]
+        Kind::Http3 => Ok(bind_udp_group(binding.address, count)?.into_iter().map(Socket::Udp).collect()),
+        _ => Ok(bind_group(binding.address, count)?.into_iter().map(Socket::Tcp).collect()),
+    }
 }
 
 /// What makes a socket this one and no other.
@@ -55,7 +77,7 @@ impl Binding {
 /// Sockets that are bound but do not accept yet.
 #[derive(Default)]
 pub struct Prepared {
-    bound: Vec<(Binding, Vec<TcpListener>)>,
+    bound: Vec<(Binding, Vec<Socket>)>,
 }
 
 /// Cheap to clone; `reload` tells it.
@@ -79,7 +101,7 @@ impl Listeners {
         let open = self.table();
         let (mut prepared, mut errors) = (Prepared::default(), Vec::new());
         for binding in wanted.iter().filter(|it| !open.contains_key(&it.key())) {
-            match bind_group(binding.address, self.workers.count()) {
+            match bind_sockets(binding, self.workers.count()) {
                 Ok(sockets) => prepared.bound.push((*binding, sockets)),
                 Err(error) => errors.push(error),
             }

@@ -5,6 +5,8 @@ mod finish;
 mod head;
 mod http1;
 mod http2;
+#[cfg(feature = "http3")]
+mod http3;
 mod internal;
 mod listeners;
 mod service;

@@ -4,16 +4,21 @@
 use std::{cell::RefCell, collections::HashMap, io, rc::Rc, sync::Arc, thread, time::Duration};
 
 use arc_swap::{ArcSwap, Cache};
+use http::HeaderValue;
 use tokio::{
     runtime::{Builder, LocalOptions},
     sync::mpsc,
     task::JoinHandle,
 };
 
+#[cfg(feature = "http3")]
+use super::http3;
 use super::{
     connection::{self, Arrival},
-    listeners::{Key, Kind},
+    listeners::{Key, Kind, Socket},
 };
+#[cfg(feature = "http3")]
+use crate::net::SteeredIds;
 use crate::{
     builtin::Pages,
     net::{Acceptor, Admission, Drain, DrainSignal},
@@ -38,7 +43,7 @@ pub struct Shared {
 }
 
 enum Order {
-    Listen(Key, std::net::TcpListener),
+    Listen(Key, Socket),
     Forget(Key),
 }
 
@@ -58,7 +63,7 @@ impl Workers {
             let (orders, inbox) = mpsc::unbounded_channel();
             let (shared, signal, feed) = (shared.clone(), signal.clone(), shared.directory.worker());
             let work = move || match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
-                Ok(runtime) => runtime.block_on(run(index, shared, feed, inbox, signal)),
+                Ok(runtime) => runtime.block_on(run(Place { index, count }, shared, feed, inbox, signal)),
                 Err(error) => tracing::error!(%error, index, "worker cannot start"),
             };
             let thread = thread::Builder::new().name(format!("miwid-worker-{index}")).spawn(work)?;
@@ -73,14 +78,14 @@ impl Workers {
     }
 
     /// One socket for each worker.
-    pub fn listen(&self, key: Key, sockets: Vec<std::net::TcpListener>) {
+    pub(super) fn listen(&self, key: Key, sockets: Vec<Socket>) {
         for (orders, socket) in self.orders.iter().zip(sockets) {
             // A worker that is gone was reported when it went.
             let _ = orders.send(Order::Listen(key, socket));
         }
     }
 
-    pub fn forget(&self, key: Key) {
+    pub(super) fn forget(&self, key: Key) {
         for orders in &self.orders {
             let _ = orders.send(Order::Forget(key));
         }
@@ -101,7 +106,19 @@ pub(super) struct Worker {
     pub(super) shard: Arc<Shard>,
     pub(super) metrics: Metrics,
     pub(super) pages: Pages,
-    admission: Admission,
+    #[cfg_attr(not(feature = "http3"), expect(dead_code, reason = "TCP listeners have copies of their own"))]
+    pub(super) admission: Admission,
+    /// Which worker of how many this is.
+    #[cfg_attr(not(feature = "http3"), expect(dead_code, reason = "only QUIC steers packets"))]
+    place: Place,
+    /// What HTTPS answers say of HTTP/3, while this worker serves it.
+    pub(super) alternative: RefCell<Option<HeaderValue>>,
+}
+
+#[derive(Clone, Copy)]
+struct Place {
+    index: usize,
+    count: usize,
 }
 
 impl Worker {
@@ -111,7 +128,7 @@ impl Worker {
     }
 }
 
-async fn run(index: usize, shared: Shared, feed: Feed, inbox: mpsc::UnboundedReceiver<Order>, drain: DrainSignal) {
+async fn run(place: Place, shared: Shared, feed: Feed, inbox: mpsc::UnboundedReceiver<Order>, drain: DrainSignal) {
     let worker = Rc::new(Worker {
         snapshot: RefCell::new(shared.current.cached()),
         pools: Rc::default(),
@@ -120,9 +137,11 @@ async fn run(index: usize, shared: Shared, feed: Feed, inbox: mpsc::UnboundedRec
         metrics: shared.metrics.clone(),
         pages: shared.pages.clone(),
         admission: shared.admission.clone(),
+        place,
+        alternative: RefCell::default(),
     });
     let feed = tokio::task::spawn_local(feed.run(worker.pools.clone()));
-    let tick = tokio::task::spawn_local(tick(index, worker.clone(), shared.readiness));
+    let tick = tokio::task::spawn_local(tick(place.index, worker.clone(), shared.readiness));
     obey(&worker, inbox, drain).await;
     feed.abort();
     tick.abort();
@@ -149,12 +168,14 @@ async fn obey(worker: &Rc<Worker>, mut inbox: mpsc::UnboundedReceiver<Order>, mu
         };
         match order {
             Some(Order::Listen(key, socket)) => {
-                let listening = listen(worker.clone(), key.1, socket, drain.clone(), connections.clone());
-                listeners.insert(key, tokio::task::spawn_local(listening));
+                listeners.insert(key, open_listener(worker, key, socket, &drain, &connections));
             }
             Some(Order::Forget(key)) => {
                 if let Some(task) = listeners.remove(&key) {
                     task.abort();
+                }
+                if key.1 == Kind::Http3 && !listeners.keys().any(|it| it.1 == Kind::Http3) {
+                    worker.alternative.replace(None);
                 }
             }
             None => break,
@@ -162,6 +183,26 @@ async fn obey(worker: &Rc<Worker>, mut inbox: mpsc::UnboundedReceiver<Order>, mu
     }
     drop(connections);
     let _ = open.recv().await;
+}
+
+fn open_listener(
+    worker: &Rc<Worker>,
+    key: Key,
+    socket: Socket,
+    drain: &DrainSignal,
+    connections: &mpsc::Sender<()>,
+) -> JoinHandle<()> {
+    let (drain, connections) = (drain.clone(), connections.clone());
+    match socket {
+        Socket::Tcp(socket) => tokio::task::spawn_local(listen(worker.clone(), key.1, socket, drain, connections)),
+        #[cfg(feature = "http3")]
+        Socket::Udp(socket) => {
+            let alternative = format!("h3=\":{}\"; ma=86400", key.0.port());
+            worker.alternative.replace(HeaderValue::from_str(&alternative).ok());
+            let ids = SteeredIds::new(worker.place.index, worker.place.count);
+            tokio::task::spawn_local(http3::listen(worker.clone(), ids, socket, drain, connections))
+        }
+    }
 }
 
 async fn listen(

@@ -66,8 +66,9 @@ pub fn capabilities() -> Capabilities {
     if !cfg!(feature = "cloudflare") {
         unavailable.insert(0, ("cloudflare.**", "built without cloudflare".to_owned()));
     }
-    let http3 = if cfg!(feature = "http3") { NOT_YET } else { "built without http3" };
-    unavailable.push(("server.http3=true", http3.to_owned()));
+    if !cfg!(feature = "http3") {
+        unavailable.push(("server.http3=true", "built without http3".to_owned()));
+    }
     Capabilities { unavailable }
 }
 
@@ -145,7 +146,7 @@ mod tests {
         };
         let (http3, cloudflare, metrics) =
             (cfg!(feature = "http3"), cfg!(feature = "cloudflare"), cfg!(feature = "metrics"));
-        expect("[server]\nhttp3 = true\n", http3, "built without http3", NOT_YET);
+        expect("[server]\nhttp3 = true\n", http3, "built without http3", "");
         expect("[cloudflare]\ntrust = true\n", cloudflare, "built without cloudflare", NOT_YET);
         expect("[metrics]\nenabled = true\n", metrics, "built without metrics", "");
     }

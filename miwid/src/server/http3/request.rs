@@ -1,0 +1,102 @@
+//! One request of an HTTP/3 connection, from its stream to the life that every request has, and its answer back.
+
+use std::{panic::AssertUnwindSafe, rc::Rc};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use h3::{error::Code, server::RequestResolver};
+use http::{HeaderMap, HeaderName, Method, Request, header};
+
+use super::{body::StreamBody, response};
+use crate::{
+    exchange::{Peer, Source},
+    net::Activity,
+    server::{service, worker::Worker},
+};
+
+/// What HTTP/3 has no place for (RFC 9114, 4.2): a message that carries one is malformed.
+const CONNECTION_SPECIFIC: [HeaderName; 5] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+pub(super) fn serve(
+    worker: &Rc<Worker>,
+    peer: &Peer,
+    activity: &Activity,
+    resolver: RequestResolver<h3_quinn::Connection, Bytes>,
+) -> impl Future<Output = ()> + use<> {
+    let (worker, peer, activity) = (worker.clone(), peer.clone(), activity.clone());
+    async move {
+        let metrics = worker.metrics.clone();
+        if AssertUnwindSafe(answer(worker, peer, activity, resolver)).catch_unwind().await.is_err() {
+            metrics.panicked();
+        }
+    }
+}
+
+async fn answer(
+    worker: Rc<Worker>,
+    peer: Peer,
+    activity: Activity,
+    resolver: RequestResolver<h3_quinn::Connection, Bytes>,
+) {
+    // What is wrong with the head itself, `h3` tells the client.
+    let (request, stream) = match resolver.resolve_request().await {
+        Ok(resolved) => resolved,
+        Err(error) => return tracing::debug!(%error, "HTTP/3 request refused"),
+    };
+    let (mut sending, mut receiving) = stream.split();
+    if is_malformed(request.headers()) {
+        receiving.stop_sending(Code::H3_MESSAGE_ERROR);
+        return sending.stop_stream(Code::H3_MESSAGE_ERROR);
+    }
+    let head = request.method() == Method::HEAD;
+    let body = match StreamBody::begin(receiving, request.headers()).await {
+        Ok(body) => body,
+        Err(error) => {
+            tracing::debug!(%error, "HTTP/3 request body refused");
+            return sending.stop_stream(Code::H3_MESSAGE_ERROR);
+        }
+    };
+    let request: Request<Source> = request.map(|()| Source::Stream(Box::pin(body)));
+    let answer = service::serve(worker, peer, activity, request).await;
+    if let Err(error) = response::send(&mut sending, answer, head).await {
+        tracing::debug!(%error, "HTTP/3 answer ended early");
+    }
+}
+
+fn is_malformed(headers: &HeaderMap) -> bool {
+    CONNECTION_SPECIFIC.iter().any(|it| headers.contains_key(it))
+        || headers.get_all(header::TE).iter().any(|it| it != "trailers")
+}
+
+/// Takes out of an answer what was meant for a connection.
+pub(super) fn strip_connection_specific(headers: &mut HeaderMap) {
+    for name in &CONNECTION_SPECIFIC {
+        headers.remove(name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn connection_specific_fields_make_a_message_malformed() {
+        let check = |name: &'static str, value: &'static str| {
+            let headers = HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static(value))]);
+            is_malformed(&headers)
+        };
+        assert!(check("connection", "close"));
+        assert!(check("transfer-encoding", "chunked"));
+        assert!(check("te", "gzip"));
+        assert!(!check("te", "trailers"));
+        assert!(!check("accept", "*/*"));
+    }
+}

@@ -1,0 +1,96 @@
+//! An answer on its way out over a QUIC stream.
+
+use std::{
+    cell::RefCell,
+    io,
+    pin::Pin,
+    time::{Duration, Instant, SystemTime},
+};
+
+use bytes::Bytes;
+use h3::{error::Code, server::RequestStream};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http_body::Body;
+
+use super::request::strip_connection_specific;
+use crate::server::finish::Tracked;
+
+type Sending = RequestStream<h3_quinn::SendStream<Bytes>, Bytes>;
+
+pub(super) async fn send(stream: &mut Sending, answer: Response<Tracked>, head: bool) -> io::Result<()> {
+    let (mut parts, mut body) = answer.into_parts();
+    complete(&mut parts.headers, parts.status, body.size_hint().exact());
+    let bodyless = head || is_bodyless(parts.status);
+    stream.send_response(Response::from_parts(parts, ())).await.map_err(io::Error::other)?;
+    if bodyless {
+        return stream.finish().await.map_err(io::Error::other);
+    }
+    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(error) => {
+                // What was sent is not whole, and only a reset says so.
+                stream.stop_stream(Code::H3_INTERNAL_ERROR);
+                return Err(error);
+            }
+        };
+        match frame.into_data() {
+            Ok(data) if data.is_empty() => {}
+            Ok(data) => stream.send_data(data).await.map_err(io::Error::other)?,
+            Err(frame) => {
+                if let Ok(trailers) = frame.into_trailers() {
+                    stream.send_trailers(trailers).await.map_err(io::Error::other)?;
+                }
+            }
+        }
+    }
+    stream.finish().await.map_err(io::Error::other)
+}
+
+fn is_bodyless(status: StatusCode) -> bool {
+    status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
+}
+
+/// What hyper adds over TCP.
+fn complete(headers: &mut HeaderMap, status: StatusCode, length: Option<u64>) {
+    strip_connection_specific(headers);
+    if let Some(length) = length.filter(|_| !is_bodyless(status) && !headers.contains_key(header::CONTENT_LENGTH)) {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    if !headers.contains_key(header::DATE) {
+        headers.insert(header::DATE, date());
+    }
+}
+
+/// Formatted once a second per worker.
+fn date() -> HeaderValue {
+    const SECOND: Duration = Duration::from_secs(1);
+    thread_local! {
+        static NOW: RefCell<Option<(Instant, HeaderValue)>> = const { RefCell::new(None) };
+    }
+    NOW.with_borrow_mut(|now| match now {
+        Some((made, date)) if made.elapsed() < SECOND => date.clone(),
+        _ => {
+            let text = httpdate::fmt_http_date(SystemTime::now());
+            let date = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""));
+            *now = Some((Instant::now(), date.clone()));
+            date
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_get_what_hyper_would_add() {
+        let mut headers = HeaderMap::from_iter([(header::CONNECTION, HeaderValue::from_static("close"))]);
+        complete(&mut headers, StatusCode::OK, Some(5));
+        assert_eq!(headers["content-length"], "5");
+        assert!(headers.contains_key(header::DATE) && !headers.contains_key(header::CONNECTION));
+        let mut headers = HeaderMap::new();
+        complete(&mut headers, StatusCode::NOT_MODIFIED, Some(0));
+        assert!(!headers.contains_key(header::CONTENT_LENGTH));
+    }
+}
