@@ -77,7 +77,10 @@ mod tests {
         check("[::1]:80", Some("::1"));
         check("[::1]", Some("::1"));
         check("my_host", Some("my_host"));
-        for bad in ["", ".", ":80", "a b", "a/b", "a@b", "a..", "..", "a..:80", "a:b", "a:80:90", "[::1", "[::1]x", "[shop]", "a\0", "ä"] {
+        for bad in [
+            "", ".", ":80", "a b", "a/b", "a@b", "a..", "..", "a..:80", "a:b", "a:80:90", "[::1", "[::1]x", "[shop]",
+            "a\0", "ä",
+        ] {
             check(bad, None);
         }
     }
