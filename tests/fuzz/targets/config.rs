@@ -53,10 +53,8 @@ fn judge(problems: &[Problem], text: &str) {
 
 fn is_the_same_again(loaded: &Loaded, text: &str) {
     // Behind a comment of its own line: where a thing stands is no part of what it means.
-    let (mark, text) = match text.strip_prefix('\u{feff}') {
-        Some(rest) => ("\u{feff}", rest),
-        None => ("", text),
-    };
+    let rest = text.trim_start_matches('\u{feff}');
+    let (mark, text) = text.split_at(text.len() - rest.len());
     let moved = load(&format!("{mark}# moved\n{text}\n# end")).expect("a comment breaks nothing");
     assert_eq!(diff(&loaded.config, &moved.config), []);
     assert_eq!(show(&loaded.config), show(&moved.config));
