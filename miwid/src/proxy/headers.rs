@@ -26,7 +26,7 @@ const HOP_BY_HOP: [HeaderName; 7] = [
 const PASSES_MAX: usize = 8;
 
 /// Removes what concerns one connection only, including everything that `Connection` names.
-pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
+pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(header::CONNECTION)
@@ -80,7 +80,7 @@ fn length(text: &[u8]) -> Option<u64> {
 }
 
 /// Turns the client's head into the one for the upstream. `host` is what goes into `Host`.
-pub fn prepare(
+pub(super) fn prepare(
     mut head: request::Parts,
     context: &Context,
     target: &str,

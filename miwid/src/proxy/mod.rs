@@ -3,6 +3,8 @@
 
 mod blame;
 mod forward;
+#[doc(hidden)]
+pub mod fuzzing;
 mod headers;
 mod hold;
 mod relay;
@@ -12,9 +14,3 @@ mod tests;
 mod upgrade;
 
 pub use forward::{Exchange, Forwarder};
-
-/// The doors that the fuzz targets in `tests/fuzz` come in by; nobody else uses them.
-#[doc(hidden)]
-pub mod fuzzing {
-    pub use super::headers::{prepare, strip_hop_by_hop};
-}

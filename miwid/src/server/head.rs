@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// The context of a request as far as its connection alone knows it.
-pub fn context(peer: Peer) -> Context {
+pub(super) fn context(peer: Peer) -> Context {
     Context {
         peer,
         client_ip: peer.remote.ip().to_canonical(),
@@ -34,7 +34,7 @@ pub fn context(peer: Peer) -> Context {
 }
 
 /// Checks limits and host, and fills in what the head says of the client.
-pub fn examine(parts: &Parts, context: &mut Context, settings: &Settings) -> Result<(), Failure> {
+pub(super) fn examine(parts: &Parts, context: &mut Context, settings: &Settings) -> Result<(), Failure> {
     trust(parts, context, settings);
     let target_length = parts.uri.path_and_query().map_or(0, |it| it.as_str().len());
     if target_length > settings.uri_bytes_max {

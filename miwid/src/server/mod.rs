@@ -2,6 +2,8 @@
 
 mod connection;
 mod finish;
+#[doc(hidden)]
+pub mod fuzzing;
 mod head;
 mod internal;
 mod listeners;
@@ -10,9 +12,3 @@ mod worker;
 
 pub use listeners::{Binding, Listeners, Prepared, addresses};
 pub use worker::{Shared, Workers};
-
-/// The doors that the fuzz targets in `tests/fuzz` come in by; nobody else uses them.
-#[doc(hidden)]
-pub mod fuzzing {
-    pub use super::head::{context, examine};
-}

@@ -61,10 +61,10 @@ fn read(choices: u8, head: &[u8]) -> Option<(Parts, Peer)> {
     Some((request.into_parts().0, Peer { remote, local, scheme: Scheme::Http }))
 }
 
-fn judge(head: Parts, peer: Peer, settings: &Settings) {
+fn judge(mut head: Parts, peer: Peer, settings: &Settings) {
     let mut context = context(peer);
     let said = head.headers.clone();
-    if let Err(failure) = examine(&head, &mut context, settings) {
+    if let Err(failure) = examine(&mut head, &mut context, settings) {
         return assert!(failure.status.is_client_error() && failure.close, "{failure:?}");
     }
     assert_eq!(host_of(&context.authority).as_deref(), Some(context.host.as_str()));
