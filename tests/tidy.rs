@@ -177,6 +177,8 @@ fn what_the_documentation_names_is_there() {
         "packaging/systemd/miwid.sysusers",
         "packaging/systemd/miwid.tmpfiles",
         "tests/bench/run",
+        "tests/fuzz/README.md",
+        "tests/fuzz/run",
         "tests/run",
     ];
     let missing: Vec<String> =

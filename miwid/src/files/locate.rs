@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 
 /// Why a path names nothing here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Refusal {
+pub enum Refusal {
     /// Not a path at all (a broken escape, a control byte): 400, as nginx answers.
     Malformed,
     /// A path that we do not want to understand (`..`, an encoded slash, a backslash) or to show (dotfiles): 404.
@@ -17,15 +17,15 @@ pub(super) enum Refusal {
 
 /// A path below the root: segments joined by single slashes; empty for the root itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Located {
-    pub(super) relative: Vec<u8>,
+pub struct Located {
+    pub relative: Vec<u8>,
     /// The path ended with a slash: it asks for a directory.
-    pub(super) slash: bool,
+    pub slash: bool,
 }
 
 /// Empty segments and `.` collapse. A `..` is refused even where it would stay below the root: clients resolve it
 /// before they send, so one that arrives is a probe, or would make the route that was matched a lie.
-pub(super) fn locate(path: &str) -> Result<Located, Refusal> {
+pub fn locate(path: &str) -> Result<Located, Refusal> {
     let mut relative = Vec::with_capacity(path.len());
     let mut slash = true;
     for segment in path.split('/') {

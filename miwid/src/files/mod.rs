@@ -15,3 +15,12 @@ mod multipart;
 mod range;
 
 pub use serve::Root;
+
+/// The doors that the fuzz targets in `tests/fuzz` come in by; nobody else uses them.
+#[doc(hidden)]
+pub mod fuzzing {
+    pub use super::{
+        locate::{Located, Refusal, locate},
+        range::{Slice, Wanted, wanted},
+    };
+}

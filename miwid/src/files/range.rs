@@ -10,9 +10,9 @@ const GAP_BYTES: u64 = 80;
 
 /// First byte and length, never empty, always within the representation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Slice {
-    pub(super) offset: u64,
-    pub(super) length: u64,
+pub struct Slice {
+    pub offset: u64,
+    pub length: u64,
 }
 
 impl Slice {
@@ -22,7 +22,7 @@ impl Slice {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub enum Wanted {
     Whole,
     One(Slice),
     /// At least two, in the order of the request, or ascending when some were joined.
@@ -31,7 +31,7 @@ pub(super) enum Wanted {
 }
 
 /// `value` of the one `Range` header; `length` of the representation.
-pub(super) fn wanted(value: &[u8], length: u64) -> Wanted {
+pub fn wanted(value: &[u8], length: u64) -> Wanted {
     let Some(specs) = str::from_utf8(value).ok().and_then(set) else {
         return Wanted::Whole;
     };

@@ -47,6 +47,36 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     for name in &HOP_BY_HOP {
         headers.remove(name);
     }
+    settle_length(headers);
+}
+
+/// One length, written once. A list or a repetition of the same number counts as that number (RFC 9112, 6.3), and hyper
+/// reads it so; whoever comes next may not. What is no length at all (a HEAD's is never read) says nothing.
+fn settle_length(headers: &mut HeaderMap) {
+    let mut said = headers.get_all(header::CONTENT_LENGTH).iter();
+    match (said.next(), said.next()) {
+        (None, _) => return,
+        (Some(one), None) if one == "0" || (!one.as_bytes().starts_with(b"0") && length(one.as_bytes()).is_some()) => {
+            return;
+        }
+        _ => {}
+    }
+    let said = headers.get_all(header::CONTENT_LENGTH);
+    let mut lengths =
+        said.iter().flat_map(|it| it.as_bytes().split(|it| *it == b',')).map(|it| length(it.trim_ascii()));
+    let first = lengths.next().flatten();
+    match first.filter(|_| lengths.all(|it| it == first)) {
+        Some(length) => _ = headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length)),
+        None => _ = headers.remove(header::CONTENT_LENGTH),
+    }
+}
+
+/// Digits only: `parse` would take a `+`.
+fn length(text: &[u8]) -> Option<u64> {
+    if !text.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    str::from_utf8(text).ok()?.parse().ok()
 }
 
 /// Turns the client's head into the one for the upstream. `host` is what goes into `Host`.
@@ -248,6 +278,29 @@ pub(super) mod tests {
             (&headers["te"], &headers["accept"], &headers["authorization"]),
             (&HeaderValue::from_static("trailers"), &HeaderValue::from_static("a"), &HeaderValue::from_static("b"))
         );
+    }
+
+    #[test]
+    fn a_length_goes_on_written_once() {
+        let check = |said: &[&str], expected: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            for length in said {
+                headers.append(header::CONTENT_LENGTH, length.parse().unwrap());
+            }
+            strip_hop_by_hop(&mut headers);
+            let told: Vec<_> = headers.get_all(header::CONTENT_LENGTH).iter().collect();
+            assert_eq!(told, expected.iter().collect::<Vec<_>>(), "{said:?}");
+        };
+        check(&[], None);
+        check(&["0"], Some("0"));
+        check(&["105"], Some("105"));
+        check(&["5", "5"], Some("5"));
+        check(&["5, 5"], Some("5"));
+        check(&["5,5", "05"], Some("5"));
+        check(&["007"], Some("7"));
+        for nonsense in [&["5, 6"][..], &["5", "6"], &[""], &["x"], &["+5"], &["5,"], &["99999999999999999999"]] {
+            check(nonsense, None);
+        }
     }
 
     #[test]

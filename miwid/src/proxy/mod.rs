@@ -3,6 +3,8 @@
 
 mod blame;
 mod forward;
+#[doc(hidden)]
+pub mod fuzzing;
 mod headers;
 mod hold;
 mod relay;

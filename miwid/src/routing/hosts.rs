@@ -56,7 +56,9 @@ pub fn host_of(authority: &str) -> Option<String> {
     };
     let is_host = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b':');
     let valid = !host.is_empty() && host.bytes().all(is_host) && port.bytes().all(|b| b.is_ascii_digit());
-    valid.then(|| host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()).filter(|it| !it.is_empty())
+    let bare = host.strip_suffix('.').unwrap_or(host);
+    // One final dot is the root's; behind another one the name would keep a second spelling.
+    (valid && !bare.is_empty() && !bare.ends_with('.')).then(|| bare.to_ascii_lowercase())
 }
 
 #[cfg(test)]
@@ -75,7 +77,10 @@ mod tests {
         check("[::1]:80", Some("::1"));
         check("[::1]", Some("::1"));
         check("my_host", Some("my_host"));
-        for bad in ["", ".", ":80", "a b", "a/b", "a@b", "a:b", "a:80:90", "[::1", "[::1]x", "[shop]", "a\0", "ä"] {
+        for bad in [
+            "", ".", ":80", "a b", "a/b", "a@b", "a..", "..", "a..:80", "a:b", "a:80:90", "[::1", "[::1]x", "[shop]",
+            "a\0", "ä",
+        ] {
             check(bad, None);
         }
     }

@@ -36,7 +36,11 @@ fn below<'a>(prefix: &str, path: &'a str, clean: &str) -> Cow<'a, str> {
         Some(rest) if rest.starts_with('/') && normalized(rest).is_some() => Cow::Borrowed(rest),
         _ => {
             use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
-            const UNSAFE: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'<').add(b'>').add(b'?');
+            // All that RFC 3986, 3.3 keeps out of a path.
+            const DELIMITERS: &AsciiSet =
+                &CONTROLS.add(b' ').add(b'"').add(b'#').add(b'%').add(b'<').add(b'>').add(b'?');
+            const UNSAFE: &AsciiSet =
+                &DELIMITERS.add(b'[').add(b'\\').add(b']').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
             let rest = clean.strip_prefix(prefix).unwrap_or(clean);
             Cow::Owned(utf8_percent_encode(if rest.is_empty() { "/" } else { rest }, UNSAFE).to_string())
         }
@@ -77,6 +81,7 @@ mod tests {
         check("/api/v1", "/api", "/v1");
         check("/static/../x", "/", "/static/../x");
         check("/x/../api/y", "/api", "/y");
+        check("/x/../api/%60%5b%5C%5d%5e%7b%7c%7d%25", "/api", "/%60%5B%5C%5D%5E%7B%7C%7D%25");
     }
 
     #[test]

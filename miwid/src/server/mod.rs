@@ -2,6 +2,8 @@
 
 mod connection;
 mod finish;
+#[doc(hidden)]
+pub mod fuzzing;
 mod head;
 mod http1;
 mod http2;
