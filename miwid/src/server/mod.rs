@@ -7,6 +7,7 @@ mod http1;
 mod http2;
 mod internal;
 mod listeners;
+mod secure;
 mod service;
 mod worker;
 
