@@ -25,8 +25,8 @@ use super::pair::{Certificate, Issued, Pair};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const ROOT_LIFE: Duration = Duration::from_secs(3650 * 86_400);
-/// Browsers refuse certificates that live longer than 398 days.
-const LEAF_LIFE: Duration = Duration::from_secs(397 * 86_400);
+/// Browsers refuse certificates that live longer than 398 days, and scanners complain from 366 on; backdating counts.
+const LEAF_LIFE: Duration = Duration::from_secs(364 * 86_400);
 /// Clocks of other machines may be slow.
 const BACKDATED: Duration = DAY;
 
@@ -148,4 +148,48 @@ fn write(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&temporary, path)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::{super::policy::provider, *};
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|it| (*it).to_owned()).collect()
+    }
+
+    #[test]
+    fn the_same_hosts_keep_their_certificate_and_others_get_another() {
+        let (mut ca, provider) = (LocalCa::in_memory().unwrap(), provider());
+        let mut sign = |hosts: &[&str]| ca.certificate("a", &names(hosts), &provider).unwrap().certificate;
+        let first = sign(&["b.test", "a.test", "127.0.0.1"]);
+        assert_eq!(first.hosts, ["127.0.0.1", "a.test", "b.test"]);
+        assert_eq!(sign(&["a.test", "b.test", "127.0.0.1"]).sha256, first.sha256);
+        assert_ne!(sign(&["a.test"]).sha256, first.sha256);
+    }
+
+    #[test]
+    fn a_certificate_is_due_when_a_third_of_its_life_is_left() {
+        let (mut ca, provider) = (LocalCa::in_memory().unwrap(), provider());
+        let leaf = ca.certificate("a", &names(&["a.test"]), &provider).unwrap().certificate;
+        let now = SystemTime::now();
+        assert!(!leaf.is_due(now + DAY * 200));
+        assert!(leaf.is_due(now + DAY * 260));
+        assert!(leaf.is_due(now + DAY * 1000));
+    }
+
+    #[test]
+    fn a_damaged_root_is_replaced_and_a_key_of_another_root_is_noticed() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let pem = LocalCa::open(one.path()).unwrap().pem().to_owned();
+        assert_eq!(LocalCa::open(one.path()).unwrap().pem(), pem, "an intact one is kept");
+        LocalCa::open(other.path()).unwrap();
+        fs::copy(other.path().join("local-ca/ca.key"), one.path().join("local-ca/ca.key")).unwrap();
+        let replaced = LocalCa::open(one.path()).unwrap().pem().to_owned();
+        assert_ne!(replaced, pem);
+        fs::write(one.path().join("local-ca/ca.pem"), "nonsense").unwrap();
+        assert_ne!(LocalCa::open(one.path()).unwrap().pem(), replaced);
+    }
 }

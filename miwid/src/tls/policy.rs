@@ -153,3 +153,36 @@ impl Sessions {
         Ok(config)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sessions_are_shared_within_a_policy_only() {
+        let sessions = Sessions::default();
+        let lax = Policy { demand: Demand::Off, authorities: 0, only_tls13: false, transport: Transport::Tcp };
+        let of = |policy| sessions.of(policy).expect("ticket keys");
+        let others = [
+            Policy { demand: Demand::Request, authorities: 8, ..lax },
+            Policy { demand: Demand::Require, authorities: 8, ..lax },
+            Policy { demand: Demand::Require, authorities: 12, ..lax },
+            Policy { only_tls13: true, ..lax },
+            Policy { transport: Transport::Quic, ..lax },
+        ];
+        let ticket = of(lax).ticketer.encrypt(b"session").expect("a ticket");
+        assert_eq!(of(lax).ticketer.decrypt(&ticket).as_deref(), Some(&b"session"[..]));
+        for other in others {
+            assert_eq!(of(other).ticketer.decrypt(&ticket), None, "{other:?}");
+            assert!(!Arc::ptr_eq(&of(lax).storage, &of(other).storage), "{other:?}");
+        }
+        let ids: std::collections::HashSet<u64> =
+            [lax, others[0], others[1], others[2]].iter().map(|it| it.client_auth()).collect();
+        assert_eq!(ids.len(), 4, "each asks something else of its clients");
+    }
+
+    #[test]
+    fn the_hybrid_group_comes_first() {
+        assert_eq!(provider().kx_groups[0].name(), rustls::NamedGroup::X25519MLKEM768);
+    }
+}

@@ -171,10 +171,14 @@ async fn handshakes_and_expiry_are_measured() {
         status(daemon.address(2), "a.test", "a.test", &plain).await.unwrap();
     }
     connect(daemon.address(2), "b.test", &plain).await.unwrap_err();
+    harness::raw_exchange(daemon.address(2), b"GET / HTTP/1.1\r\n\r\n", wait::SOON).await;
+    wait::until(wait::SOON, "the log tells why", || async { daemon.log().contains(" DEBUG tls: handshake refused") })
+        .await;
     let expected = [
         "miwid_tls_handshakes_total{result=\"full\"} 1",
         "miwid_tls_handshakes_total{result=\"resumed\"} 1",
         "miwid_tls_handshakes_total{result=\"unknown-name\"} 1",
+        "miwid_tls_handshakes_total{result=\"failed\"} 1",
         "miwid_certificate_expiry_seconds{name=\"default\"}",
     ];
     let metrics = || async { harness::get(daemon.address(3), "localhost", "/metrics").await.unwrap().text() };

@@ -1,10 +1,10 @@
-//! What others' scanners say of the default policy.
+//! What others' scanners say of the default policy and of the certificates of the local CA.
 
 use std::process::Stdio;
 
-use harness::{repository, skip};
+use harness::{Daemon, repository, skip};
 
-use super::{Authority, config, site, with};
+use super::site;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sslyze_finds_the_intermediate_policy_kept() {
@@ -12,9 +12,10 @@ async fn sslyze_finds_the_intermediate_policy_kept() {
     if !sslyze.is_file() {
         skip!("sslyze is not installed (tests/run install)");
     }
-    let authority = Authority::new();
-    let daemon =
-        with(&config("", &site("localhost")), &authority, &["localhost"]).file("ca.pem", &authority.pem).start().await;
+    let text = "[server]\nhttps_port = {port2}\nenable_https = true\n[ssl]\nissuer = \"local\"\n";
+    let daemon = Daemon::start(&format!("{text}{}", site("localhost"))).await;
+    let root = daemon.ctl_ok(&["cert", "trust", "--print"]).await.stdout;
+    daemon.write("ca.pem", &root);
     let json = daemon.dir().join("sslyze.json");
     let scan = tokio::process::Command::new(sslyze)
         .args(["--mozilla_config", "intermediate", "--certinfo_ca_file"])
