@@ -12,6 +12,12 @@ pub fn builtin(exe: &Path) -> String {
         r#"[server]
 bind = ["127.0.0.1", "::1"]
 http_port = 8080
+https_port = 8443
+enable_https = true
+
+[ssl]
+issuer = "local"
+unknown_sni = "default"
 
 [admin]
 listen = "127.0.0.1:9180"

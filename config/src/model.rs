@@ -131,6 +131,24 @@ pub struct Ssl {
     pub client_ca: Option<PathBuf>,
     pub unknown_sni: UnknownSni,
     pub storage: Option<PathBuf>,
+    /// Where the files were named.
+    #[serde(skip)]
+    pub places: SslPlaces,
+}
+
+/// Where the keys of an `[ssl]` table were written. Not part of what the table means: any two are equal.
+#[derive(Clone, Debug, Default)]
+pub struct SslPlaces {
+    pub cert: Origin,
+    pub key: Origin,
+    pub client_auth: Origin,
+    pub client_ca: Origin,
+}
+
+impl PartialEq for SslPlaces {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]

@@ -121,8 +121,9 @@ pub(crate) enum Command {
     /// Write manual pages into a directory
     #[command(after_help = "Examples:\n  miwictl man /usr/share/man/man1\n  miwictl man .")]
     Man { dir: PathBuf },
-    /// Certificates (not available in this version)
-    Cert(Later),
+    /// Certificates
+    #[command(subcommand, after_help = "Examples:\n  miwictl cert list\n  sudo miwictl cert trust")]
+    Cert(CertCommand),
     /// Cloudflare (not available in this version)
     Cloudflare(Later),
     /// The cache (not available in this version)
@@ -271,6 +272,31 @@ pub(crate) enum UpstreamCommand {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum CertCommand {
+    List,
+    /// One certificate, by its name or a host
+    Show {
+        name: String,
+    },
+    /// Make this machine trust the local CA
+    Trust {
+        /// Only print the root, for other machines and for browsers with a store of their own
+        #[arg(long)]
+        print: bool,
+    },
+    /// (not available in this version)
+    Request(Later),
+    /// (not available in this version)
+    Renew(Later),
+    /// (not available in this version)
+    Revoke(Later),
+    /// (not available in this version)
+    Import(Later),
+    /// (not available in this version)
+    Remove(Later),
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum LogsCommand {
     List,
     /// Rotate one log, or all
@@ -368,6 +394,10 @@ mod tests {
             "logs report - --report hourly",
             "events -f --since 5m",
             "cert request --force a",
+            "cert list",
+            "cert show a",
+            "cert trust --print",
+            "cert import --cert f --key f",
             "explain u -H k:v",
             "upgrade --binary p",
             "shutdown",

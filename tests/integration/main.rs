@@ -13,4 +13,5 @@ mod logs;
 mod proxy;
 mod reload;
 mod systemd;
+mod tls;
 mod welcome;

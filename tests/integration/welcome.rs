@@ -20,6 +20,7 @@ fn start(dir: &Path, http: u16, admin: u16) -> Child {
         .arg("--socket")
         .arg(dir.join("control.sock"))
         .args(["--set", &format!("server.http_port={http}")])
+        .args(["--set", &format!("server.https_port={}", free_port())])
         .args(["--set", &format!("admin.listen=\"127.0.0.1:{admin}\"")])
         .env_remove("MIWID_CONFIG")
         .stdin(Stdio::null())

@@ -1,11 +1,19 @@
 //! `[ssl]`, `[cloudflare]`, `[acme]`.
 
-use crate::{Acme, Cloudflare, Eab, Issuer, Ssl, UnknownSni, section::Section};
+use crate::{Acme, Cloudflare, Eab, Issuer, Origin, Ssl, SslPlaces, UnknownSni, section::Section};
 
 /// `above` gives what the table of a site leaves out.
 pub(super) fn ssl(section: &Section<'_>, above: Option<&Ssl>) -> Ssl {
+    let is_of_site = above.is_some();
     let above = above.cloned().unwrap_or_default();
     let own_pair = section.has("cert") || section.has("key");
+    let place = |key: &str, above: Origin| if section.has(key) { section.origin_of(key) } else { above };
+    let places = SslPlaces {
+        cert: place("cert", above.places.cert),
+        key: place("key", above.places.key),
+        client_auth: place("client_auth", above.places.client_auth),
+        client_ca: place("client_ca", above.places.client_ca),
+    };
     let issuers = [Issuer::Auto, Issuer::CloudflareOrigin, Issuer::Acme, Issuer::Local, Issuer::File];
     let ssl = Ssl {
         auto_cert: section.flag("auto_cert").unwrap_or(above.auto_cert),
@@ -21,8 +29,20 @@ pub(super) fn ssl(section: &Section<'_>, above: Option<&Ssl>) -> Ssl {
             .choice("unknown_sni", &[UnknownSni::Reject, UnknownSni::Default])
             .unwrap_or(above.unknown_sni),
         storage: section.path("storage").or(above.storage),
+        places,
     };
     judge(section, &ssl);
+    if is_of_site {
+        for key in ["unknown_sni", "storage"] {
+            if section.has(key) {
+                section.error_at_key(
+                    key,
+                    "this is the same for all sites",
+                    Some("move it to the table `[ssl]`".into()),
+                );
+            }
+        }
+    }
     ssl
 }
 

@@ -1,6 +1,7 @@
 //! One verb, one file. This one only hands out the work.
 
 mod app;
+mod cert;
 mod configuration;
 mod events;
 mod logs;
@@ -26,12 +27,12 @@ pub(crate) async fn run(cli: &Cli) -> Result {
         Command::App(command) => app::run(globals, command).await,
         Command::Op(command) => op::run(globals, command).await,
         Command::Upstream(command) => upstream::run(globals, command).await,
+        Command::Cert(command) => cert::run(globals, command).await,
         Command::Logs(command) => logs::run(globals, command).await,
         Command::Events { follow, since } => events::run(globals, *follow, *since).await,
         Command::Shutdown => shutdown::run(globals).await,
         Command::Completions { shell } => paperwork::completions(*shell),
         Command::Man { dir } => paperwork::man(dir),
-        Command::Cert(_) => Err(Error::unavailable("cert")),
         Command::Cloudflare(_) => Err(Error::unavailable("cloudflare")),
         Command::Cache(_) => Err(Error::unavailable("cache")),
         Command::Top(_) => Err(Error::unavailable("top")),

@@ -11,6 +11,7 @@ use crate::{
     reload::{Change, Outcome, Report},
     server::{Binding, Kind},
     telemetry::{Event, LogFile, State},
+    tls::{Certificate, Issued},
     upstream::{Availability, Endpoint, Set},
 };
 
@@ -93,6 +94,22 @@ pub(super) fn listener(binding: Binding) -> v1::Listener {
         protocols.push("h2".to_owned());
     }
     v1::Listener { address: binding.address.to_string(), protocols, tls: binding.kind != Kind::Http }
+}
+
+/// Only what the local CA signed is renewed by us; who wrote a file renews it.
+pub(super) fn certificate(certificate: &Certificate) -> v1::Certificate {
+    let is_local = certificate.issued == Issued::Local;
+    v1::Certificate {
+        name: certificate.name.clone(),
+        hosts: certificate.hosts.clone(),
+        issuer: if is_local { "local".to_owned() } else { certificate.issuer.clone() },
+        not_before: time(certificate.not_before),
+        not_after: time(certificate.not_after),
+        serial: certificate.serial.clone(),
+        sha256: certificate.sha256.clone(),
+        next_renewal: is_local.then(|| time(certificate.renewal())),
+        last_error: None,
+    }
 }
 
 pub(super) fn log_file(file: LogFile) -> v1::LogFile {

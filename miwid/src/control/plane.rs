@@ -12,6 +12,7 @@ use crate::{
     app::Handle,
     reload::Reloader,
     server::Listeners,
+    snapshot::Current,
     telemetry::{Events, Logs, Metrics, Readiness},
     upstream::Directory,
 };
@@ -39,6 +40,7 @@ pub struct Control {
     pub app: Handle,
     pub reloader: Reloader,
     pub directory: Directory,
+    pub current: Current,
     pub events: Events,
     pub logs: Logs,
     pub metrics: Metrics,
@@ -72,7 +74,7 @@ impl Plane {
             workers: u32::try_from(facts.workers).unwrap_or(u32::MAX),
             listeners: facts.listeners.open().into_iter().map(convert::listener).collect(),
             apps: self.apps(),
-            certificates: Vec::new(),
+            certificates: self.certificates(),
             connections: Some(v1::Connections { active, idle, total }),
             io_backend: facts.io_backend.clone(),
         }
@@ -81,6 +83,11 @@ impl Plane {
     pub(super) fn apps(&self) -> Vec<v1::App> {
         let now = SystemTime::now();
         self.control.app.statuses().iter().map(|status| convert::app(status, now)).collect()
+    }
+
+    pub(super) fn certificates(&self) -> Vec<v1::Certificate> {
+        let snapshot = self.control.current.load();
+        snapshot.tls.iter().flat_map(|it| it.certificates()).map(convert::certificate).collect()
     }
 
     /// Begins an operation for `caller`, with a line in the audit log now and one at its end.

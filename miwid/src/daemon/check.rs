@@ -38,8 +38,9 @@ fn find(check: &Check) -> Vec<Problem> {
         Err(problems) => return problems,
     };
     let mut problems = loaded.warnings;
-    if let Err(more) = build(&loaded.config, 0, &Directory::default(), &Tls::rehearsal()) {
-        problems.extend(more);
+    match build(&loaded.config, 0, &Directory::default(), &Tls::rehearsal()) {
+        Ok(snapshot) => problems.extend(snapshot.tls.iter().flat_map(|it| it.warnings()).cloned()),
+        Err(more) => problems.extend(more),
     }
     problems.extend(ports(&loaded.config));
     problems.extend(roots(&loaded.config));

@@ -1,19 +1,34 @@
-//! What a scrape asks of the rooms that do not count for themselves: apps and upstreams.
+//! What a scrape asks of the rooms that do not count for themselves: apps, upstreams and certificates.
+
+use std::time::SystemTime;
 
 use crate::{
     app,
+    snapshot::Current,
     telemetry::{EndpointCounts, Gauges, Metrics},
     upstream::Directory,
 };
 
-pub(super) fn register(metrics: &Metrics, apps: app::Handle, directory: Directory) {
+pub(super) fn register(metrics: &Metrics, apps: app::Handle, directory: Directory, current: Current) {
     metrics.on_scrape(Box::new(move |gauges| {
         for status in apps.statuses().iter() {
             let memory = status.instances.iter().map(|it| it.memory_bytes).sum();
             gauges.app(&status.name, status.state.as_str(), status.restarts, Some(memory));
         }
         upstreams(gauges, &directory);
+        certificates(gauges, &current);
     }));
+}
+
+fn certificates(gauges: &mut Gauges, current: &Current) {
+    let now = SystemTime::now();
+    for certificate in current.load().tls.iter().flat_map(|it| it.certificates()) {
+        let seconds = match certificate.not_after.duration_since(now) {
+            Ok(left) => i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+            Err(over) => i64::try_from(over.duration().as_secs()).map_or(i64::MIN, |it| -it),
+        };
+        gauges.certificate(&certificate.name, seconds);
+    }
 }
 
 fn upstreams(gauges: &mut Gauges, directory: &Directory) {

@@ -24,6 +24,7 @@ use crate::{
     reload::{Reload, Reloader},
     server::{Listeners, Workers},
     signal::{Signal, Signals},
+    snapshot::Current,
     telemetry::{self, AccessLog, Events, Logs, Metrics, Readiness},
     upstream::Directory,
 };
@@ -37,6 +38,7 @@ const LOG_FAREWELL: Duration = Duration::from_secs(2);
 
 pub(super) struct Daemon {
     pub config: Arc<Config>,
+    pub current: Current,
     /// Taken when serving begins.
     pub socket: Option<control::Socket>,
     pub events: Events,
@@ -93,6 +95,7 @@ impl Daemon {
             app: self.apps.clone(),
             reloader: self.reloader.clone(),
             directory: self.directory.clone(),
+            current: self.current.clone(),
             events: self.events.clone(),
             logs: self.logs.clone(),
             metrics: self.metrics.clone(),

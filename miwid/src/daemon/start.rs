@@ -17,7 +17,7 @@ use crate::{
     cli::Run,
     control,
     net::{Admission, BindError},
-    reload::{Parts, Reloader, Source},
+    reload::{self, Parts, Reloader, Source},
     server::{Listeners, Shared, Workers, addresses},
     signal::Signals,
     snapshot::{Current, build, capabilities},
@@ -119,7 +119,11 @@ fn start(run: &Run) -> Result<(), StartError> {
         let signals = Signals::install().map_err(|error| StartError::Io("cannot listen for signals", error))?;
         let daemon = assemble(run, source, config, connections_max).await?;
         let roots = super::check::roots(&daemon.config);
-        for warning in loaded.warnings.iter().chain(&roots).filter(|it| it.severity == Severity::Warning) {
+        let tls = daemon.current.load().tls.clone();
+        let certificates = tls.iter().flat_map(|it| it.warnings());
+        for warning in
+            loaded.warnings.iter().chain(&roots).chain(certificates).filter(|it| it.severity == Severity::Warning)
+        {
             tracing::warn!("{}", warning.render(None, false).trim_end());
         }
         daemon.serve(signals).await;
@@ -146,6 +150,7 @@ async fn assemble(
     let directory = Directory::default();
     let tls = Tls::new(storage(&config, socket.path()));
     let snapshot = build(&config, 1, &directory, &tls).map_err(StartError::Config)?;
+    reload::tell_stand_ins(&snapshot, &readiness);
     let current = Current::new(snapshot);
     let pages = Pages::new(readiness.clone(), metrics.clone());
     let shared = Shared {
@@ -174,15 +179,16 @@ async fn assemble(
         run_dir: run_dir(socket.path()),
     }
     .start();
-    super::gauges::register(&metrics, apps.clone(), directory.clone());
+    super::gauges::register(&metrics, apps.clone(), directory.clone(), current.clone());
     let reloader = Reloader::new(Parts {
         source,
         config: config.clone(),
-        current,
+        current: current.clone(),
         directory: directory.clone(),
         tls,
         listeners: listeners.clone(),
         apps: apps.clone(),
+        readiness: readiness.clone(),
         access: access.clone(),
         events: events.clone(),
         logs: logs.clone(),
@@ -191,6 +197,7 @@ async fn assemble(
     listeners.commit(prepared);
     Ok(Daemon {
         config,
+        current,
         socket: Some(socket),
         events,
         logs,

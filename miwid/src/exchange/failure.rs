@@ -37,6 +37,10 @@ pub mod reason {
     pub const HOLD_TIMEOUT: &str = "hold-timeout";
     pub const APP_STOPPED: &str = "app-stopped";
     pub const APP_FAILED: &str = "app-failed";
+    /// The connection was made for another host, or under another policy: 421.
+    pub const MISDIRECTED: &str = "misdirected";
+    /// The host is only for clients that show a certificate.
+    pub const CLIENT_CERTIFICATE: &str = "client-certificate";
     pub const LOOP: &str = "loop";
     pub const INTERNAL: &str = "internal";
 }

@@ -20,12 +20,12 @@ use std::{
 use config::{Config, Loaded, Problem, Severity};
 use tokio::sync::mpsc;
 
-use super::Source;
+use super::{Source, certificates};
 use crate::{
     app,
     server::{Listeners, addresses},
     snapshot::{Current, build, capabilities},
-    telemetry::{self, AccessLog, Events, Logs, Metrics},
+    telemetry::{self, AccessLog, Events, Logs, Metrics, Readiness},
     tls::Tls,
     upstream::Directory,
 };
@@ -77,6 +77,7 @@ pub struct Parts {
     pub tls: Tls,
     pub listeners: Listeners,
     pub apps: app::Handle,
+    pub readiness: Readiness,
     pub access: AccessLog,
     pub events: Events,
     pub logs: Logs,
@@ -153,9 +154,18 @@ impl Reloader {
     async fn apply(&self, what: Reload, source: Source, loaded: Loaded) -> Report {
         let Loaded { config, warnings: mut problems } = loaded;
         let (config, old) = (Arc::new(config), self.config());
-        let changes = config::diff(&old, &config);
+        let mut changes = config::diff(&old, &config);
+        match self.certificates(&config).await {
+            Ok((changed, warnings)) => {
+                changes.extend(changed);
+                problems.extend(warnings);
+            }
+            Err(more) => problems.extend(more),
+        }
         problems.extend(self.preflight(&config, &changes).await);
-        let is_blocking = |it: &Problem| it.severity == Severity::Error && !what.allow_failing_apps;
+        let is_about_apps = |it: &Problem| !it.key.starts_with("ssl");
+        let is_blocking =
+            |it: &Problem| it.severity == Severity::Error && !(what.allow_failing_apps && is_about_apps(it));
         if problems.iter().any(is_blocking) {
             return self.rejected(problems);
         }
@@ -173,6 +183,16 @@ impl Reloader {
         let converged = self.0.parts.apps.converge(config.clone(), progress).await;
         self.dispose(&config);
         self.report(changes, problems, converged)
+    }
+
+    /// What the certificate files say now: a renewed one counts although the configuration names the same file.
+    async fn certificates(&self, config: &Arc<Config>) -> Result<(Vec<Change>, Vec<Problem>), Vec<Problem>> {
+        let (tls, asked) = (self.0.parts.tls.clone(), config.clone());
+        let made = tokio::task::spawn_blocking(move || tls.terminator(&asked)).await;
+        let new = made.map_err(|error| vec![whole(format!("the certificates could not be read: {error}"))])??;
+        let old = self.0.parts.current.load().tls.clone();
+        let changes = certificates::changes(old.as_deref(), new.as_deref());
+        Ok((changes, new.iter().flat_map(|it| it.warnings()).cloned().collect()))
     }
 
     /// What a start of the changed apps would stumble over. Apps that stay as they are have been asked when they came.
@@ -204,6 +224,7 @@ impl Reloader {
         let generation = self.generation() + 1;
         let snapshot = build(config, generation, &parts.directory, &parts.tls)?;
         self.logging(&config.logging).map_err(|error| vec![whole(format!("cannot open a log: {error}"))])?;
+        certificates::tell_stand_ins(&snapshot, &parts.readiness);
         parts.current.swap(snapshot);
         *self.running() = Running { source, config: config.clone(), generation };
         parts.listeners.commit(prepared);

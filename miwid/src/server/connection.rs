@@ -11,6 +11,7 @@ use std::{
 
 use futures_util::FutureExt;
 use http::{Request, Response};
+use rustls::HandshakeKind;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -21,7 +22,8 @@ use crate::{
     exchange::{Peer, Scheme, Secured, Source},
     net::{Activity, DrainSignal, Phase, Preface, Timeouts, Watched, sniff},
     snapshot::Snapshot,
-    tls::Refusal,
+    telemetry::Handshake,
+    tls::{HANDSHAKE_MAX, Refusal, kind},
 };
 
 /// A client that has been told to go gets this long to take what it is owed.
@@ -52,12 +54,11 @@ pub(super) async fn serve(worker: &Rc<Worker>, arrival: Arrival) {
         }
     };
     // A connection that has not said what it speaks is owed nothing when the daemon stops.
-    let head = snapshot.settings.request_timeout;
     let opened = tokio::select! {
-        opened = tokio::time::timeout(head, opening) => opened,
+        opened = opening => opened,
         () = drain.started() => return,
     };
-    if let Ok(Some(speaking)) = opened {
+    if let Some(speaking) = opened {
         speaking.await;
     }
 }
@@ -72,7 +73,8 @@ async fn cleartext(
     peer: Peer,
     drain: DrainSignal,
 ) -> Option<Speaking> {
-    let (preface, io) = sniff(stream).await.ok()?;
+    let head = snapshot.settings.request_timeout;
+    let (preface, io) = tokio::time::timeout(head, sniff(stream)).await.ok()?.ok()?;
     let connection = Connection::new(worker, snapshot, peer, drain);
     let snapshot = snapshot.clone();
     match preface {
@@ -92,13 +94,24 @@ async fn secured(
     drain: DrainSignal,
 ) -> Option<Speaking> {
     let terminator = snapshot.tls.clone()?;
-    let (io, settled) = match terminator.accept(stream).await {
-        Ok(accepted) => accepted,
-        Err(refusal) => {
-            refused(&peer, &refusal);
+    let deadline = snapshot.settings.request_timeout.min(HANDSHAKE_MAX);
+    let (io, settled) = match tokio::time::timeout(deadline, terminator.accept(stream)).await {
+        Ok(Ok(accepted)) => accepted,
+        Ok(Err(refusal)) => {
+            refused(worker, &peer, &refusal);
+            return None;
+        }
+        Err(_) => {
+            worker.shard.handshake(Handshake::Timeout);
+            tracing::debug!(target: "tls", remote = %peer.remote, "handshake not finished in time");
             return None;
         }
     };
+    worker.shard.handshake(match kind(io.get_ref().1) {
+        HandshakeKind::Full => Handshake::Full,
+        HandshakeKind::FullWithHelloRetryRequest => Handshake::FullRetry,
+        HandshakeKind::Resumed => Handshake::Resumed,
+    });
     let http2 = io.get_ref().1.alpn_protocol() == Some(b"h2");
     let peer = Peer { scheme: Scheme::Https, secured: Some::<Arc<Secured>>(settled), ..peer };
     let connection = Connection::new(worker, snapshot, peer, drain);
@@ -110,7 +123,11 @@ async fn secured(
     }
 }
 
-fn refused(peer: &Peer, refusal: &Refusal) {
+fn refused(worker: &Worker, peer: &Peer, refusal: &Refusal) {
+    worker.shard.handshake(match refusal {
+        Refusal::UnknownName(_) => Handshake::UnknownName,
+        Refusal::Handshake(_) => Handshake::Failed,
+    });
     tracing::debug!(target: "tls", remote = %peer.remote, ?refusal, "handshake refused");
 }
 

@@ -6,7 +6,7 @@ use http::{HeaderValue, Request, Response, StatusCode, Version, header, request:
 
 use super::{
     finish::{Pending, Summary, Tracked, finish},
-    head, internal,
+    head, internal, secure,
     worker::Worker,
 };
 use crate::{
@@ -32,6 +32,7 @@ pub(super) async fn serve(
     let context = &mut pending.context;
 
     let answer = match head::examine(&parts, context, &snapshot.settings) {
+        Ok(()) if secure::is_misdirected(&snapshot, context) => Err(secure::misdirected()),
         Ok(()) => answer(&worker, &snapshot, context, Request::from_parts(parts, inbound)).await,
         Err(failure) => Err(failure),
     };
@@ -58,6 +59,9 @@ async fn answer(
         Err(NoPlan::BadPath) => return Err(bad_path()),
     };
     context.site = Some(plan.site.name.clone());
+    if let Some(elsewhere) = secure::only_over_tls(snapshot, context, &request) {
+        return elsewhere;
+    }
     match &plan.route.target {
         Target::Files(root) => root.serve(request.method(), &uri, &plan.path, request.headers()).await,
         Target::Proxy(forwarder) => {

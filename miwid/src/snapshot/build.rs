@@ -37,6 +37,8 @@ pub struct Settings {
     pub server_header: bool,
     pub request_id_header: bool,
     pub http2_cleartext: bool,
+    /// The port that plain requests are redirected to.
+    pub redirect_https: Option<u16>,
     pub trusted_proxies: Vec<IpNet>,
     /// Hosts that no site claims get the welcome page (the built-in default only).
     pub welcome: bool,
@@ -76,6 +78,7 @@ fn settings(config: &Config) -> Settings {
         server_header: server.server_header,
         request_id_header: server.request_id_header,
         http2_cleartext: server.h2c,
+        redirect_https: (server.redirect_https && config.https()).then_some(server.https_port),
         trusted_proxies: server.trusted_proxies.clone(),
         welcome: config.path.is_none(),
     }

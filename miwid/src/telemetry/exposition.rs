@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use super::metrics::{BUCKETS, METHODS, STATUSES};
+use super::metrics::{BUCKETS, HANDSHAKES, METHODS, STATUSES};
 
 /// The shards, summed.
 #[derive(Default)]
@@ -17,6 +17,7 @@ pub(super) struct Sums {
     pub(super) opened: u64,
     pub(super) closed: u64,
     pub(super) idle: u64,
+    pub(super) handshakes: [u64; HANDSHAKES.len()],
     pub(super) reloads: BTreeMap<&'static str, u64>,
     pub(super) dropped: BTreeMap<String, u64>,
     pub(super) cut: BTreeMap<&'static str, u64>,
@@ -29,6 +30,7 @@ pub struct Gauges {
     apps: BTreeMap<String, App>,
     endpoints: BTreeMap<(String, String), EndpointCounts>,
     held: BTreeMap<String, u64>,
+    certificates: BTreeMap<String, i64>,
 }
 
 struct App {
@@ -55,6 +57,12 @@ impl Gauges {
         self.endpoints.insert((upstream.to_owned(), endpoint.to_owned()), counts);
     }
 
+    /// Seconds until the certificate ends; negative when it has.
+    pub fn certificate(&mut self, name: &str, expiry_seconds: i64) {
+        let seconds = self.certificates.entry(name.to_owned()).or_insert(expiry_seconds);
+        *seconds = expiry_seconds.min(*seconds);
+    }
+
     pub fn held(&mut self, upstream: &str, requests: u64) {
         self.held.insert(upstream.to_owned(), requests);
     }
@@ -64,6 +72,7 @@ pub(super) fn render(sums: &Sums, gauges: &Gauges) -> String {
     let mut text = Text(String::with_capacity(8 << 10));
     requests(&mut text, sums);
     daemon(&mut text, sums);
+    tls(&mut text, sums, gauges);
     apps(&mut text, gauges);
     upstreams(&mut text, gauges);
     text.0
@@ -109,6 +118,17 @@ fn daemon(text: &mut Text, sums: &Sums) {
     text.sample("miwid_panics_total", &[], sums.panics);
     text.family("miwid_build_info", "gauge", "Always 1; the labels say what was built");
     text.sample("miwid_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1);
+}
+
+fn tls(text: &mut Text, sums: &Sums, gauges: &Gauges) {
+    text.family("miwid_tls_handshakes_total", "counter", "TLS handshakes by result");
+    for (result, count) in HANDSHAKES.iter().zip(sums.handshakes) {
+        text.sample("miwid_tls_handshakes_total", &[("result", result)], count);
+    }
+    text.family("miwid_certificate_expiry_seconds", "gauge", "Seconds until the certificate ends");
+    for (name, seconds) in &gauges.certificates {
+        text.sample("miwid_certificate_expiry_seconds", &[("name", name)], seconds);
+    }
 }
 
 fn apps(text: &mut Text, gauges: &Gauges) {

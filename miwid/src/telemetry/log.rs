@@ -57,8 +57,8 @@ pub fn flush() {
     }
 }
 
-/// A plain level speaks of miwid's own lines: at `debug` the libraries below would bury them. A filter that names its
-/// targets is taken as it is.
+/// A plain level speaks of miwid's own lines: at `debug` the libraries below would bury them, and rustls warns of every
+/// client that breaks off. A filter that names its targets is taken as it is.
 fn filter(config: Option<&config::Logging>) -> io::Result<EnvFilter> {
     let level = match std::env::var("RUST_LOG") {
         Ok(level) if !level.is_empty() => level,
@@ -71,7 +71,10 @@ fn filter(config: Option<&config::Logging>) -> io::Result<EnvFilter> {
 
 fn directives(level: &str) -> String {
     match level.trim().to_lowercase().as_str() {
-        plain @ ("info" | "debug" | "trace") => format!("warn,miwid={plain},config={plain},audit={plain},app={plain}"),
+        plain @ ("info" | "debug" | "trace") => {
+            format!("warn,rustls=error,miwid={plain},config={plain},audit={plain},app={plain},tls={plain}")
+        }
+        "warn" => "warn,rustls=error".to_owned(),
         _ => level.to_owned(),
     }
 }
@@ -209,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_plain_level_is_for_our_own_lines_and_a_filter_is_taken_as_written() {
-        assert_eq!(directives("debug"), "warn,miwid=debug,config=debug,audit=debug,app=debug");
+        assert_eq!(directives("debug"), "warn,rustls=error,miwid=debug,config=debug,audit=debug,app=debug,tls=debug");
         assert_eq!(directives("h2=debug,info"), "h2=debug,info");
         assert_eq!(directives("error"), "error");
     }

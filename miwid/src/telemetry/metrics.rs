@@ -22,6 +22,21 @@ pub(super) const BUCKETS: [u64; 13] = [
     1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000, 10_000_000,
 ];
 
+/// How a TLS handshake over TCP or QUIC ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    Full,
+    /// The client had to begin again with another key share.
+    FullRetry,
+    Resumed,
+    UnknownName,
+    Failed,
+    Timeout,
+}
+
+/// The labels, in the order of `Handshake`.
+pub(super) const HANDSHAKES: [&str; 6] = ["full", "full-retry", "resumed", "unknown-name", "failed", "timeout"];
+
 type OnScrape = Box<dyn Fn(&mut Gauges) + Send + Sync>;
 
 /// The registry: shards of the workers, gauges of everyone else. Cheap to clone.
@@ -115,6 +130,7 @@ pub struct Shard {
     opened: AtomicU64,
     closed: AtomicU64,
     idle: AtomicU64,
+    handshakes: [AtomicU64; HANDSHAKES.len()],
 }
 
 impl Default for Shard {
@@ -126,6 +142,7 @@ impl Default for Shard {
             opened: AtomicU64::new(0),
             closed: AtomicU64::new(0),
             idle: AtomicU64::new(0),
+            handshakes: Default::default(),
         }
     }
 }
@@ -149,6 +166,10 @@ impl Shard {
         add(&self.closed, 1);
     }
 
+    pub fn handshake(&self, ended: Handshake) {
+        add(&self.handshakes[ended as usize], 1);
+    }
+
     /// A connection waits for its next request.
     pub fn connection_idle(&self) {
         add(&self.idle, 1);
@@ -167,6 +188,9 @@ impl Shard {
             }
         }
         for (sum, counter) in sums.buckets.iter_mut().zip(&self.buckets) {
+            *sum += counter.load(Ordering::Relaxed);
+        }
+        for (sum, counter) in sums.handshakes.iter_mut().zip(&self.handshakes) {
             *sum += counter.load(Ordering::Relaxed);
         }
         sums.micros += self.micros.load(Ordering::Relaxed);
@@ -200,6 +224,8 @@ mod tests {
         one.connection_opened();
         two.connection_opened();
         one.connection_closed();
+        one.handshake(Handshake::Resumed);
+        two.handshake(Handshake::Resumed);
         metrics.log_dropped("access", 7);
         metrics.on_scrape(Box::new(|gauges| gauges.app("a\"b", "ready", 3, Some(4096))));
         let text = metrics.exposition();
@@ -215,6 +241,7 @@ mod tests {
             "http_request_duration_seconds_sum 20.005",
             "http_request_duration_seconds_count 3",
             "miwid_connections{state=\"open\"} 1",
+            "miwid_tls_handshakes_total{result=\"resumed\"} 2",
             "miwid_log_dropped_lines_total{log=\"access\"} 7",
             "miwid_app_restarts_total{app=\"a\\\"b\"} 3",
         ] {

@@ -1,5 +1,14 @@
 //! TLS as a server speaks it: which certificate for which name, under which policy, and what was settled.
+//!
+//! Everything that a handshake needs is in memory and never changes while a snapshot lives; files are read only when a
+//! terminator is built.
 
+mod local;
+mod names;
+mod pair;
+mod plan;
+mod policy;
 mod terminator;
 
-pub use terminator::{Refusal, Terminator, Tls};
+pub use pair::{Certificate, Issued};
+pub use terminator::{HANDSHAKE_MAX, Refusal, Terminator, Tls, kind};

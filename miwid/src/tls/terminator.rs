@@ -1,89 +1,213 @@
 //! What the TLS listeners of one snapshot need, TCP and QUIC alike. Built once per snapshot; a handshake reads memory only.
+//!
+//! The policy is chosen by the name that the client asks for, before anything is answered. Which host a request may be for
+//! is decided later, by `covers`: a client that came in under one policy gets nothing from a host with another.
 
-use std::{io, path::PathBuf, sync::Arc};
-
-use config::{Config, Problem};
-use rustls::{
-    ServerConfig,
-    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::exchange::Secured;
+use config::{Config, Problem, UnknownSni};
+use rustls::{
+    HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection,
+    server::{Acceptor, ClientHello, ResolvesServerCert},
+    sign::CertifiedKey,
+};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
 
-/// What outlives snapshots: ticket keys, the store of certificates. Cheap to clone.
+use super::{
+    local::LocalCa,
+    names::{covered, normalized},
+    pair::{Certificate, Pair, sha256},
+    plan::{Plan, Planner, unprotected},
+    policy::{Demand, Policy, Sessions, Transport, provider},
+};
+use crate::exchange::{ClientCertificate, Secured};
+
+/// A client that has not settled everything by then never will.
+pub const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
+
+/// A fatal alert `unrecognized_name`, as it goes over the wire before anything is encrypted.
+const UNRECOGNIZED_NAME: [u8; 7] = [21, 3, 3, 0, 2, 2, 112];
+
+const TCP: [&[u8]; 2] = [b"h2", b"http/1.1"];
+const QUIC: [&[u8]; 1] = [b"h3"];
+
+/// What outlives snapshots: sessions and their ticket keys, the local CA. Cheap to clone.
 #[derive(Clone)]
-pub struct Tls {
+pub struct Tls(Arc<Lasting>);
+
+struct Lasting {
     /// `None`: nothing may be written (a check).
-    #[expect(dead_code, reason = "the store is next")]
     storage: Option<PathBuf>,
+    sessions: Sessions,
+    ca: Mutex<Option<LocalCa>>,
 }
 
 impl Tls {
     pub fn new(storage: PathBuf) -> Self {
-        Self { storage: Some(storage) }
+        Self::keeping(Some(storage))
     }
 
     /// Judges what a configuration asks for and writes nothing.
     pub fn rehearsal() -> Self {
-        Self { storage: None }
+        Self::keeping(None)
     }
 
-    /// `None` when HTTPS is off.
+    fn keeping(storage: Option<PathBuf>) -> Self {
+        Self(Arc::new(Lasting { storage, sessions: Sessions::default(), ca: Mutex::default() }))
+    }
+
+    /// `None` when HTTPS is off. Reads the certificate files anew.
     pub fn terminator(&self, config: &Config) -> Result<Option<Arc<Terminator>>, Vec<Problem>> {
         if !config.https() {
-            return Ok(None);
+            let problems = unprotected(config);
+            return if problems.is_empty() { Ok(None) } else { Err(problems) };
         }
-        let hosts: Vec<String> = config.backends.values().map(|it| it.host.clone()).filter(|it| it != "_").collect();
-        let names = if hosts.is_empty() { vec!["localhost".to_owned()] } else { hosts };
-        let made = rcgen::generate_simple_self_signed(names.clone()).map_err(|_| Vec::new())?;
-        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(made.signing_key.serialize_der()));
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = |alpn: &[&[u8]]| -> Result<Arc<ServerConfig>, rustls::Error> {
-            let builder =
-                ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
-            let mut config =
-                builder.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key.clone_key())?;
-            config.alpn_protocols = alpn.iter().map(|it| it.to_vec()).collect();
-            Ok(Arc::new(config))
-        };
-        let tcp = config(&[b"h2", b"http/1.1"]).map_err(|_| Vec::new())?;
-        let quic = config(&[b"h3"]).map_err(|_| Vec::new())?;
-        Ok(Some(Arc::new(Terminator { tcp, quic, names: names.into() })))
+        let provider = provider();
+        let mut ca = self.0.ca.lock().unwrap_or_else(PoisonError::into_inner);
+        if ca.is_none() {
+            *ca = Some(self.open_ca().map_err(whole)?);
+        }
+        let Some(ca) = ca.as_mut() else { return Ok(None) };
+        let plan = Planner::new(config, &provider, ca).plan()?;
+        let root = (ca.pem().to_owned(), ca.path().map(PathBuf::from));
+        let terminator = Terminator::new(config, plan, root, &self.0.sessions).map_err(whole)?;
+        Ok(Some(Arc::new(terminator)))
     }
+
+    /// HTTPS must not keep the rest from starting: a disk that cannot be written costs the root its permanence only.
+    fn open_ca(&self) -> Result<LocalCa, String> {
+        let opened = self.0.storage.as_deref().map(LocalCa::open);
+        if let Some(Err(error)) = &opened {
+            tracing::warn!(target: "tls", %error, "the local CA cannot be kept; it lives until the daemon ends");
+        }
+        match opened {
+            Some(Ok(ca)) => Ok(ca),
+            _ => LocalCa::in_memory().map_err(|error| format!("no local CA can be made: {error}")),
+        }
+    }
+}
+
+fn whole(message: String) -> Vec<Problem> {
+    vec![Problem {
+        severity: config::Severity::Error,
+        file: PathBuf::new(),
+        line: 0,
+        column: 0,
+        key: "ssl".to_owned(),
+        message,
+        hint: None,
+    }]
 }
 
 /// Why a connection was refused before it was one. For the log and the counters.
 #[derive(Debug)]
 pub enum Refusal {
-    /// The client named a server that we do not serve.
+    /// The client named a server that we do not serve, or none where one must be named.
     UnknownName(String),
     /// Not TLS, a version or suite that we do not speak, a bad certificate, or the client left.
     Handshake(io::Error),
 }
 
 pub struct Terminator {
-    tcp: Arc<ServerConfig>,
+    table: Arc<Table>,
+    configs: HashMap<Policy, Arc<ServerConfig>>,
     quic: Arc<ServerConfig>,
-    names: Arc<[String]>,
+    certificates: Vec<Certificate>,
+    warnings: Vec<Problem>,
+    stand_ins: Vec<String>,
+    root: (String, Option<PathBuf>),
+}
+
+/// Names to certificates and policies; the resolver of every `ServerConfig`.
+struct Table {
+    plan: Plan,
+    unknown: UnknownSni,
+}
+
+impl std::fmt::Debug for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("certificates by name")
+    }
+}
+
+impl Table {
+    fn find(&self, server_name: Option<&str>) -> Option<&Pair> {
+        let default = self.plan.default.as_ref();
+        let Some(name) = server_name else { return default };
+        let default = default.filter(|_| self.unknown == UnknownSni::Default);
+        self.plan.shown.find(&normalized(name)).or(default)
+    }
+
+    fn policy(&self, host: Option<&str>) -> Policy {
+        host.and_then(|it| self.plan.policies.find(it)).copied().unwrap_or(self.plan.default_policy)
+    }
+}
+
+impl ResolvesServerCert for Table {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.find(hello.server_name()).map(|it| it.certified.clone())
+    }
 }
 
 impl Terminator {
+    fn new(
+        config: &Config,
+        mut plan: Plan,
+        root: (String, Option<PathBuf>),
+        sessions: &Sessions,
+    ) -> Result<Self, String> {
+        let provider = provider();
+        let certificates = plan.pairs.drain(..).map(|it| it.certificate).collect();
+        let (warnings, stand_ins) = (std::mem::take(&mut plan.warnings), std::mem::take(&mut plan.stand_ins));
+        let mut policies: Vec<Policy> = plan.policies.values().copied().chain([plan.default_policy]).collect();
+        policies.dedup();
+        let table = Arc::new(Table { plan, unknown: config.ssl.unknown_sni });
+        let make = |policy: Policy, alpn: &[&[u8]]| -> Result<Arc<ServerConfig>, String> {
+            let authorities = table.plan.authorities.get(&policy.authorities);
+            let mut made = sessions.config(policy, authorities, table.clone(), &provider)?;
+            made.alpn_protocols = alpn.iter().map(|it| it.to_vec()).collect();
+            Ok(Arc::new(made))
+        };
+        let mut configs = HashMap::new();
+        for policy in policies {
+            configs.insert(policy, make(policy, &TCP)?);
+        }
+        let over_quic = Policy { demand: Demand::Off, authorities: 0, only_tls13: true, transport: Transport::Quic };
+        let quic = make(over_quic, &QUIC)?;
+        Ok(Self { table, configs, quic, certificates, warnings, stand_ins, root })
+    }
+
     /// The caller sets the deadline.
     pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
         io: S,
     ) -> Result<(TlsStream<S>, Arc<Secured>), Refusal> {
-        let stream = TlsAcceptor::from(self.tcp.clone()).accept(io).await.map_err(Refusal::Handshake)?;
+        let mut started = LazyConfigAcceptor::new(Acceptor::default(), io).await.map_err(Refusal::Handshake)?;
+        let name = started.client_hello().server_name().map(normalized);
+        let policy = self.table.policy(name.as_deref());
+        let (Some(pair), Some(config)) = (self.table.find(name.as_deref()), self.configs.get(&policy)) else {
+            // The client is gone either way.
+            let _ = started.io.write_all(&UNRECOGNIZED_NAME).await;
+            let _ = started.io.shutdown().await;
+            return Err(Refusal::UnknownName(name.unwrap_or_default()));
+        };
+        let names = pair.names.clone();
+        let stream = started.into_stream(config.clone()).await.map_err(Refusal::Handshake)?;
         let connection = stream.get_ref().1;
         let secured = Secured {
-            server_name: connection.server_name().map(|it| it.to_ascii_lowercase().into()),
-            names: self.names.clone(),
-            policy: 0,
-            version: "TLSv1.3",
-            cipher: "",
-            client: None,
+            server_name: name.map(Into::into),
+            names,
+            policy: policy.client_auth(),
+            version: version(connection),
+            cipher: connection.negotiated_cipher_suite().and_then(|it| it.suite().as_str()).unwrap_or_default(),
+            client: connection.peer_certificates().and_then(|it| client(it.first()?)),
         };
         Ok((stream, Arc::new(secured)))
     }
@@ -93,11 +217,16 @@ impl Terminator {
         self.quic.clone()
     }
 
-    /// What a QUIC handshake settled, from what its connection tells.
+    /// What a QUIC handshake settled, from what its connection tells. Sites that ask for client certificates have another
+    /// policy than this one, so `covers` sends their clients elsewhere.
     pub fn secured_by_quic(&self, server_name: Option<&str>) -> Arc<Secured> {
+        let name = server_name.map(normalized);
         Arc::new(Secured {
-            server_name: server_name.map(|it| it.to_ascii_lowercase().into()),
-            names: self.names.clone(),
+            names: self
+                .table
+                .find(name.as_deref())
+                .map_or_else(|| Arc::new([]) as Arc<[String]>, |it| it.names.clone()),
+            server_name: name.map(Into::into),
             policy: 0,
             version: "TLSv1.3",
             cipher: "",
@@ -106,7 +235,76 @@ impl Terminator {
     }
 
     /// Whether a request for `host` may be answered on a connection that settled this. If not: 421.
-    pub fn covers(&self, _secured: &Secured, _host: &str) -> bool {
-        true
+    ///
+    /// The client has accepted the certificate for the name it asked for, whatever the certificate says; for any other host
+    /// the certificate must speak. And whoever asks for client certificates must have asked when this connection was made.
+    pub fn covers(&self, secured: &Secured, host: &str) -> bool {
+        let needed = self.table.policy(Some(host));
+        let is_named = match &secured.server_name {
+            Some(name) => **name == *host,
+            // Addresses are never named in a handshake.
+            None => host.parse::<std::net::IpAddr>().is_ok(),
+        };
+        (is_named || covered(&secured.names, host))
+            && needed.client_auth() == secured.policy
+            && (!needed.only_tls13 || secured.version == "TLSv1.3")
     }
+
+    /// Whether `host` is only for clients with a certificate, and so never for anybody in cleartext.
+    pub fn demands_certificate(&self, host: &str) -> bool {
+        self.table.policy(Some(host)).demand == Demand::Require
+    }
+
+    pub fn certificates(&self) -> &[Certificate] {
+        &self.certificates
+    }
+
+    /// What clients will not like, although it does not keep anything from running.
+    pub fn warnings(&self) -> &[Problem] {
+        &self.warnings
+    }
+
+    /// Why the daemon counts as degraded: hosts whose certificate no client trusts.
+    pub fn degraded(&self) -> Option<String> {
+        let hosts = self.stand_ins.join(", ");
+        (!hosts.is_empty()).then(|| {
+            format!("{hosts}: the certificate is from the local CA, because no other is configured; see `[ssl] cert` and `issuer`")
+        })
+    }
+
+    /// The root of the local CA as PEM, and where it lies.
+    pub fn root(&self) -> (&str, Option<&std::path::Path>) {
+        (&self.root.0, self.root.1.as_deref())
+    }
+
+    /// What a reload compares: the content of everything that came from files, by name.
+    pub fn contents(&self) -> BTreeMap<String, String> {
+        let mut contents: BTreeMap<String, String> = BTreeMap::new();
+        for certificate in &self.certificates {
+            contents.entry(certificate.name.clone()).or_default().push_str(&certificate.sha256);
+        }
+        let mut authorities: Vec<u64> = self.table.plan.authorities.keys().copied().collect();
+        authorities.sort_unstable();
+        if !authorities.is_empty() {
+            contents.insert("client_ca".to_owned(), format!("{authorities:?}"));
+        }
+        contents
+    }
+}
+
+fn version(connection: &ServerConnection) -> &'static str {
+    match connection.protocol_version() {
+        Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
+        _ => "TLSv1.3",
+    }
+}
+
+/// How a handshake went, for the counters.
+pub fn kind(connection: &ServerConnection) -> HandshakeKind {
+    connection.handshake_kind().unwrap_or(HandshakeKind::Full)
+}
+
+fn client(der: &[u8]) -> Option<ClientCertificate> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
+    Some(ClientCertificate { subject: certificate.subject().to_string(), fingerprint: sha256(der) })
 }

@@ -1,6 +1,7 @@
 //! The gRPC services, one short method for each call.
 
 mod apps;
+mod certificates;
 mod daemon;
 mod events;
 mod logs;
@@ -14,6 +15,7 @@ use futures_util::Stream;
 use tonic::{Response, Status};
 
 pub(super) use apps::Apps;
+pub(super) use certificates::Certificates;
 pub(super) use daemon::Daemon;
 pub(super) use events::Events;
 pub(super) use logs::Logs;
