@@ -12,6 +12,7 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
 
 use super::LocalBody;
 
@@ -89,15 +90,23 @@ pub struct Inbound {
     meter: Meter,
     bytes_max: u64,
     chunk_timeout: Duration,
-    timer: Option<Pin<Box<tokio::time::Sleep>>>,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// How long the client has kept us waiting, all in all; `waiting`: since when it does now.
+    waited: Duration,
+    waiting: Option<Instant>,
 }
+
+/// A client may keep us waiting this long in all, and a second longer for each `RATE_MIN` bytes that it has sent. Time in
+/// which nobody asks for the body is not counted: a slow upstream is not the client's fault.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+const RATE_MIN: u64 = 240;
 
 impl Inbound {
     /// `bytes_max` 0 = no bound (streams that flow control bounds).
     pub fn new(source: impl Into<Source>, bytes_max: u64, chunk_timeout: Duration) -> Self {
         let (source, meter) = (source.into(), Meter::default());
         meter.0.ended.set(source.is_end_stream());
-        Self { source, meter, bytes_max, chunk_timeout, timer: None }
+        Self { source, meter, bytes_max, chunk_timeout, timer: None, waited: Duration::ZERO, waiting: None }
     }
 
     pub fn meter(&self) -> Meter {
@@ -111,9 +120,19 @@ impl Inbound {
 
     /// Arms the timer only while the client keeps us waiting: a body that is there costs no timer.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let timeout = self.chunk_timeout;
+        let timeout = self.chunk_timeout.min(self.patience());
+        self.waiting.get_or_insert_with(Instant::now);
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
         timer.as_mut().poll(cx)
+    }
+
+    /// How much longer the client may keep us waiting. Streams without a bound on their bytes have none on their rate.
+    fn patience(&self) -> Duration {
+        if self.bytes_max == 0 {
+            return Duration::MAX;
+        }
+        let earned = Duration::from_millis(self.meter.bytes().saturating_mul(1000) / RATE_MIN);
+        (self.chunk_timeout.min(WAIT_MAX) + earned).saturating_sub(self.waited)
     }
 }
 
@@ -138,6 +157,7 @@ impl http_body::Body for Inbound {
             }
             Poll::Ready(Some(Ok(frame))) => {
                 me.timer = None;
+                me.waited += me.waiting.take().map_or(Duration::ZERO, |it| it.elapsed());
                 let total = me.meter.bytes() + frame.data_ref().map_or(0, Bytes::len) as u64;
                 me.meter.0.bytes.set(total);
                 if me.bytes_max > 0 && total > me.bytes_max {
@@ -156,5 +176,39 @@ impl http_body::Body for Inbound {
 
     fn size_hint(&self) -> SizeHint {
         self.source.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http_body_util::{BodyExt, StreamBody};
+
+    use super::*;
+
+    /// A body that comes in `pieces` pieces of `size` bytes, one a second.
+    fn slow(pieces: usize, size: usize, bytes_max: u64) -> Inbound {
+        let stream = futures_util::stream::unfold(0, move |sent| async move {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let frame = Frame::data(Bytes::from(vec![b'x'; size]));
+            (sent < pieces).then_some((Ok::<_, Infallible>(frame), sent + 1))
+        });
+        let body = StreamBody::new(stream).map_err(|never| match never {});
+        Inbound::new(Source::Stream(Box::pin(body)), bytes_max, Duration::from_secs(30))
+    }
+
+    async fn outcome(body: Inbound) -> Option<Cut> {
+        let meter = body.meter();
+        let _ = body.collect().await;
+        meter.cut()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_trickles_is_cut_and_one_that_flows_is_not() {
+        assert_eq!(outcome(slow(60, 1, 1 << 20)).await, Some(Cut::TooSlow));
+        assert_eq!(outcome(slow(60, 300, 1 << 20)).await, None);
+        assert_eq!(outcome(slow(9, 1, 1 << 20)).await, None);
+        assert_eq!(outcome(slow(60, 1, 0)).await, None, "a stream may trickle");
     }
 }

@@ -30,7 +30,15 @@ pub enum Phase {
     Head,
     /// Requests are being answered.
     Busy,
+    /// Requests are being answered, and the client does not take what it asked for.
+    Stalled,
 }
+
+/// A client that takes nothing for so long, while there is something for it, is cut.
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// One that always takes a little must take this much on average, from then on that it first kept us waiting; a window of
+/// a few bytes would hold an answer for ever.
+const DRAIN_RATE: u64 = 240;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
@@ -49,14 +57,32 @@ struct Inner {
     /// Milliseconds since `EPOCH`.
     since: AtomicU64,
     running: AtomicUsize,
+    /// Since when writes have not all been taken; 0: they are. Milliseconds since `EPOCH`.
+    owed_since: AtomicU64,
+    /// When the client last took something, meanwhile.
+    taken_at: AtomicU64,
+    /// Bytes that it has taken since `owed_since`.
+    taken: AtomicU64,
 }
 
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
+fn millis() -> u64 {
+    EPOCH.elapsed().as_millis() as u64
+}
+
 impl Activity {
     /// A fresh connection owes us a head.
     pub fn new(shard: Arc<Shard>) -> Self {
-        let inner = Inner { shard, phase: AtomicU8::new(0), since: AtomicU64::new(0), running: AtomicUsize::new(0) };
+        let inner = Inner {
+            shard,
+            phase: AtomicU8::new(0),
+            since: AtomicU64::new(0),
+            running: AtomicUsize::new(0),
+            owed_since: AtomicU64::new(0),
+            taken_at: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
+        };
         let activity = Self(Arc::new(inner));
         activity.enter(Phase::Head);
         activity
@@ -94,7 +120,39 @@ impl Activity {
 
     fn enter(&self, phase: Phase) {
         self.0.phase.store(phase as u8, Relaxed);
-        self.0.since.store(EPOCH.elapsed().as_millis() as u64, Relaxed);
+        self.0.since.store(millis(), Relaxed);
+    }
+
+    /// The client is not ready to take more.
+    fn write_blocked(&self) {
+        if self.0.owed_since.load(Relaxed) == 0 {
+            let now = millis().max(1);
+            self.0.owed_since.store(now, Relaxed);
+            self.0.taken_at.store(now, Relaxed);
+            self.0.taken.store(0, Relaxed);
+        }
+    }
+
+    fn written(&self, bytes: usize) {
+        if self.0.owed_since.load(Relaxed) != 0 {
+            self.0.taken_at.store(millis(), Relaxed);
+            self.0.taken.fetch_add(bytes as u64, Relaxed);
+        }
+    }
+
+    /// The client has taken everything there was.
+    fn flushed(&self) {
+        if self.0.owed_since.load(Relaxed) != 0 {
+            self.0.owed_since.store(0, Relaxed);
+        }
+    }
+
+    /// When a client that keeps us waiting has done so for too long.
+    fn stalled_at(&self) -> Option<u64> {
+        let since = self.0.owed_since.load(Relaxed);
+        let limit = STALL_TIMEOUT.as_millis() as u64;
+        let paid = self.0.taken.load(Relaxed) * 1000 / DRAIN_RATE;
+        (since != 0).then(|| (self.0.taken_at.load(Relaxed) + limit).min(since + limit + paid))
     }
 
     /// When the present phase will be too old; `None`: it may last.
@@ -102,7 +160,9 @@ impl Activity {
         let limit = match self.phase() {
             Phase::Idle => timeouts.idle,
             Phase::Head => timeouts.head,
-            Phase::Busy => return None,
+            Phase::Busy | Phase::Stalled => {
+                return self.stalled_at().map(|at| *EPOCH + Duration::from_millis(at));
+            }
         };
         Some(*EPOCH + Duration::from_millis(self.0.since.load(Relaxed)) + limit)
     }
@@ -114,7 +174,8 @@ impl Activity {
             let shortest = timeouts.idle.min(timeouts.head);
             let due = self.deadline(timeouts).unwrap_or(now + shortest);
             if due <= now {
-                return Poll::Ready(self.phase());
+                let phase = self.phase();
+                return Poll::Ready(if phase == Phase::Busy { Phase::Stalled } else { phase });
             }
             if timer.as_mut().poll(cx).is_pending() {
                 // Armed for some moment at or before the one that matters, or for a later one when the phase changed
@@ -150,7 +211,7 @@ impl Drop for Running {
     }
 }
 
-/// A connection's io that reports to its `Activity` and counts what it writes.
+/// A connection's io that reports to its `Activity` what moves and what does not.
 pub struct Watched<T> {
     io: T,
     activity: Activity,
@@ -163,6 +224,17 @@ impl<T> Watched<T> {
 
     pub fn into_inner(self) -> T {
         self.io
+    }
+}
+
+impl<T> Watched<T> {
+    fn noted(&self, write: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &write {
+            Poll::Pending => self.activity.write_blocked(),
+            Poll::Ready(Ok(bytes)) => self.activity.written(*bytes),
+            Poll::Ready(Err(_)) => {}
+        }
+        write
     }
 }
 
@@ -179,11 +251,18 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let write = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.noted(write)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        // TLS holds records of its own, which only a flush shows to be stuck.
+        let flush = Pin::new(&mut self.io).poll_flush(cx);
+        match &flush {
+            Poll::Pending => self.activity.write_blocked(),
+            Poll::Ready(_) => self.activity.flushed(),
+        }
+        flush
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -195,7 +274,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let write = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.noted(write)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -246,6 +326,40 @@ mod tests {
         drop(activity.request());
         activity.bytes_arrived();
         assert_eq!(expired(&activity).await, Phase::Head);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_is_stalled_and_one_that_takes_enough_is_not() {
+        // Time before this is owed to nobody: 0 means that nothing is owed.
+        LazyLock::force(&EPOCH);
+        tokio::time::advance(Duration::from_millis(5)).await;
+        let activity = activity();
+        let _running = activity.request();
+        activity.write_blocked();
+        for _ in 0..20 {
+            tokio::time::advance(STALL_TIMEOUT / 2).await;
+            activity.written(30 * DRAIN_RATE as usize);
+            let waited = tokio::time::timeout(Duration::from_millis(100), expired(&activity)).await;
+            assert!(waited.is_err(), "it takes what it must");
+        }
+        activity.flushed();
+        assert!(tokio::time::timeout(STALL_TIMEOUT * 3, expired(&activity)).await.is_err(), "nothing is owed");
+        activity.write_blocked();
+        assert_eq!(expired(&activity).await, Phase::Stalled);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_a_byte_now_and_then_is_stalled() {
+        LazyLock::force(&EPOCH);
+        tokio::time::advance(Duration::from_millis(5)).await;
+        let activity = activity();
+        let _running = activity.request();
+        activity.write_blocked();
+        for _ in 0..3 {
+            tokio::time::advance(STALL_TIMEOUT / 2).await;
+            activity.written(1);
+        }
+        assert_eq!(expired(&activity).await, Phase::Stalled);
     }
 
     #[test]
