@@ -142,3 +142,7 @@ impl Gate {
         self.state = if self.upgrade { State::Waiting } else { State::Head(Lines::head()) };
     }
 }
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;
