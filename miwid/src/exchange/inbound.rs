@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep};
 
 use super::LocalBody;
+use crate::net::Desk;
 
 /// Where a request body comes from: a TCP connection by way of hyper, or a QUIC stream.
 pub enum Source {
@@ -94,6 +95,7 @@ pub struct Inbound {
     /// How long the client has kept us waiting, all in all; `waiting`: since when it does now.
     waited: Duration,
     waiting: Option<Instant>,
+    interim: Option<Desk>,
 }
 
 /// A client may keep us waiting this long in all, and a second longer for each `RATE_MIN` bytes that it has sent. Time in
@@ -106,7 +108,27 @@ impl Inbound {
     pub fn new(source: impl Into<Source>, bytes_max: u64, chunk_timeout: Duration) -> Self {
         let (source, meter) = (source.into(), Meter::default());
         meter.0.ended.set(source.is_end_stream());
-        Self { source, meter, bytes_max, chunk_timeout, timer: None, waited: Duration::ZERO, waiting: None }
+        Self {
+            source,
+            meter,
+            bytes_max,
+            chunk_timeout,
+            timer: None,
+            waited: Duration::ZERO,
+            waiting: None,
+            interim: None,
+        }
+    }
+
+    /// Where what an upstream says before its answer goes.
+    pub fn with_interim(mut self, desk: Option<&Desk>) -> Self {
+        self.interim = desk.cloned();
+        self
+    }
+
+    /// `None`: this client cannot be told.
+    pub fn interim(&self) -> Option<Desk> {
+        self.interim.clone()
     }
 
     pub fn meter(&self) -> Meter {

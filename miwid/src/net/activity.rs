@@ -7,7 +7,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc, LazyLock,
+        Arc, LazyLock, OnceLock,
         atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll},
@@ -19,6 +19,7 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
+use super::Desk;
 use crate::telemetry::Shard;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +64,8 @@ struct Inner {
     taken_at: AtomicU64,
     /// Bytes that it has taken since `owed_since`.
     taken: AtomicU64,
+    /// Where informational answers go; unset when the connection has no place for them.
+    desk: OnceLock<Desk>,
 }
 
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -82,6 +85,7 @@ impl Activity {
             owed_since: AtomicU64::new(0),
             taken_at: AtomicU64::new(0),
             taken: AtomicU64::new(0),
+            desk: OnceLock::new(),
         };
         let activity = Self(Arc::new(inner));
         activity.enter(Phase::Head);
@@ -103,6 +107,16 @@ impl Activity {
             self.enter(Phase::Busy);
         }
         Running(self.clone())
+    }
+
+    /// Informational answers can be told here.
+    pub fn set_desk(&self, desk: Desk) {
+        // A connection has one gate.
+        let _ = self.0.desk.set(desk);
+    }
+
+    pub fn desk(&self) -> Option<&Desk> {
+        self.0.desk.get()
     }
 
     fn bytes_arrived(&self) {

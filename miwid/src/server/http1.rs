@@ -26,6 +26,7 @@ impl Connection {
     pub(super) async fn http1(mut self, io: impl Io, snapshot: &Snapshot) {
         let rules = rules(&snapshot.settings);
         let desk = Desk::default();
+        self.activity.set_desk(desk.clone());
         let mut builder = conn::http1::Builder::new();
         // hyper's own timer would cost a boxed sleep per request; `Activity` watches heads and idleness instead.
         builder

@@ -26,7 +26,8 @@ pub(super) async fn serve(
     let running = activity.request();
     let snapshot = worker.snapshot();
     let (mut parts, incoming) = request.into_parts();
-    let inbound = Inbound::new(incoming, body_limit(&parts, &snapshot), snapshot.settings.request_timeout);
+    let inbound = Inbound::new(incoming, body_limit(&parts, &snapshot), snapshot.settings.request_timeout)
+        .with_interim(activity.desk().filter(|_| parts.version == Version::HTTP_11));
     let summary = Summary::of(&parts, inbound.meter());
     let mut pending = Pending::new(worker.clone(), head::context(peer), summary, running);
     let context = &mut pending.context;

@@ -7,7 +7,7 @@ mod slow;
 
 use std::time::Duration;
 
-use harness::Daemon;
+use harness::{Daemon, RawOrigin};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -214,4 +214,18 @@ async fn trailers_reach_the_upstream() {
     let arrived = recorder.take();
     let trailers = arrived[0].trailers.as_ref().expect("the trailers arrive");
     assert_eq!(trailers["x-sum"], "7");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn early_hints_reach_clients_that_can_take_them() {
+    let early = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\ncontent-length: 9\r\n\r\n\
+                  HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\na!";
+    let origin = RawOrigin::start(early).await;
+    let daemon = Daemon::start(&format!("[backends.\"{PROXY}\"]\nurl = \"{}\"\n", origin.url())).await;
+    let request = |version| format!("GET /a HTTP/{version}\r\nhost: {PROXY}\r\nconnection: close\r\n\r\n");
+    let answer = exchange(&daemon, request("1.1").as_bytes()).await.expect("it ends");
+    assert!(answer.starts_with("HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\nHTTP/1.1 200 OK\r\n"), "{answer}");
+    assert!(answer.ends_with("\r\n\r\na!"), "{answer}");
+    let answer = exchange(&daemon, request("1.0").as_bytes()).await.expect("it ends");
+    assert_eq!((statuses(&answer), answer.contains("103")), (vec![200], false), "{answer}");
 }

@@ -7,7 +7,7 @@ use std::sync::{
 };
 
 use futures_util::task::AtomicWaker;
-use http::{Method, Uri};
+use http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
 
 /// What is wrong with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +50,13 @@ struct State {
     expired: AtomicBool,
     begun: AtomicBool,
     waiting: AtomicWaker,
+    /// Informational answers that are still to be written, as bytes.
+    interim: Mutex<Vec<u8>>,
+    has_interim: AtomicBool,
 }
+
+/// Bytes of informational answers that wait for their turn; what is more is left out, as any of them may be.
+const INTERIM_MAX: usize = 16 * 1024;
 
 impl Desk {
     /// For the service: the verdict on its request number `number`, if it was refused.
@@ -81,6 +87,30 @@ impl Desk {
         self.0.begun.load(Relaxed)
     }
 
+    /// For whoever asks an upstream: an informational answer on the way to the final one (RFC 9110, 15.2). It is written
+    /// as soon as the connection can, and left out if the final answer is faster.
+    pub fn inform(&self, status: StatusCode, headers: &HeaderMap) {
+        if matches!(status, StatusCode::CONTINUE | StatusCode::SWITCHING_PROTOCOLS) || !status.is_informational() {
+            return;
+        }
+        let mut interim = self.0.interim.lock().unwrap_or_else(PoisonError::into_inner);
+        let head = interim_head(status, headers);
+        if interim.len() + head.len() <= INTERIM_MAX {
+            interim.extend_from_slice(&head);
+            self.0.has_interim.store(true, Relaxed);
+        }
+        drop(interim);
+        self.0.waiting.wake();
+    }
+
+    pub(super) fn take_interim(&self) -> Option<Vec<u8>> {
+        if !self.0.has_interim.load(Relaxed) {
+            return None;
+        }
+        self.0.has_interim.store(false, Relaxed);
+        Some(std::mem::take(&mut *self.0.interim.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
+
     pub(super) fn has_expired(&self) -> bool {
         self.0.expired.load(Relaxed)
     }
@@ -108,6 +138,20 @@ impl Desk {
     pub(super) fn listen(&self, waker: &std::task::Waker) {
         self.0.waiting.register(waker);
     }
+}
+
+/// Without the fields that frame a message: this one has no body.
+fn interim_head(status: StatusCode, headers: &HeaderMap) -> Vec<u8> {
+    const FRAMING: [HeaderName; 5] =
+        [header::CONNECTION, header::TRANSFER_ENCODING, header::CONTENT_LENGTH, header::UPGRADE, header::TRAILER];
+    let mut head = format!("HTTP/1.1 {} {}\r\n", status.as_u16(), status.canonical_reason().unwrap_or("")).into_bytes();
+    for (name, value) in headers.iter().filter(|(name, _)| !FRAMING.contains(name)) {
+        for part in [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"] {
+            head.extend_from_slice(part);
+        }
+    }
+    head.extend_from_slice(b"\r\n");
+    head
 }
 
 /// What comes behind an answered request.

@@ -43,6 +43,10 @@ pub struct Gated<T> {
     end: Option<End>,
     linger: Option<Pin<Box<Sleep>>>,
     lingered: usize,
+    /// An informational answer on its way out.
+    interim: BytesMut,
+    /// Everything that the parser's side wrote has been flushed: nothing is cut in two by what is written now.
+    clean: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +67,8 @@ impl<T> Gated<T> {
             end: None,
             linger: None,
             lingered: 0,
+            interim: BytesMut::new(),
+            clean: true,
         }
     }
 
@@ -218,12 +224,41 @@ impl<T: AsyncRead + Unpin> AsyncRead for Gated<T> {
     }
 }
 
+impl<T: AsyncWrite + Unpin> Gated<T> {
+    /// Writes what has come for the client before its answer. What was told belongs to the request that is being answered,
+    /// so it goes out before the first byte of that answer, or, when an answer before it is still under way, not at all.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Some(interim) = self.desk.take_interim()
+            && self.clean
+            && !self.gate.is_open()
+        {
+            self.interim.extend_from_slice(&interim);
+        }
+        while !self.interim.is_empty() {
+            let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.interim))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.interim.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gated<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_interim(cx))?;
+        self.clean = false;
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
+    /// hyper flushes when it has nothing left to write, and whenever it is woken.
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.gate.is_open() {
+            self.desk.listen(cx.waker());
+        }
+        self.clean = true;
+        ready!(self.poll_interim(cx))?;
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
@@ -240,6 +275,8 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gated<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_interim(cx))?;
+        self.clean = false;
         Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
     }
 

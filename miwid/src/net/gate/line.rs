@@ -29,9 +29,8 @@ pub(super) fn is_token(byte: u8) -> bool {
 
 /// RFC 3986 has fewer; these too are sent by clients as they are, and mean nothing to anybody.
 fn is_target(byte: u8) -> bool {
-    const TARGET: [bool; 256] = table(
-        b"!$%&'()*+,-./:;=?@[\\]^_{|}~\"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz",
-    );
+    const TARGET: [bool; 256] =
+        table(b"!$%&'()*+,-./:;=?@[\\]^_{|}~\"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz");
     TARGET[usize::from(byte)]
 }
 
@@ -144,22 +143,25 @@ fn trimmed(value: &[u8]) -> &[u8] {
 /// Digits and nothing else: no sign, no list, no white space within.
 pub(super) fn content_length(value: &[u8]) -> Result<u64, Flaw> {
     let digits = (1..=19).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
-    let number = digits.then(|| value.iter().try_fold(0_u64, |sum, it| sum.checked_mul(10)?.checked_add(u64::from(it - b'0'))));
+    let number =
+        digits.then(|| value.iter().try_fold(0_u64, |sum, it| sum.checked_mul(10)?.checked_add(u64::from(it - b'0'))));
     number.flatten().filter(|it| i64::try_from(*it).is_ok()).ok_or(Flaw::Syntax("Content-Length is not a number."))
 }
 
-/// Whether the body is chunked; other codings are known to exist, but not to us.
+/// Chunked it must be, at the end and once (RFC 9112, 6.3); other codings before it are known to exist, but not to us.
 pub(super) fn transfer_encoding(value: &[u8]) -> Result<(), Flaw> {
-    let (mut chunked, mut others) = (0, 0);
+    let (mut chunked, mut others, mut last) = (0, 0, false);
     for coding in value.split(|it| *it == b',').map(trimmed) {
         if coding.is_empty() || !coding.iter().copied().all(is_token) {
             return Err(Flaw::Syntax("Transfer-Encoding is malformed."));
         }
-        if coding.eq_ignore_ascii_case(b"chunked") { chunked += 1 } else { others += 1 }
+        last = coding.eq_ignore_ascii_case(b"chunked");
+        if last { chunked += 1 } else { others += 1 }
     }
     match (chunked, others) {
         (1, 0) => Ok(()),
-        (_, 0) => Err(Flaw::Syntax("Transfer-Encoding names chunked twice.")),
+        (2.., _) => Err(Flaw::Syntax("Transfer-Encoding names chunked twice.")),
+        (1, _) if !last => Err(Flaw::Syntax("The last transfer coding is not chunked.")),
         _ => Err(Flaw::Coding),
     }
 }
