@@ -104,6 +104,17 @@ pub struct Limits {
     pub max_uri_length: usize,
     /// Number of header fields.
     pub max_headers: usize,
+    pub underscore_headers: UnderscoreHeaders,
+}
+
+/// What becomes of a request header whose name has an underscore.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UnderscoreHeaders {
+    #[default]
+    Drop,
+    Reject,
+    Keep,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

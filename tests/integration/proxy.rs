@@ -132,10 +132,10 @@ async fn no_header_lifts_the_limit_of_a_body() {
     let origin = Origin::start("origin").await;
     let daemon = Daemon::start(&format!("[server.limits]\nmax_request_size = 1000\n{}", to(&origin.url(), ""))).await;
     let chunk = format!("7d0\r\n{}\r\n0\r\n\r\n", "x".repeat(2000));
-    for header in ["upgrade: x", "content-type: application/grpc", "expect: nothing"] {
+    for header in ["upgrade: x", "content-type: application/grpc", "expect: 100-continue"] {
         let head = format!("POST /echo HTTP/1.1\r\nhost: a.test\r\n{header}\r\ntransfer-encoding: chunked\r\n\r\n");
         let answer = String::from_utf8_lossy(&daemon.raw(format!("{head}{chunk}")).await).into_owned();
-        assert!(answer.starts_with("HTTP/1.1 413 "), "{header}: {answer}");
+        assert!(answer.contains("HTTP/1.1 413 "), "{header}: {answer}");
     }
 }
 

@@ -111,6 +111,12 @@ static LIMITS: Table = Table {
             "100",
             "Number of header fields; more is answered with 431.",
         ),
+        key(
+            "underscore_headers",
+            Kind::Choice(&["drop", "reject", "keep"]),
+            "drop",
+            "What becomes of headers with `_` in their name, which many apps cannot tell from `-`; reject answers 400.",
+        ),
     ]],
 };
 

@@ -8,7 +8,7 @@ use std::{
 use serde_json::Value as Json;
 
 use crate::{
-    Admin, ByteSize, Control, IoBackend, Limits, Metrics, Server, Tracing,
+    Admin, ByteSize, Control, IoBackend, Limits, Metrics, Server, Tracing, UnderscoreHeaders,
     section::Section,
     tree::{Node, Value},
     values,
@@ -87,6 +87,12 @@ fn limits(section: &Section<'_>) -> Limits {
         max_header_size: section.size("max_header_size").unwrap_or(ByteSize::kib(32)),
         max_uri_length: section.integer("max_uri_length").unwrap_or(8192),
         max_headers: section.integer("max_headers").unwrap_or(100),
+        underscore_headers: section
+            .choice(
+                "underscore_headers",
+                &[UnderscoreHeaders::Drop, UnderscoreHeaders::Reject, UnderscoreHeaders::Keep],
+            )
+            .unwrap_or_default(),
     }
 }
 

@@ -12,8 +12,10 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
+use tokio::time::{Instant, Sleep};
 
 use super::LocalBody;
+use crate::net::Desk;
 
 /// Where a request body comes from: a TCP connection by way of hyper, or a QUIC stream.
 pub enum Source {
@@ -89,15 +91,44 @@ pub struct Inbound {
     meter: Meter,
     bytes_max: u64,
     chunk_timeout: Duration,
-    timer: Option<Pin<Box<tokio::time::Sleep>>>,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// How long the client has kept us waiting, all in all; `waiting`: since when it does now.
+    waited: Duration,
+    waiting: Option<Instant>,
+    interim: Option<Desk>,
 }
+
+/// A client may keep us waiting this long in all, and a second longer for each `RATE_MIN` bytes that it has sent. Time in
+/// which nobody asks for the body is not counted: a slow upstream is not the client's fault.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+const RATE_MIN: u64 = 240;
 
 impl Inbound {
     /// `bytes_max` 0 = no bound (streams that flow control bounds).
     pub fn new(source: impl Into<Source>, bytes_max: u64, chunk_timeout: Duration) -> Self {
         let (source, meter) = (source.into(), Meter::default());
         meter.0.ended.set(source.is_end_stream());
-        Self { source, meter, bytes_max, chunk_timeout, timer: None }
+        Self {
+            source,
+            meter,
+            bytes_max,
+            chunk_timeout,
+            timer: None,
+            waited: Duration::ZERO,
+            waiting: None,
+            interim: None,
+        }
+    }
+
+    /// Where what an upstream says before its answer goes.
+    pub fn with_interim(mut self, desk: Option<&Desk>) -> Self {
+        self.interim = desk.cloned();
+        self
+    }
+
+    /// `None`: this client cannot be told.
+    pub fn interim(&self) -> Option<Desk> {
+        self.interim.clone()
     }
 
     pub fn meter(&self) -> Meter {
@@ -111,9 +142,18 @@ impl Inbound {
 
     /// Arms the timer only while the client keeps us waiting: a body that is there costs no timer.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let timeout = self.chunk_timeout;
+        let timeout = self.chunk_timeout.min(self.patience());
+        self.waiting.get_or_insert_with(Instant::now);
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
         timer.as_mut().poll(cx)
+    }
+
+    /// How much longer the client may keep us waiting. Streams without a bound on their bytes have none on their rate.
+    fn patience(&self) -> Duration {
+        if self.bytes_max == 0 {
+            return Duration::MAX;
+        }
+        patience(self.chunk_timeout, self.meter.bytes(), self.waited)
     }
 }
 
@@ -138,6 +178,7 @@ impl http_body::Body for Inbound {
             }
             Poll::Ready(Some(Ok(frame))) => {
                 me.timer = None;
+                me.waited += me.waiting.take().map_or(Duration::ZERO, |it| it.elapsed());
                 let total = me.meter.bytes() + frame.data_ref().map_or(0, Bytes::len) as u64;
                 me.meter.0.bytes.set(total);
                 if me.bytes_max > 0 && total > me.bytes_max {
@@ -156,5 +197,27 @@ impl http_body::Body for Inbound {
 
     fn size_hint(&self) -> SizeHint {
         self.source.size_hint()
+    }
+}
+
+/// What is left of a client's time, by what it has sent and how long it has kept us waiting for it.
+fn patience(chunk_timeout: Duration, bytes: u64, waited: Duration) -> Duration {
+    let earned = Duration::from_millis(bytes.saturating_mul(1000) / RATE_MIN);
+    (chunk_timeout.min(WAIT_MAX) + earned).saturating_sub(waited)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_flows_earns_time_and_one_that_trickles_does_not() {
+        let seconds = Duration::from_secs;
+        let left = |bytes, waited| patience(seconds(30), bytes, seconds(waited));
+        assert_eq!(left(0, 0), seconds(10));
+        assert_eq!(left(10, 10), Duration::from_millis(41));
+        assert_eq!(left(10, 11), Duration::ZERO);
+        assert_eq!(left(240 * 60, 60), seconds(10));
+        assert_eq!(patience(seconds(3), 0, seconds(0)), seconds(3));
     }
 }

@@ -7,7 +7,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc, LazyLock,
+        Arc, LazyLock, OnceLock,
         atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll},
@@ -19,6 +19,7 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
+use super::Desk;
 use crate::telemetry::Shard;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +31,15 @@ pub enum Phase {
     Head,
     /// Requests are being answered.
     Busy,
+    /// Requests are being answered, and the client does not take what it asked for.
+    Stalled,
 }
+
+/// A client that takes nothing for so long, while there is something for it, is cut.
+const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// One that always takes a little must take this much on average, from then on that it first kept us waiting; a window of
+/// a few bytes would hold an answer for ever.
+const DRAIN_RATE: u64 = 240;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Timeouts {
@@ -49,14 +58,35 @@ struct Inner {
     /// Milliseconds since `EPOCH`.
     since: AtomicU64,
     running: AtomicUsize,
+    /// Since when writes have not all been taken; 0: they are. Milliseconds since `EPOCH`.
+    owed_since: AtomicU64,
+    /// When the client last took something, meanwhile.
+    taken_at: AtomicU64,
+    /// Bytes that it has taken since `owed_since`.
+    taken: AtomicU64,
+    /// Where informational answers go; unset when the connection has no place for them.
+    desk: OnceLock<Desk>,
 }
 
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
+fn millis() -> u64 {
+    EPOCH.elapsed().as_millis() as u64
+}
+
 impl Activity {
     /// A fresh connection owes us a head.
     pub fn new(shard: Arc<Shard>) -> Self {
-        let inner = Inner { shard, phase: AtomicU8::new(0), since: AtomicU64::new(0), running: AtomicUsize::new(0) };
+        let inner = Inner {
+            shard,
+            phase: AtomicU8::new(0),
+            since: AtomicU64::new(0),
+            running: AtomicUsize::new(0),
+            owed_since: AtomicU64::new(0),
+            taken_at: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
+            desk: OnceLock::new(),
+        };
         let activity = Self(Arc::new(inner));
         activity.enter(Phase::Head);
         activity
@@ -79,6 +109,16 @@ impl Activity {
         Running(self.clone())
     }
 
+    /// Informational answers can be told here.
+    pub fn set_desk(&self, desk: Desk) {
+        // A connection has one gate.
+        let _ = self.0.desk.set(desk);
+    }
+
+    pub fn desk(&self) -> Option<&Desk> {
+        self.0.desk.get()
+    }
+
     fn bytes_arrived(&self) {
         if self.phase() == Phase::Idle {
             self.leave_idle();
@@ -94,7 +134,37 @@ impl Activity {
 
     fn enter(&self, phase: Phase) {
         self.0.phase.store(phase as u8, Relaxed);
-        self.0.since.store(EPOCH.elapsed().as_millis() as u64, Relaxed);
+        self.0.since.store(millis(), Relaxed);
+    }
+
+    /// The client is not ready to take more.
+    fn write_blocked(&self) {
+        if self.0.owed_since.load(Relaxed) == 0 {
+            let now = millis().max(1);
+            self.0.owed_since.store(now, Relaxed);
+            self.0.taken_at.store(now, Relaxed);
+            self.0.taken.store(0, Relaxed);
+        }
+    }
+
+    fn written(&self, bytes: usize) {
+        if self.0.owed_since.load(Relaxed) != 0 {
+            self.0.taken_at.store(millis(), Relaxed);
+            self.0.taken.fetch_add(bytes as u64, Relaxed);
+        }
+    }
+
+    /// The client has taken everything there was.
+    fn flushed(&self) {
+        if self.0.owed_since.load(Relaxed) != 0 {
+            self.0.owed_since.store(0, Relaxed);
+        }
+    }
+
+    /// When a client that keeps us waiting has done so for too long.
+    fn stalled_at(&self) -> Option<u64> {
+        let since = self.0.owed_since.load(Relaxed);
+        (since != 0).then(|| stall(since, self.0.taken_at.load(Relaxed), self.0.taken.load(Relaxed)))
     }
 
     /// When the present phase will be too old; `None`: it may last.
@@ -102,7 +172,9 @@ impl Activity {
         let limit = match self.phase() {
             Phase::Idle => timeouts.idle,
             Phase::Head => timeouts.head,
-            Phase::Busy => return None,
+            Phase::Busy | Phase::Stalled => {
+                return self.stalled_at().map(|at| *EPOCH + Duration::from_millis(at));
+            }
         };
         Some(*EPOCH + Duration::from_millis(self.0.since.load(Relaxed)) + limit)
     }
@@ -114,7 +186,8 @@ impl Activity {
             let shortest = timeouts.idle.min(timeouts.head);
             let due = self.deadline(timeouts).unwrap_or(now + shortest);
             if due <= now {
-                return Poll::Ready(self.phase());
+                let phase = self.phase();
+                return Poll::Ready(if phase == Phase::Busy { Phase::Stalled } else { phase });
             }
             if timer.as_mut().poll(cx).is_pending() {
                 // Armed for some moment at or before the one that matters, or for a later one when the phase changed
@@ -128,6 +201,13 @@ impl Activity {
             timer.as_mut().reset(due);
         }
     }
+}
+
+/// When it is too long: a while after the client last took anything, or when all that it took has not paid for the time.
+fn stall(since: u64, taken_at: u64, taken: u64) -> u64 {
+    let limit = STALL_TIMEOUT.as_millis() as u64;
+    let paid = taken.saturating_mul(1000) / DRAIN_RATE;
+    taken_at.saturating_add(limit).min(since.saturating_add(limit).saturating_add(paid))
 }
 
 impl Drop for Inner {
@@ -150,7 +230,7 @@ impl Drop for Running {
     }
 }
 
-/// A connection's io that reports to its `Activity` and counts what it writes.
+/// A connection's io that reports to its `Activity` what moves and what does not.
 pub struct Watched<T> {
     io: T,
     activity: Activity,
@@ -163,6 +243,17 @@ impl<T> Watched<T> {
 
     pub fn into_inner(self) -> T {
         self.io
+    }
+}
+
+impl<T> Watched<T> {
+    fn noted(&self, write: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        match &write {
+            Poll::Pending => self.activity.write_blocked(),
+            Poll::Ready(Ok(bytes)) => self.activity.written(*bytes),
+            Poll::Ready(Err(_)) => {}
+        }
+        write
     }
 }
 
@@ -179,11 +270,18 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
+        let write = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.noted(write)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
+        // TLS holds records of its own, which only a flush shows to be stuck.
+        let flush = Pin::new(&mut self.io).poll_flush(cx);
+        match &flush {
+            Poll::Pending => self.activity.write_blocked(),
+            Poll::Ready(_) => self.activity.flushed(),
+        }
+        flush
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -195,7 +293,8 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
+        let write = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.noted(write)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -246,6 +345,27 @@ mod tests {
         drop(activity.request());
         activity.bytes_arrived();
         assert_eq!(expired(&activity).await, Phase::Head);
+    }
+
+    #[test]
+    fn a_client_may_take_long_but_not_for_ever() {
+        let minute = STALL_TIMEOUT.as_millis() as u64;
+        assert_eq!(stall(1000, 1000, 0), 1000 + minute, "it takes nothing");
+        assert_eq!(stall(1000, 31_000, 1), 1000 + minute + 4, "a byte buys it four milliseconds");
+        assert_eq!(stall(1000, 31_000, 1 << 20), 31_000 + minute, "what it has taken does not excuse a stop");
+    }
+
+    #[test]
+    fn only_a_client_that_keeps_us_waiting_can_be_too_slow() {
+        let activity = activity();
+        let _running = activity.request();
+        assert_eq!(activity.deadline(TIMEOUTS), None);
+        activity.write_blocked();
+        assert!(activity.deadline(TIMEOUTS).is_some());
+        activity.written(10);
+        assert!(activity.deadline(TIMEOUTS).is_some(), "there is more");
+        activity.flushed();
+        assert_eq!(activity.deadline(TIMEOUTS), None);
     }
 
     #[test]

@@ -1,9 +1,10 @@
-//! Sockets: bound, accepted within limits, watched for idleness, drained. Knows bytes and time, nothing of HTTP beyond
-//! telling the two kinds of first byte apart.
+//! Sockets: bound, accepted within limits, watched for idleness, drained. Knows bytes and time, and of HTTP only what a
+//! byte stream shows: which version it speaks, and where its messages begin and end (`gate`).
 
 mod accept;
 mod activity;
 mod drain;
+mod gate;
 mod listener;
 mod prefixed;
 #[cfg(feature = "http3")]
@@ -14,6 +15,7 @@ pub use activity::{Activity, Phase, Running, Timeouts, Watched};
 pub use drain::{Drain, DrainSignal};
 #[cfg(feature = "http3")]
 pub use listener::bind_udp_group;
+pub use gate::{After, Desk, Flaw, Gated, Rules, Verdict};
 pub use listener::{BindError, bind_group};
 pub use prefixed::{Preface, Prefixed, sniff};
 #[cfg(feature = "http3")]

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     exchange::{Body, Context, Failure, Inbound, Meter, headers::X_REQUEST_ID, reason},
+    net::Desk,
     upstream::{Address, Connection, Endpoint, Pools, Set},
 };
 
@@ -52,6 +53,8 @@ struct Outgoing {
     body: Option<Body>,
     meter: Option<Meter>,
     upgrade: Option<(HeaderValue, OnUpgrade)>,
+    /// Where informational answers go.
+    interim: Option<Desk>,
     tried: Vec<u64>,
     retried: u32,
 }
@@ -161,6 +164,7 @@ impl Forwarder {
         let upgrade = headers::upgrade_wanted(&request).map(|it| (it, hyper::upgrade::on(&mut request)));
         let (head, inbound) = request.into_parts();
         let meter = (!http_body::Body::is_end_stream(&inbound)).then(|| inbound.meter());
+        let interim = inbound.interim();
         let body = if meter.is_some() { Body::stream(inbound) } else { Body::Empty };
         let host = HeaderValue::from_str(&context.authority).unwrap_or(HeaderValue::from_static("localhost"));
         let mut head = headers::prepare(head, context, target, &host)?;
@@ -170,7 +174,7 @@ impl Forwarder {
         }
         // Ours: handles of our own connection, not meant for the next one.
         head.extensions.clear();
-        Ok(Outgoing { head, body: Some(body), meter, upgrade, tried: Vec::new(), retried: 0 })
+        Ok(Outgoing { head, body: Some(body), meter, upgrade, interim, tried: Vec::new(), retried: 0 })
     }
 
     async fn attempt(
@@ -226,7 +230,11 @@ impl Forwarder {
         {
             head.headers.insert(header::HOST, host);
         }
-        Request::from_parts(head, outgoing.body.take().unwrap_or_default())
+        let mut request = Request::from_parts(head, outgoing.body.take().unwrap_or_default());
+        if let Some(desk) = outgoing.interim.clone() {
+            hyper::ext::on_informational(&mut request, move |it| desk.inform(it.status(), it.headers()));
+        }
+        request
     }
 
     fn respond(

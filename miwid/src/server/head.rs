@@ -5,10 +5,12 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use http::{HeaderValue, StatusCode, Version, header, request::Parts};
+use config::UnderscoreHeaders;
+use http::{HeaderName, HeaderValue, StatusCode, Version, header, request::Parts};
 
 use crate::{
     exchange::{Context, Failure, Peer, Scheme, headers, reason},
+    net::{Flaw, Verdict},
     routing::host_of,
     snapshot::Settings,
 };
@@ -34,14 +36,19 @@ pub(super) fn context(peer: Peer) -> Context {
 }
 
 /// Checks limits and host, and fills in what the head says of the client.
-pub(super) fn examine(parts: &Parts, context: &mut Context, settings: &Settings) -> Result<(), Failure> {
+pub(super) fn examine(parts: &mut Parts, context: &mut Context, settings: &Settings) -> Result<(), Failure> {
+    if let Some(verdict) = parts.extensions.get::<Verdict>() {
+        return Err(refused(verdict, settings));
+    }
+    judge_underscores(parts, settings.underscore_headers)?;
+    let parts = &*parts;
     trust(parts, context, settings);
     let target_length = parts.uri.path_and_query().map_or(0, |it| it.as_str().len());
     if target_length > settings.uri_bytes_max {
-        let message = format!("The request target is longer than {} bytes.", settings.uri_bytes_max);
-        return Err(Failure::client(StatusCode::URI_TOO_LONG, reason::LIMIT_URI, message).closing());
+        return Err(target_too_long(settings));
     }
     limit_header(parts, settings)?;
+    expectation(parts)?;
     let authority = authority(parts)?;
     context.host = host_of(authority).ok_or_else(|| bad_request("The Host header is not a host name."))?;
     context.authority = authority.to_owned();
@@ -51,14 +58,64 @@ pub(super) fn examine(parts: &Parts, context: &mut Context, settings: &Settings)
 fn limit_header(parts: &Parts, settings: &Settings) -> Result<(), Failure> {
     let bytes: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
     if bytes > settings.header_bytes_max || parts.headers.len() > settings.headers_max {
-        let message = format!(
-            "The header is larger than {} bytes or has more than {} fields.",
-            settings.header_bytes_max, settings.headers_max
-        );
-        let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-        return Err(Failure::client(status, reason::LIMIT_HEADER, message).closing());
+        return Err(header_too_large(settings));
     }
     Ok(())
+}
+
+fn target_too_long(settings: &Settings) -> Failure {
+    let message = format!("The request target is longer than {} bytes.", settings.uri_bytes_max);
+    Failure::client(StatusCode::URI_TOO_LONG, reason::LIMIT_URI, message).closing()
+}
+
+fn header_too_large(settings: &Settings) -> Failure {
+    let message = format!(
+        "The header is larger than {} bytes or has more than {} fields.",
+        settings.header_bytes_max, settings.headers_max
+    );
+    Failure::client(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, reason::LIMIT_HEADER, message).closing()
+}
+
+/// What the gate found, as an answer.
+fn refused(verdict: &Verdict, settings: &Settings) -> Failure {
+    let (status, reason, message) = match verdict.flaw {
+        Flaw::Syntax(message) => return bad_request(message),
+        Flaw::Target => return target_too_long(settings),
+        Flaw::Header => return header_too_large(settings),
+        Flaw::Version => {
+            (StatusCode::HTTP_VERSION_NOT_SUPPORTED, reason::BAD_REQUEST, "This version of HTTP is not spoken here.")
+        }
+        Flaw::Coding => (StatusCode::NOT_IMPLEMENTED, reason::BAD_REQUEST, "This transfer coding is not known here."),
+        Flaw::Method => (StatusCode::NOT_IMPLEMENTED, reason::METHOD, "This method is not known here."),
+        Flaw::Slow => (StatusCode::REQUEST_TIMEOUT, reason::HEAD_TIMEOUT, "The request did not come in time."),
+    };
+    Failure::client(status, reason, message).closing()
+}
+
+/// To many an app `X_Real_Ip` is the same as `X-Real-Ip`, which a proxy before it sets: a client must not set it beside.
+fn judge_underscores(parts: &mut Parts, policy: UnderscoreHeaders) -> Result<(), Failure> {
+    let odd = |name: &HeaderName| name.as_str().contains('_');
+    if policy == UnderscoreHeaders::Keep || !parts.headers.keys().any(odd) {
+        return Ok(());
+    }
+    if policy == UnderscoreHeaders::Reject {
+        return Err(bad_request("A header name has an underscore."));
+    }
+    let names: Vec<HeaderName> = parts.headers.keys().filter(|it| odd(it)).cloned().collect();
+    for name in names {
+        parts.headers.remove(name);
+    }
+    Ok(())
+}
+
+/// RFC 9110, 10.1.1: there is one expectation, and HTTP/1.0 has none.
+fn expectation(parts: &Parts) -> Result<(), Failure> {
+    let known = |it: &HeaderValue| it.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    if parts.version == Version::HTTP_10 || parts.headers.get_all(header::EXPECT).iter().all(known) {
+        return Ok(());
+    }
+    let message = "The expectation cannot be met.";
+    Err(Failure::client(StatusCode::EXPECTATION_FAILED, reason::BAD_REQUEST, message).closing())
 }
 
 /// At once when Content-Length says so; what comes without one is counted as it is read.
@@ -148,6 +205,7 @@ mod tests {
             uri_bytes_max: 20,
             header_bytes_max: 200,
             headers_max: 5,
+            underscore_headers: UnderscoreHeaders::Drop,
             keepalive_timeout: std::time::Duration::from_secs(65),
             request_timeout: std::time::Duration::from_secs(30),
             server_header: true,
@@ -164,11 +222,11 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let (parts, ()) = request.body(()).expect("a request").into_parts();
+        let (mut parts, ()) = request.body(()).expect("a request").into_parts();
         let remote = format!("{remote}:1234").parse().expect("an address");
         let local = "127.0.0.1:80".parse().expect("an address");
         let mut context = context(Peer { remote, local, scheme: Scheme::Http, secured: None });
-        examine(&parts, &mut context, &settings()).map(|()| context).map_err(|it| it.status.as_u16())
+        examine(&mut parts, &mut context, &settings()).map(|()| context).map_err(|it| it.status.as_u16())
     }
 
     #[test]

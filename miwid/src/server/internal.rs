@@ -53,3 +53,11 @@ pub(super) fn no_site(
     }
     Err(Failure::client(StatusCode::NOT_FOUND, reason::NO_SITE, "No site answers this host."))
 }
+
+/// `OPTIONS *` asks about the server as a whole (RFC 9110, 9.3.7), not about a site.
+pub(super) fn options() -> Response<Body> {
+    let mut response = Response::new(Body::Empty);
+    let allow = header::HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+    response.headers_mut().insert(header::ALLOW, allow);
+    response
+}

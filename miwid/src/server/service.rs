@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use http::{HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
 
 use super::{
     finish::{Pending, Summary, Tracked, finish},
@@ -25,13 +25,14 @@ pub(super) async fn serve(
 ) -> Response<Tracked> {
     let running = activity.request();
     let snapshot = worker.snapshot();
-    let (parts, incoming) = request.into_parts();
-    let inbound = Inbound::new(incoming, body_limit(&parts, &snapshot), snapshot.settings.request_timeout);
+    let (mut parts, incoming) = request.into_parts();
+    let inbound = Inbound::new(incoming, body_limit(&parts, &snapshot), snapshot.settings.request_timeout)
+        .with_interim(activity.desk().filter(|_| parts.version == Version::HTTP_11));
     let summary = Summary::of(&parts, inbound.meter());
     let mut pending = Pending::new(worker.clone(), head::context(peer), summary, running);
     let context = &mut pending.context;
 
-    let answer = match head::examine(&parts, context, &snapshot.settings) {
+    let answer = match head::examine(&mut parts, context, &snapshot.settings) {
         Ok(()) if secure::is_misdirected(&snapshot, context) => Err(secure::misdirected()),
         Ok(()) => answer(&worker, &snapshot, context, Request::from_parts(parts, inbound)).await,
         Err(failure) => Err(failure),
@@ -49,6 +50,9 @@ async fn answer(
 ) -> Result<Response<Body>, Failure> {
     if let Some(response) = internal::answer(&worker.pages, &snapshot.hosts, context, &request).await {
         return Ok(response);
+    }
+    if request.method() == Method::OPTIONS && request.uri().path() == "*" {
+        return Ok(internal::options());
     }
     let uri = request.uri().clone();
     let plan = match plan(&snapshot.hosts, &context.host, uri.path()) {

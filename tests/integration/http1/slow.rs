@@ -1,0 +1,88 @@
+//! Clients that hold on by being slow: each is let go, and nobody else notices.
+
+use std::time::Duration;
+
+use harness::{Daemon, wait};
+use tokio::process::Command;
+
+use super::{Recorder, daemon, statuses};
+
+const CONNECTIONS: usize = 2000;
+/// How long each attack goes on.
+const ATTACK: Duration = Duration::from_secs(10);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_head_is_answered_like_every_request() {
+    let recorder = Recorder::start().await;
+    let daemon = daemon(&recorder, "request_timeout = \"300ms\"").await;
+    let answer = super::exchange(&daemon, b"GET /slow HTTP/1.1\r\nhost: files.test\r\nx: ").await.expect("it ends");
+    assert_eq!(statuses(&answer), [408], "{answer}");
+    for header in ["miwi-reason: head-timeout", "server: miwid", "date: ", "connection: close"] {
+        assert!(answer.contains(header), "{header} in {answer}");
+    }
+    let recorded = wait::for_value(
+        wait::SOON,
+        "the record",
+        || async { daemon.read("access.log") },
+        |it| it.contains("head-timeout"),
+    )
+    .await;
+    assert!(recorded.contains("/slow"), "{recorded}");
+}
+
+/// A line of the daemon's `status` in /proc.
+fn kilobytes(pid: u32, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|it| it.strip_prefix(name)).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+/// Sockets that the daemon has.
+async fn open(daemon: &Daemon) -> usize {
+    let metrics = harness::get(daemon.address(2), "localhost", "/metrics").await.unwrap().text();
+    let line = metrics.lines().find_map(|it| it.strip_prefix("miwid_connections{state=\"open\"} ")).unwrap_or("0");
+    line.parse().unwrap()
+}
+
+/// Runs slowhttptest with `mode`, and asks for a file all the time.
+async fn attacked(daemon: &Daemon, mode: &[&str]) {
+    let url = format!("http://{}/a", daemon.http());
+    let seconds = ATTACK.as_secs().to_string();
+    let mut attack = Command::new("slowhttptest")
+        .args(["-c", &CONNECTIONS.to_string(), "-r", "1000", "-l", &seconds, "-p", "5", "-u", &url])
+        .args(mode)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("slowhttptest runs");
+    let mut served = 0;
+    while attack.try_wait().expect("waits").is_none() {
+        let reply = tokio::time::timeout(Duration::from_secs(5), daemon.get_host("files.test", "/a")).await;
+        assert_eq!(reply.expect("the second client is served").status, 200, "{mode:?}");
+        served += 1;
+    }
+    assert!(served > 50, "{mode:?}: {served}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_heads_bodies_and_readers_do_not_keep_others_out() {
+    if std::process::Command::new("slowhttptest").arg("-h").output().is_err() {
+        harness::skip!("slowhttptest is not installed");
+    }
+    let recorder = Recorder::start().await;
+    let daemon = daemon(&recorder, "request_timeout = \"3s\"\n[admin]\nlisten = \"127.0.0.1:{port2}\"").await;
+    let before = kilobytes(daemon.pid(), "VmRSS:");
+    daemon.write("files/big", &"x".repeat(1 << 20));
+    let big = format!("http://{}/big", daemon.http());
+    for mode in [
+        &["-H", "-i", "2"][..],
+        &["-B", "-i", "2", "-s", "8192"],
+        &["-X", "-w", "512", "-y", "1024", "-n", "5", "-z", "32", "-k", "3", "-u", &big],
+    ] {
+        attacked(&daemon, mode).await;
+    }
+    let peak = kilobytes(daemon.pid(), "VmHWM:");
+    assert!(peak - before < CONNECTIONS as u64 * 64, "{before} KB before, {peak} KB at the worst");
+    wait::until(Duration::from_secs(30), "all are let go", || async { open(&daemon).await <= 2 }).await;
+}
