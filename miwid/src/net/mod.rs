@@ -6,6 +6,7 @@ mod activity;
 mod drain;
 mod listener;
 mod prefixed;
+pub mod proxy_protocol;
 
 pub use accept::{Acceptor, Admission, Permit};
 pub use activity::{Activity, Phase, Running, Timeouts, Watched};

@@ -5,7 +5,9 @@ mod blame;
 mod forward;
 mod headers;
 mod hold;
+mod patience;
 mod relay;
+mod replay;
 mod retry;
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,6 @@ const NOT_YET: &str = "not available in this version";
 /// Dotted keys; `*` stands for one segment, `**` for all that follow. `key=value` refuses only that value.
 const UNAVAILABLE: &[&str] = &[
     "server.redirect_https=true",
-    "server.proxy_protocol=true",
     "server.user",
     "server.group",
     "server.io_backend=io_uring",
@@ -27,10 +26,7 @@ const UNAVAILABLE: &[&str] = &[
     "backends.*.app_type=tomcat",
     "backends.*.strategy=random_two",
     "backends.*.strategy=least_time",
-    "backends.*.upstream_http=2",
     "backends.*.sticky",
-    "backends.*.tls_ca",
-    "backends.*.tls_client_cert",
     "backends.*.ssl.**",
     "backends.*.compression.**",
     "backends.*.cache.**",
