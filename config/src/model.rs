@@ -437,8 +437,26 @@ pub struct Proxy {
     pub retries: u32,
     pub sticky: Option<String>,
     pub max_in_flight: Option<usize>,
-    pub tls_ca: Option<PathBuf>,
-    pub tls_client_cert: Option<PathBuf>,
+    /// What connections to the upstream begin with.
+    pub proxy_protocol: Option<ProxyProtocol>,
+    pub tls_ca: Option<PemFile>,
+    /// Certificate chain and key.
+    pub tls_client_cert: Option<PemFile>,
+}
+
+/// A file of certificates. Its content counts as part of the configuration: a file that was exchanged is a change.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct PemFile {
+    pub path: PathBuf,
+    #[serde(skip)]
+    pub digest: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProxyProtocol {
+    V1,
+    V2,
 }
 
 /// `http://host:port`, `https://host:port` or `unix:/path`.

@@ -59,7 +59,13 @@ const PROXY: &[Key] = &[
     key("retries", Kind::Integer { min: 0, max: 100 }, "1", "Other attempts at a request that is safe to repeat."),
     key("sticky", Kind::Text, "", "Cookie that keeps a client with its upstream."),
     key("max_in_flight", COUNT, "", "Requests at once per upstream."),
-    key("tls_ca", Kind::Path, "", "Authority that signs the upstream's certificate, in PEM."),
+    key(
+        "proxy_protocol",
+        Kind::Choice(&["v1", "v2"]),
+        "",
+        "PROXY protocol header that connections to the upstream begin with. Each serves one request then.",
+    ),
+    key("tls_ca", Kind::Path, "the system's authorities", "Authority that signs the upstream's certificate, in PEM."),
     key("tls_client_cert", Kind::Path, "", "Certificate and key to show to the upstream, in PEM."),
 ];
 

@@ -43,7 +43,12 @@ const LISTENING: &[Key] = &[
     key("enable_https", Kind::Flag, "true when a certificate or `auto_cert` is configured", "Whether to serve HTTPS."),
     key("http3", Kind::Flag, "true", "Whether to serve HTTP/3 beside HTTPS."),
     key("redirect_https", Kind::Flag, "false", "Whether plain HTTP only redirects to HTTPS."),
-    key("proxy_protocol", Kind::Flag, "false", "Whether connections begin with a PROXY protocol header."),
+    key(
+        "proxy_protocol",
+        Kind::Flag,
+        "false",
+        "Whether connections from `trusted_proxies` begin with a PROXY protocol header (version 1 or 2).",
+    ),
     key("h2c", Kind::Flag, "true", "Whether HTTP/2 without TLS is served to clients that know beforehand."),
     key("trusted_proxies", NETS, "[]", "Address ranges whose forwarding headers are believed."),
 ];

@@ -1,8 +1,19 @@
 //! Everything about forwarding requests: addresses, health, timeouts.
 
-use std::time::Duration;
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    time::Duration,
+};
 
-use crate::{Health, Proxy, Strategy, UpstreamHttp, UpstreamUrl, section::Section, section::text_of, values};
+use crate::{
+    Health, PemFile, Proxy, ProxyProtocol, Strategy, UpstreamHttp, UpstreamUrl,
+    section::{Section, text_of},
+    values,
+};
+
+/// What the files of certificates must contain, and what that is called.
+const CERTIFICATE: (&str, &str) = ("-----BEGIN CERTIFICATE-----", "certificate");
+const KEY: (&str, &str) = ("PRIVATE KEY-----", "private key");
 
 /// Who listens at the other end.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,8 +42,9 @@ pub(super) fn proxy(section: &Section<'_>, upstream: Upstream) -> Proxy {
         retries: section.integer("retries").unwrap_or(1),
         sticky: section.text("sticky"),
         max_in_flight: section.integer("max_in_flight"),
-        tls_ca: section.path("tls_ca"),
-        tls_client_cert: section.path("tls_client_cert"),
+        proxy_protocol: section.choice("proxy_protocol", &[ProxyProtocol::V1, ProxyProtocol::V2]),
+        tls_ca: pem_file(section, "tls_ca", &[CERTIFICATE]),
+        tls_client_cert: pem_file(section, "tls_client_cert", &[CERTIFICATE, KEY]),
     }
 }
 
@@ -48,6 +60,31 @@ fn urls(section: &Section<'_>) -> Vec<UpstreamUrl> {
     urls
 }
 
+/// Whether its certificates are good is for whoever uses them; that they are there can be said here, with the line.
+fn pem_file(section: &Section<'_>, key: &str, parts: &[(&str, &str)]) -> Option<PemFile> {
+    let path = section.path(key)?;
+    let content = match std::fs::read(&path) {
+        Ok(content) => content,
+        Err(error) => {
+            let hint = "give the path of a PEM file that miwid may read";
+            section.error_at(key, format!("cannot read {}: {error}", path.display()), Some(hint.into()));
+            return None;
+        }
+    };
+    let text = String::from_utf8_lossy(&content);
+    if let Some((_, what)) = parts.iter().find(|(mark, _)| !text.contains(mark)) {
+        let hint = match parts.len() {
+            1 => "the file holds one certificate or more, in PEM",
+            _ => "the file holds the certificate, those between it and its authority, and the key, in PEM",
+        };
+        section.error_at(key, format!("there is no {what} in {}", path.display()), Some(hint.into()));
+        return None;
+    }
+    let mut hasher = DefaultHasher::new();
+    content.hash(&mut hasher);
+    Some(PemFile { path, digest: hasher.finish() })
+}
+
 /// Keys that say how requests are forwarded: out of place where nothing is.
 pub(super) const KEYS: &[&str] = &[
     "strategy",
@@ -61,6 +98,7 @@ pub(super) const KEYS: &[&str] = &[
     "retries",
     "sticky",
     "max_in_flight",
+    "proxy_protocol",
     "tls_ca",
     "tls_client_cert",
 ];

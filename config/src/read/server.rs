@@ -68,6 +68,10 @@ fn judge(section: &Section<'_>, server: &Server) {
     if server.redirect_https && server.enable_https == Some(false) {
         section.error_at("redirect_https", "HTTPS is turned off, so nothing can be redirected to it", None);
     }
+    if server.proxy_protocol && server.trusted_proxies.is_empty() {
+        let hint = "name the load balancers in `trusted_proxies`: only they may say who the client is";
+        section.error_at("proxy_protocol", "nobody is trusted to send a PROXY protocol header", Some(hint.into()));
+    }
     if server.group.is_some() && server.user.is_none() {
         section.error_at("group", "`group` goes with `user`", Some("give `user` too".into()));
     }

@@ -4,7 +4,7 @@ use std::{borrow::Cow, time::Duration};
 
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 
-use super::Body;
+use super::{Body, grpc};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -29,6 +29,7 @@ pub mod reason {
     pub const CONNECT_REFUSED: &str = "connect-refused";
     pub const CONNECT_TIMEOUT: &str = "connect-timeout";
     pub const CONNECT_FAILED: &str = "connect-failed";
+    pub const UPSTREAM_TLS: &str = "upstream-tls";
     pub const HEAD_TIMEOUT: &str = "head-timeout";
     pub const BODY_TIMEOUT: &str = "body-timeout";
     pub const RESET: &str = "reset";
@@ -107,8 +108,11 @@ impl Failure {
         self
     }
 
-    /// A short plain body, or JSON when the request prefers it.
+    /// A short plain body, or JSON when the request prefers it; for a gRPC call, a status that its client understands.
     pub fn response(&self, request: &HeaderMap) -> Response<Body> {
+        if grpc::is_grpc(request) {
+            return grpc::response(self);
+        }
         let json =
             request.get(header::ACCEPT).is_some_and(|it| it.as_bytes().windows(16).any(|it| it == b"application/json"));
         let (content_type, body) = if json {

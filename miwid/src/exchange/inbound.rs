@@ -135,6 +135,11 @@ impl Inbound {
         self.meter.clone()
     }
 
+    /// The body of a call that may be silent for long, such as a gRPC stream.
+    pub fn as_stream(&mut self, idle_timeout: Duration) {
+        self.chunk_timeout = idle_timeout;
+    }
+
     fn cut(&self, cut: Cut, kind: io::ErrorKind) -> io::Error {
         self.meter.0.cut.set(Some(cut));
         io::Error::from(kind)

@@ -3,10 +3,12 @@
 mod body;
 mod context;
 mod failure;
+mod grpc;
 pub mod headers;
 mod inbound;
 
 pub use body::{Body, LocalBody};
 pub use context::{ClientCertificate, Context, Peer, Scheme, Secured, TunnelEnd};
 pub use failure::{Failure, Side, reason};
+pub use grpc::is_grpc;
 pub use inbound::{Cut, Inbound, Meter, Source};

@@ -7,15 +7,16 @@ mod drain;
 mod gate;
 mod listener;
 mod prefixed;
+pub mod proxy_protocol;
 #[cfg(feature = "http3")]
 mod steering;
 
 pub use accept::{Acceptor, Admission, Permit};
 pub use activity::{Activity, Phase, Running, Timeouts, Watched};
 pub use drain::{Drain, DrainSignal};
+pub use gate::{After, Desk, Flaw, Gated, Rules, Verdict};
 #[cfg(feature = "http3")]
 pub use listener::bind_udp_group;
-pub use gate::{After, Desk, Flaw, Gated, Rules, Verdict};
 pub use listener::{BindError, bind_group};
 pub use prefixed::{Preface, Prefixed, sniff};
 #[cfg(feature = "http3")]

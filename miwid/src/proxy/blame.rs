@@ -26,7 +26,7 @@ pub(super) fn unreachable(error: ConnectError) -> Failure {
     let refused = "The site's server cannot be reached.";
     match error {
         ConnectError::Refused(error) => {
-            Failure::upstream(StatusCode::BAD_GATEWAY, reason::CONNECT_REFUSED, refused).detail(error.to_string())
+            Failure::upstream(StatusCode::BAD_GATEWAY, reason::CONNECT_REFUSED, refused).detail(error)
         }
         ConnectError::TimedOut => Failure::upstream(
             StatusCode::GATEWAY_TIMEOUT,
@@ -34,7 +34,11 @@ pub(super) fn unreachable(error: ConnectError) -> Failure {
             "The site's server did not accept the connection in time.",
         ),
         ConnectError::Failed(error) => {
-            Failure::upstream(StatusCode::BAD_GATEWAY, reason::CONNECT_FAILED, refused).detail(error.to_string())
+            Failure::upstream(StatusCode::BAD_GATEWAY, reason::CONNECT_FAILED, refused).detail(error)
+        }
+        ConnectError::Tls(error) => {
+            let message = "The site's server cannot be spoken to securely.";
+            Failure::upstream(StatusCode::BAD_GATEWAY, reason::UPSTREAM_TLS, message).detail(error)
         }
     }
 }

@@ -2,6 +2,7 @@
 //! before its first byte has left.
 
 use std::{
+    net::SocketAddr,
     pin::Pin,
     rc::Rc,
     sync::Arc,
@@ -13,14 +14,16 @@ use hyper::{body::Incoming, upgrade::OnUpgrade};
 
 use super::{
     blame, headers, hold,
+    patience::Patience,
     relay::{Lease, Relay},
+    replay::Loan,
     retry::{self, Attempt, Decision, Sent},
     upgrade::{Tunnel, closing},
 };
 use crate::{
-    exchange::{Body, Context, Failure, Inbound, Meter, headers::X_REQUEST_ID, reason},
-    net::Desk,
-    upstream::{Address, Connection, Endpoint, Pools, Set},
+    exchange::{Body, Context, Failure, Inbound, Meter, Scheme, headers::X_REQUEST_ID, reason},
+    net::{Desk, proxy_protocol::Header},
+    upstream::{Address, Connection, Endpoint, Order, Pools, Protocol, SendError, Set},
 };
 
 /// How long a request waits for the supervisor to notice that the only instance is gone.
@@ -35,8 +38,6 @@ pub struct Forwarder {
     pub(super) request_timeout: Duration,
     pub(super) stream_idle_timeout: Duration,
     pub(super) retries: u32,
-    /// What the configuration asks for that this version cannot do.
-    pub(super) unavailable: Option<&'static str>,
 }
 
 /// What `forward` is given beside the request.
@@ -51,6 +52,9 @@ pub struct Exchange<'a> {
 struct Outgoing {
     head: request::Parts,
     body: Option<Body>,
+    /// The body while a connection that may hand it back has it.
+    lent: Option<Loan>,
+    patience: Patience,
     meter: Option<Meter>,
     upgrade: Option<(HeaderValue, OnUpgrade)>,
     /// Where informational answers go.
@@ -65,16 +69,32 @@ struct Trouble {
     failure: Failure,
 }
 
+impl Outgoing {
+    /// What a failed attempt leaves: the body, if it can be sent again, and how far it came.
+    fn recover(&mut self, error: SendError, reused: bool) -> Trouble {
+        let SendError { error, request, unprocessed } = error;
+        let lent = self.lent.take().filter(|_| unprocessed || request.is_some());
+        let handed_back = request.map(Request::into_body);
+        let unsent = handed_back.is_some();
+        self.body = match lent.map(Loan::reclaim) {
+            Some(reclaimed) => reclaimed,
+            None if unsent => handed_back,
+            None => self.meter.is_none().then_some(Body::Empty),
+        };
+        let whole = unsent || (unprocessed && self.body.is_some());
+        let sent = match (reused, whole) {
+            (true, true) => Sent::NothingOnReused,
+            (false, true) => Sent::Nothing,
+            (true, false) => Sent::OnReused,
+            (false, false) => Sent::OnFresh,
+        };
+        let failure = blame::cut(self.meter.as_ref()).unwrap_or_else(|| blame::broken(&error));
+        Trouble { sent, failure }
+    }
+}
+
 impl Forwarder {
     pub fn new(set: Arc<Set>, proxy: &config::Proxy, server: &config::Server) -> Self {
-        let https = proxy.urls.iter().any(|it| matches!(it, config::UpstreamUrl::Https { .. }));
-        let unavailable = if https {
-            Some("https upstreams are not available in this version")
-        } else if proxy.upstream_http == config::UpstreamHttp::Http2 {
-            Some("upstream_http = \"2\" is not available in this version")
-        } else {
-            None
-        };
         Self {
             set,
             stream_drain: config::StreamDrain::CloseAfter(Duration::from_secs(5)),
@@ -83,7 +103,6 @@ impl Forwarder {
             request_timeout: server.request_timeout,
             stream_idle_timeout: server.stream_idle_timeout,
             retries: proxy.retries,
-            unavailable,
         }
     }
 
@@ -94,10 +113,6 @@ impl Forwarder {
     }
 
     pub async fn forward(&self, request: Request<Inbound>, exchange: Exchange<'_>) -> Result<Response<Body>, Failure> {
-        if let Some(what) = self.unavailable {
-            let message = "The site's upstream cannot be reached.";
-            return Err(Failure::server(StatusCode::BAD_GATEWAY, reason::CONNECT_FAILED, message).detail(what));
-        }
         if request.method() == Method::CONNECT {
             let message = "CONNECT is not forwarded.";
             return Err(Failure::client(StatusCode::METHOD_NOT_ALLOWED, reason::METHOD, message));
@@ -162,7 +177,11 @@ impl Forwarder {
             context.request_id = id;
         }
         let upgrade = headers::upgrade_wanted(&request).map(|it| (it, hyper::upgrade::on(&mut request)));
-        let (head, inbound) = request.into_parts();
+        let (head, mut inbound) = request.into_parts();
+        let patience = Patience::of(&head, self);
+        if patience.is_stream() {
+            inbound.as_stream(self.stream_idle_timeout);
+        }
         let meter = (!http_body::Body::is_end_stream(&inbound)).then(|| inbound.meter());
         let interim = inbound.interim();
         let body = if meter.is_some() { Body::stream(inbound) } else { Body::Empty };
@@ -174,7 +193,8 @@ impl Forwarder {
         }
         // Ours: handles of our own connection, not meant for the next one.
         head.extensions.clear();
-        Ok(Outgoing { head, body: Some(body), meter, upgrade, interim, tried: Vec::new(), retried: 0 })
+        let (tried, retried) = (Vec::new(), 0);
+        Ok(Outgoing { head, body: Some(body), lent: None, patience, meter, upgrade, interim, tried, retried })
     }
 
     async fn attempt(
@@ -185,52 +205,60 @@ impl Forwarder {
         pools: &Rc<Pools>,
         fresh: bool,
     ) -> Result<(Response<Incoming>, Connection), Trouble> {
-        let pooled = if fresh { None } else { pools.checkout(endpoint) };
-        let mut connection = match pooled {
-            Some(connection) => connection,
-            None => pools.connect(endpoint, self.connect_timeout).await.map_err(|error| {
-                self.set.suspect(endpoint);
-                Trouble { sent: Sent::Nothing, failure: blame::unreachable(error) }
-            })?,
+        let order = self.order(outgoing, context);
+        // A fresh one is asked for because an idle one was dead; a shared one that was is not in its pool any more.
+        let connecting = match (fresh, order.protocol) {
+            (true, Protocol::Http1) => pools.connect(endpoint, &order).await,
+            _ => pools.obtain(endpoint, &order).await,
         };
-        let request = self.request(outgoing, endpoint);
+        let mut connection = connecting.map_err(|error| {
+            self.set.suspect(endpoint);
+            Trouble { sent: Sent::Nothing, failure: blame::unreachable(error) }
+        })?;
+        let request = self.request(outgoing, endpoint, connection.protocol());
         let begun = Instant::now();
         let answer = tokio::select! {
             answer = connection.send(request) => answer,
-            () = head_deadline(outgoing.meter.as_ref(), self.request_timeout) => {
+            () = outgoing.patience.over(outgoing.meter.as_ref()) => {
                 let message = "The site's server did not answer in time.";
                 let failure = Failure::upstream(StatusCode::GATEWAY_TIMEOUT, reason::HEAD_TIMEOUT, message);
                 return Err(Trouble { sent: Sent::Unanswered, failure: blame::cut(outgoing.meter.as_ref()).unwrap_or(failure) });
             }
         };
         context.upstream_duration = Some(begun.elapsed());
-        let mut error = match answer {
-            Ok(response) => return Ok((response, connection)),
-            Err(error) => error,
-        };
-        let unsent = error.take_message();
-        let sent = match (connection.is_reused(), unsent.is_some()) {
-            (true, true) => Sent::NothingOnReused,
-            (false, true) => Sent::Nothing,
-            (true, false) => Sent::OnReused,
-            (false, false) => Sent::OnFresh,
-        };
-        outgoing.body = match unsent {
-            Some(request) => Some(request.into_body()),
-            None => outgoing.meter.is_none().then_some(Body::Empty),
-        };
-        let failure = blame::cut(outgoing.meter.as_ref()).unwrap_or_else(|| blame::broken(&error.into_error()));
-        Err(Trouble { sent, failure })
+        // One that is fresh for the sake of this request is not called stale when it fails, or that would never end.
+        let reused = connection.is_reused() && !fresh;
+        answer.map(|it| (it, connection)).map_err(|error| outgoing.recover(error, reused))
     }
 
-    fn request(&self, outgoing: &mut Outgoing, endpoint: &Endpoint) -> Request<Body> {
+    fn order(&self, outgoing: &Outgoing, context: &Context) -> Order {
+        let transport = self.set.transport();
+        // What switches protocols is spoken over HTTP/1.1, also with a server that knows both.
+        let protocol = if outgoing.upgrade.is_some() { Protocol::Http1 } else { transport.protocol() };
+        let peer = context.peer.remote;
+        let port = if context.client_ip == peer.ip().to_canonical() { peer.port() } else { 0 };
+        let header =
+            Header::Proxied { source: SocketAddr::new(context.client_ip, port), destination: context.peer.local };
+        Order { transport, protocol, timeout: self.connect_timeout, header }
+    }
+
+    fn request(&self, outgoing: &mut Outgoing, endpoint: &Endpoint, protocol: Protocol) -> Request<Body> {
         let mut head = outgoing.head.clone();
         if !self.preserve_host
             && let Some(host) = own_host(endpoint, self.set.is_managed())
         {
             head.headers.insert(header::HOST, host);
         }
-        let mut request = Request::from_parts(head, outgoing.body.take().unwrap_or_default());
+        let mut body = outgoing.body.take().unwrap_or_default();
+        if protocol == Protocol::Http2 {
+            headers::for_http2(&mut head, if endpoint.is_secure() { Scheme::Https } else { Scheme::Http });
+            if outgoing.meter.is_some() {
+                let loan = Loan::of(body);
+                body = loan.body();
+                outgoing.lent = Some(loan);
+            }
+        }
+        let mut request = Request::from_parts(head, body);
         if let Some(desk) = outgoing.interim.clone() {
             hyper::ext::on_informational(&mut request, move |it| desk.inform(it.status(), it.headers()));
         }
@@ -253,7 +281,7 @@ impl Forwarder {
         // An upstream that answers HTTP/1.0 or says close will close; hyper knows, and the pool asks it.
         headers::strip_hop_by_hop(&mut head.headers);
         self.mark(&mut head, context);
-        let streams = is_stream(&head.headers);
+        let streams = outgoing.patience.is_stream() || is_stream(&head.headers);
         let endpoint = admitted.in_flight.endpoint().clone();
         let lease = Lease {
             connection,
@@ -316,7 +344,11 @@ fn own_host(endpoint: &Endpoint, managed: bool) -> Option<HeaderValue> {
         // Here the label is an instance's name.
         Address::Tcp(address) if managed => HeaderValue::from_str(&address.to_string()).ok(),
         // The label of a resolved address is `name:port address`.
-        Address::Tcp(_) => endpoint.label.split(' ').next().and_then(|it| HeaderValue::from_str(it).ok()),
+        Address::Tcp(_) => {
+            let name = endpoint.label.split(' ').next()?;
+            let default_port = if endpoint.is_secure() { ":443" } else { ":80" };
+            HeaderValue::from_str(name.strip_suffix(default_port).unwrap_or(name)).ok()
+        }
     }
 }
 
@@ -326,16 +358,4 @@ fn is_stream(headers: &http::HeaderMap) -> bool {
         let kind = it.as_bytes();
         kind.starts_with(b"text/event-stream") || kind.starts_with(b"application/grpc")
     })
-}
-
-/// Resolves when no head came for `timeout` since the request's body last moved.
-async fn head_deadline(meter: Option<&Meter>, timeout: Duration) {
-    let bytes = || meter.map_or(0, Meter::bytes);
-    loop {
-        let before = bytes();
-        tokio::time::sleep(timeout).await;
-        if bytes() == before {
-            return;
-        }
-    }
 }

@@ -3,7 +3,10 @@
 
 use std::{net::IpAddr, time::UNIX_EPOCH};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, request, uri::PathAndQuery};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, request,
+    uri::{self, Authority, PathAndQuery},
+};
 
 use crate::exchange::{
     Context, Failure, Scheme,
@@ -114,6 +117,19 @@ pub(super) fn prepare(
     };
     head.version = Version::HTTP_11;
     Ok(head)
+}
+
+/// A head for HTTP/2, where scheme and authority are of the target and `Host` is not needed.
+pub(super) fn for_http2(head: &mut request::Parts, scheme: Scheme) {
+    let host = head.headers.remove(header::HOST);
+    let authority = host.and_then(|it| Authority::try_from(it.as_bytes()).ok());
+    let mut target = std::mem::take(&mut head.uri).into_parts();
+    target.scheme = Some(if scheme == Scheme::Https { uri::Scheme::HTTPS } else { uri::Scheme::HTTP });
+    target.authority = Some(authority.unwrap_or(Authority::from_static("localhost")));
+    target.path_and_query.get_or_insert(PathAndQuery::from_static("/"));
+    // All three are there, which is what a target in absolute form consists of.
+    head.uri = Uri::from_parts(target).unwrap_or_default();
+    head.version = Version::HTTP_2;
 }
 
 fn check_loop(headers: &HeaderMap) -> Result<(), Failure> {

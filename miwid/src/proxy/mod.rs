@@ -7,7 +7,9 @@ mod forward;
 pub mod fuzzing;
 mod headers;
 mod hold;
+mod patience;
 mod relay;
+mod replay;
 mod retry;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,8 @@ use http::Method;
 pub(super) enum Sent {
     /// No connection: the body has not been touched.
     Nothing,
-    /// The connection came from the pool and turned out to be dead before anything was written.
+    /// The connection came from the pool and turned out to be dead before anything was written, or its other end said
+    /// that it has not looked at the request.
     NothingOnReused,
     /// It was written to a connection that had been idle; the other end was probably closing it.
     OnReused,

@@ -31,6 +31,7 @@ pub(super) struct Summary {
     referer: Option<HeaderValue>,
     user_agent: Option<HeaderValue>,
     accept: Option<HeaderValue>,
+    content_type: Option<HeaderValue>,
     meter: Meter,
 }
 
@@ -44,13 +45,15 @@ impl Summary {
             referer: copy(header::REFERER),
             user_agent: copy(header::USER_AGENT),
             accept: copy(header::ACCEPT),
+            content_type: copy(header::CONTENT_TYPE),
             meter,
         }
     }
 
-    /// The one header that decides how an error looks.
+    /// The headers that decide how an error looks.
     pub(super) fn accept(&self) -> HeaderMap {
-        self.accept.iter().map(|it| (header::ACCEPT, it.clone())).collect()
+        let kept = [(header::ACCEPT, &self.accept), (header::CONTENT_TYPE, &self.content_type)];
+        kept.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
     }
 }
 

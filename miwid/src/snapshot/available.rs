@@ -9,7 +9,6 @@ const NOT_YET: &str = "not available in this version";
 
 /// Dotted keys; `*` stands for one segment, `**` for all that follow. `key=value` refuses only that value.
 const UNAVAILABLE: &[&str] = &[
-    "server.proxy_protocol=true",
     "server.user",
     "server.group",
     "server.io_backend=io_uring",
@@ -29,10 +28,7 @@ const UNAVAILABLE: &[&str] = &[
     "backends.*.app_type=tomcat",
     "backends.*.strategy=random_two",
     "backends.*.strategy=least_time",
-    "backends.*.upstream_http=2",
     "backends.*.sticky",
-    "backends.*.tls_ca",
-    "backends.*.tls_client_cert",
     "backends.*.ssl.auto_cert=true",
     "backends.*.ssl.domains",
     "backends.*.ssl.issuer=cloudflare-origin",

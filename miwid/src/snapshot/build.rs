@@ -13,7 +13,7 @@ use crate::{
     proxy::Forwarder,
     routing::{Hosts, Route, Site, Target},
     tls::{Terminator, Tls},
-    upstream::{Directory, Set},
+    upstream::{Directory, Set, Transport, Unusable},
 };
 
 pub struct Snapshot {
@@ -138,6 +138,9 @@ impl Builder<'_> {
 
     /// The app's own set carries its name; a route's set is called after the site and the prefix.
     fn upstream(&mut self, backend: &config::Backend, prefix: &str, proxy: &config::Proxy) -> Arc<Set> {
+        if let Err(unusable) = Transport::new(proxy) {
+            self.unusable(backend, prefix, unusable);
+        }
         let name = if prefix.is_empty() { backend.name.clone() } else { format!("{}{prefix}", backend.name) };
         let hold = backend.process.as_ref().filter(|_| prefix.is_empty()).map(|it| &it.hold);
         let set = self.directory.set(&name, proxy, hold);
@@ -157,6 +160,15 @@ impl Builder<'_> {
             self.problem(backend, format!("{value:?} cannot be a header value"));
             HeaderValue::from_static("text/plain")
         })
+    }
+
+    fn unusable(&mut self, backend: &config::Backend, prefix: &str, unusable: Unusable) {
+        self.problem(backend, unusable.message);
+        if let Some(problem) = self.problems.last_mut() {
+            let route = if prefix.is_empty() { String::new() } else { format!(".routes.\"{prefix}\"") };
+            problem.key = format!("{}{route}.{}", problem.key, unusable.key);
+            problem.hint = Some(unusable.hint);
+        }
     }
 
     fn problem(&mut self, backend: &config::Backend, message: String) {

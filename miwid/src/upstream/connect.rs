@@ -1,37 +1,40 @@
 //! One connection to an endpoint, from its address to a client that can send. A full backlog of a unix socket shows as
 //! "try again", at once: that is a busy app, not a broken one, so it is asked again until the deadline.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
-use hyper::client::conn::http1::{self, SendRequest};
-use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::AsyncWriteExt,
     net::{TcpStream, UnixStream},
     time::{Instant, sleep, timeout_at},
 };
+use tokio_rustls::client::TlsStream;
 
-use super::{Address, Endpoint};
-use crate::exchange::Body;
+use super::{Address, Endpoint, Protocol, Transport, client::Client};
+use crate::net::proxy_protocol::{Header, encode};
 
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
 /// Why there is no connection. Nothing has been sent in any of these cases.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum ConnectError {
     /// Nobody listens there.
-    Refused(io::Error),
+    Refused(String),
     TimedOut,
-    Failed(io::Error),
+    Failed(String),
+    /// The connection stands, and its other end is not who it should be, or speaks something else.
+    Tls(String),
 }
 
 impl From<io::Error> for ConnectError {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             // A socket file that is not there is what a refused connect is on TCP.
-            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Self::Refused(error),
+            io::ErrorKind::ConnectionRefused => Self::Refused("connection refused".to_owned()),
+            io::ErrorKind::NotFound => Self::Refused("no such socket".to_owned()),
             io::ErrorKind::TimedOut => Self::TimedOut,
-            _ => Self::Failed(error),
+            _ => Self::Failed(error.to_string()),
         }
     }
 }
@@ -39,10 +42,21 @@ impl From<io::Error> for ConnectError {
 pub(super) enum Stream {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// Opens the socket; used by requests and by probes.
-pub(super) async fn open(address: &Address) -> io::Result<Stream> {
+/// What a new connection is for.
+#[derive(Clone)]
+pub struct Order {
+    pub transport: Arc<Transport>,
+    pub protocol: Protocol,
+    pub timeout: Duration,
+    /// What the PROXY protocol says, where the transport speaks it.
+    pub header: Header,
+}
+
+/// Opens the socket.
+async fn open(address: &Address) -> io::Result<Stream> {
     match address {
         Address::Tcp(address) => {
             let stream = TcpStream::connect(address).await?;
@@ -58,30 +72,53 @@ pub(super) async fn open(address: &Address) -> io::Result<Stream> {
     }
 }
 
-pub(super) async fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<SendRequest<Body>, ConnectError> {
-    let deadline = Instant::now() + timeout;
-    let mut opened = timeout_at(deadline, open(&endpoint.address)).await.map_err(|_| ConnectError::TimedOut)?;
-    for alternate in &endpoint.alternates {
-        if !opened.as_ref().is_err_and(|it| it.kind() == io::ErrorKind::ConnectionRefused) {
-            break;
+/// Opens a connection and whatever comes before HTTP on it; used by requests and by probes. The caller sets the
+/// deadline.
+pub(super) async fn dial(
+    address: &Address,
+    tls_name: Option<&ServerName<'static>>,
+    order: &Order,
+) -> Result<Stream, ConnectError> {
+    let mut stream = open(address).await?;
+    if let Some(form) = order.transport.proxy_protocol() {
+        let header = encode(form, order.header);
+        match &mut stream {
+            Stream::Tcp(stream) => stream.write_all(&header).await?,
+            Stream::Unix(stream) => stream.write_all(&header).await?,
+            Stream::Tls(_) => {}
         }
-        let address = Address::Tcp(*alternate);
-        opened = timeout_at(deadline, open(&address)).await.map_err(|_| ConnectError::TimedOut)?;
     }
-    match opened? {
-        Stream::Tcp(stream) => handshake(stream).await,
-        Stream::Unix(stream) => handshake(stream).await,
+    match (stream, tls_name) {
+        (Stream::Tcp(stream), Some(name)) => {
+            let connector = order.transport.connector(order.protocol).map_err(ConnectError::Tls)?;
+            let stream = connector
+                .connect(name.clone(), stream)
+                .await
+                .map_err(|error| ConnectError::Tls(format!("TLS with {}: {error}", name.to_str())))?;
+            let spoken = stream.get_ref().1.alpn_protocol();
+            if order.protocol == Protocol::Http2 && spoken != Some(b"h2") {
+                return Err(ConnectError::Tls(format!("{} does not offer HTTP/2 (ALPN h2)", name.to_str())));
+            }
+            Ok(Stream::Tls(Box::new(stream)))
+        }
+        (stream, _) => Ok(stream),
     }
 }
 
-async fn handshake<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
-    stream: S,
-) -> Result<SendRequest<Body>, ConnectError> {
-    let (sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(|error| ConnectError::Failed(io::Error::other(error)))?;
-    // Its errors reach whoever waits for the response; what is left is the close of an idle connection.
-    tokio::task::spawn_local(async move {
-        let _ = connection.with_upgrades().await;
-    });
-    Ok(sender)
+/// The address, and its alternates when it refuses, within the order's time.
+pub(super) async fn connect(endpoint: &Endpoint, order: &Order) -> Result<Client, ConnectError> {
+    let deadline = Instant::now() + order.timeout;
+    let within = async |address: &Address| {
+        let opening =
+            async { Client::on(dial(address, endpoint.tls_name.as_ref(), order).await?, order.protocol).await };
+        timeout_at(deadline, opening).await.unwrap_or(Err(ConnectError::TimedOut))
+    };
+    let mut client = within(&endpoint.address).await;
+    for alternate in &endpoint.alternates {
+        if !matches!(client, Err(ConnectError::Refused(_))) {
+            break;
+        }
+        client = within(&Address::Tcp(*alternate)).await;
+    }
+    client
 }

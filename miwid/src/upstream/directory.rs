@@ -7,7 +7,10 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Address, Feed, Prober, Set, set::Settings, workers::Workers};
+use super::{
+    Address, Endpoint, Feed, Prober, Set, Transport, endpoint::Place, set::Settings, transport::server_name,
+    workers::Workers,
+};
 use crate::telemetry::{Events, Metrics};
 
 /// Cheap to clone.
@@ -19,16 +22,16 @@ pub struct Directory {
 
 struct Entry {
     set: Arc<Set>,
-    /// Host names of a static set, which have to be looked up again and again.
-    names: Vec<(String, u16)>,
+    names: Vec<Name>,
 }
 
-/// An address that a static set should have.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wanted {
-    pub address: Address,
-    pub alternates: Vec<SocketAddr>,
-    pub label: String,
+/// A host name of a static set, which has to be looked up again and again.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Name {
+    pub host: String,
+    pub port: u16,
+    /// Its addresses are spoken to over TLS.
+    pub secure: bool,
 }
 
 impl Directory {
@@ -36,10 +39,12 @@ impl Directory {
     /// Static addresses are converged (unchanged endpoints keep their health and connections); a managed set (one with
     /// `hold`, or without addresses) keeps the endpoints that its app published.
     pub fn set(&self, name: &str, proxy: &config::Proxy, hold: Option<&config::Hold>) -> Arc<Set> {
-        let settings = Settings::new(proxy, hold);
+        let mut entries = self.entries();
+        let current = entries.get(name).map(|it| it.set.transport()).filter(|it| it.serves(proxy));
+        let transport = current.unwrap_or_else(|| Arc::new(Transport::or_broken(proxy)));
+        let settings = Settings::new(proxy, hold, transport);
         let managed = settings.managed;
         let checked = settings.health.path.is_some();
-        let mut entries = self.entries();
         if let Some(entry) = entries.get(name) {
             entry.set.configure(settings);
         } else {
@@ -87,7 +92,7 @@ impl Directory {
         self.workers.suspicion().await;
     }
 
-    pub(super) fn names(&self) -> Vec<(Arc<Set>, (String, u16))> {
+    pub(super) fn names(&self) -> Vec<(Arc<Set>, Name)> {
         self.entries()
             .values()
             .flat_map(|entry| entry.names.iter().map(|name| (entry.set.clone(), name.clone())))
@@ -95,7 +100,7 @@ impl Directory {
     }
 
     /// The addresses that a name has now. Those that it had before and has no more are withdrawn.
-    pub(super) fn resolved(&self, set: &Arc<Set>, name: &(String, u16), addresses: &[SocketAddr]) {
+    pub(super) fn resolved(&self, set: &Arc<Set>, name: &Name, addresses: &[SocketAddr]) {
         // The lock keeps a reload from converging the same set at the same time.
         let entries = self.entries();
         let current = entries.get(set.name()).is_some_and(|it| it.names.contains(name) && Arc::ptr_eq(&it.set, set));
@@ -104,10 +109,11 @@ impl Directory {
         }
         let wanted: Vec<_> = addresses
             .iter()
-            .map(|address| Wanted {
+            .map(|address| Place {
                 address: Address::Tcp(*address),
                 alternates: Vec::new(),
                 label: format!("{}{address}", named(name)),
+                tls_name: if name.secure { server_name(&name.host) } else { None },
             })
             .collect();
         let checked = set.settings().health.path.is_some();
@@ -120,51 +126,60 @@ impl Directory {
 }
 
 /// How the labels of a name's addresses begin.
-fn named((host, port): &(String, u16)) -> String {
-    format!("{host}:{port} ")
+fn named(name: &Name) -> String {
+    format!("{}:{} ", name.host, name.port)
 }
 
 /// Publishes what is wanted and missing, retires what is there and not wanted; `spare` names labels to leave alone.
-fn converge(set: &Arc<Set>, wanted: &[Wanted], checked: bool, spare: impl Fn(&str) -> bool) {
+fn converge(set: &Arc<Set>, wanted: &[Place], checked: bool, spare: impl Fn(&str) -> bool) {
     let present = set.endpoints();
-    let same = |it: &Wanted, label: &str, address: &Address| it.label == label && it.address == *address;
+    let same = |it: &Place, endpoint: &Endpoint| {
+        it.label == endpoint.label && it.address == endpoint.address && it.tls_name == endpoint.tls_name
+    };
     for endpoint in &present {
-        let keep = wanted.iter().any(|it| same(it, &endpoint.label, &endpoint.address)) || spare(&endpoint.label);
+        let keep = wanted.iter().any(|it| same(it, endpoint)) || spare(&endpoint.label);
         if !keep {
             set.discard(endpoint);
         }
     }
     for it in wanted {
-        if !present.iter().any(|endpoint| same(it, &endpoint.label, &endpoint.address)) {
+        if !present.iter().any(|endpoint| same(it, endpoint)) {
             // With a check configured, only its first good answer lets requests in.
-            set.publish_with(it.address.clone(), it.alternates.clone(), it.label.clone(), !checked);
+            set.publish_at(it.clone(), !checked);
         }
     }
 }
 
 /// Addresses that are known as written, and names that are not.
-fn split(urls: &[config::UpstreamUrl]) -> (Vec<Wanted>, Vec<(String, u16)>) {
+fn split(urls: &[config::UpstreamUrl]) -> (Vec<Place>, Vec<Name>) {
     let (mut wanted, mut names) = (Vec::new(), Vec::new());
     for url in urls {
-        let fixed = |address, alternates, label| Wanted { address, alternates, label };
-        match url {
+        let (host, port, secure) = match url {
             config::UpstreamUrl::Unix { path } => {
                 let address = Address::Unix(path.clone());
                 let label = address.to_string();
-                wanted.push(fixed(address, Vec::new(), label));
+                wanted.push(Place { address, alternates: Vec::new(), label, tls_name: None });
+                continue;
             }
-            config::UpstreamUrl::Http { host, port } | config::UpstreamUrl::Https { host, port } => {
-                let label = format!("{host}:{port}");
-                let bare = host.trim_start_matches('[').trim_end_matches(']');
-                if host.eq_ignore_ascii_case("localhost") {
-                    let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, *port));
-                    wanted.push(fixed(Address::Tcp((Ipv4Addr::LOCALHOST, *port).into()), vec![v6], label));
-                } else if let Ok(ip) = bare.parse::<IpAddr>() {
-                    wanted.push(fixed(Address::Tcp((ip, *port).into()), Vec::new(), label));
-                } else {
-                    names.push((host.clone(), *port));
-                }
-            }
+            config::UpstreamUrl::Http { host, port } => (host, *port, false),
+            config::UpstreamUrl::Https { host, port } => (host, *port, true),
+        };
+        let tls_name = if secure { server_name(host) } else { None };
+        if secure && tls_name.is_none() {
+            // Refused when the configuration was loaded; never spoken to in clear.
+            continue;
+        }
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let label = if bare.contains(':') { format!("[{bare}]:{port}") } else { format!("{host}:{port}") };
+        let place =
+            |ip: IpAddr, alternates| Place { address: Address::Tcp((ip, port).into()), alternates, label, tls_name };
+        if host.eq_ignore_ascii_case("localhost") {
+            let v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, port));
+            wanted.push(place(Ipv4Addr::LOCALHOST.into(), vec![v6]));
+        } else if let Ok(ip) = bare.parse::<IpAddr>() {
+            wanted.push(place(ip, Vec::new()));
+        } else {
+            names.push(Name { host: host.clone(), port, secure });
         }
     }
     (wanted, names)

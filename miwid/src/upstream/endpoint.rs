@@ -13,6 +13,7 @@ use std::{
     },
 };
 
+use rustls::pki_types::ServerName;
 use tokio::sync::{Notify, watch};
 
 use super::balance;
@@ -32,6 +33,15 @@ impl fmt::Display for Address {
     }
 }
 
+/// Where an endpoint is, and who it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Place {
+    pub address: Address,
+    pub alternates: Vec<SocketAddr>,
+    pub label: String,
+    pub tls_name: Option<ServerName<'static>>,
+}
+
 /// Shared by all workers. A new endpoint object is made for every publication, so `id` never comes back.
 #[derive(Debug)]
 pub struct Endpoint {
@@ -41,6 +51,8 @@ pub struct Endpoint {
     pub label: String,
     /// Tried in turn when `address` refuses: `localhost` is 127.0.0.1, but some servers listen on ::1 alone.
     pub alternates: Vec<SocketAddr>,
+    /// Spoken to over TLS, with a certificate for this name.
+    pub(super) tls_name: Option<ServerName<'static>>,
     /// What a client's hash is weighed against: from the label, so that it survives a restart of the instance.
     pub(super) affinity: u64,
     /// False until the first good check of an endpoint whose set is checked, and while checks fail.
@@ -62,20 +74,16 @@ pub struct Endpoint {
 
 impl Endpoint {
     pub fn new(id: u64, address: Address, label: String, healthy: bool) -> Arc<Self> {
-        Self::with_alternates(id, address, Vec::new(), label, healthy)
+        Self::at(id, Place { address, alternates: Vec::new(), label, tls_name: None }, healthy)
     }
 
-    pub(super) fn with_alternates(
-        id: u64,
-        address: Address,
-        alternates: Vec<SocketAddr>,
-        label: String,
-        healthy: bool,
-    ) -> Arc<Self> {
+    pub(super) fn at(id: u64, place: Place, healthy: bool) -> Arc<Self> {
+        let Place { address, alternates, label, tls_name } = place;
         Arc::new(Self {
             id,
             address,
             alternates,
+            tls_name,
             affinity: balance::affinity(&label),
             label,
             proven: AtomicBool::new(healthy),
@@ -88,6 +96,20 @@ impl Endpoint {
             failures: AtomicU64::new(0),
             emptied: Notify::new(),
         })
+    }
+
+    pub(super) fn place(&self) -> Place {
+        Place {
+            address: self.address.clone(),
+            alternates: self.alternates.clone(),
+            label: self.label.clone(),
+            tls_name: self.tls_name.clone(),
+        }
+    }
+
+    /// Is spoken to over TLS.
+    pub fn is_secure(&self) -> bool {
+        self.tls_name.is_some()
     }
 
     /// Counts a request in, unless the endpoint has been withdrawn. The order matters: first count, then look, so that

@@ -3,15 +3,21 @@
 
 use std::{
     io,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+use http_body_util::Empty;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::{
-    Address,
+    Address, ConnectError, Order, Protocol, Transport,
     connect::{self, Stream},
 };
+use crate::net::proxy_protocol::Header;
 
 /// Checks that must fail in a row before an endpoint is down.
 const FAILURES_TO_DOWN: u32 = 3;
@@ -68,34 +74,92 @@ impl Thresholds {
 /// One check on a connection of its own: TCP/unix connect, then `GET path` when there is one (User-Agent
 /// `miwid-health`, Host = `host`).
 pub async fn probe(address: &Address, host: &str, path: Option<&str>, expect: &[u16], timeout: Duration) -> Verdict {
-    let what = path.map_or_else(|| format!("connect to {address}"), |path| format!("GET {path}"));
-    match tokio::time::timeout(timeout, attempt(address, host, path)).await {
-        Err(_) => Verdict::Bad(format!("{what}: timed out after {} s", timeout.as_secs_f64())),
-        Ok(Err(error)) => Verdict::Bad(format!("{what}: {}", wording(&error))),
-        Ok(Ok(None)) => Verdict::Good,
-        Ok(Ok(Some(head))) => judge(&what, &head, expect),
+    let transport = Arc::new(Transport::plain());
+    Check { host, path, expect, timeout, tls_name: None, transport }.run(address).await
+}
+
+/// What one check asks, and how.
+pub(super) struct Check<'a> {
+    pub host: &'a str,
+    pub path: Option<&'a str>,
+    pub expect: &'a [u16],
+    pub timeout: Duration,
+    pub tls_name: Option<&'a ServerName<'static>>,
+    pub transport: Arc<Transport>,
+}
+
+impl Check<'_> {
+    pub(super) async fn run(&self, address: &Address) -> Verdict {
+        let what = self.path.map_or_else(|| format!("connect to {address}"), |path| format!("GET {path}"));
+        match tokio::time::timeout(self.timeout, self.attempt(address)).await {
+            Err(_) => Verdict::Bad(format!("{what}: timed out after {} s", self.timeout.as_secs_f64())),
+            Ok(Err(why)) => Verdict::Bad(format!("{what}: {why}")),
+            Ok(Ok(None)) => Verdict::Good,
+            Ok(Ok(Some(head))) => judge(&what, &head, self.expect),
+        }
+    }
+
+    async fn attempt(&self, address: &Address) -> Result<Option<String>, String> {
+        let protocol = self.transport.protocol();
+        let order = Order { transport: self.transport.clone(), protocol, timeout: self.timeout, header: Header::Local };
+        let stream = connect::dial(address, self.tls_name, &order).await.map_err(reason)?;
+        let Some(path) = self.path else { return Ok(None) };
+        let head = match stream {
+            Stream::Tcp(stream) => self.ask(stream, path, protocol).await,
+            Stream::Unix(stream) => self.ask(stream, path, protocol).await,
+            Stream::Tls(stream) => self.ask(*stream, path, protocol).await,
+        };
+        head.map(Some)
+    }
+
+    async fn ask<S>(&self, stream: S, path: &str, protocol: Protocol) -> Result<String, String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        if protocol == Protocol::Http2 {
+            return self.ask_http2(stream, path).await.map_err(|error| error.to_string());
+        }
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nUser-Agent: {AGENT}\r\nAccept: */*\r\nConnection: close\r\n\r\n",
+            self.host
+        );
+        ask(stream, &request).await.map_err(|error| wording(&error))
+    }
+
+    /// The response's status as a line of HTTP/1, which is what is judged.
+    async fn ask_http2<S>(&self, stream: S, path: &str) -> Result<String, Box<dyn std::error::Error + Send + Sync>>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let scheme = if self.tls_name.is_some() { "https" } else { "http" };
+        let uri = http::Uri::builder().scheme(scheme).authority(self.host).path_and_query(path).build()?;
+        let request = http::Request::get(uri).header(http::header::USER_AGENT, AGENT).body(Empty::<Bytes>::new())?;
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await?;
+        let driver = tokio::spawn(connection);
+        let answer = sender.send_request(request).await;
+        driver.abort();
+        let answer = answer?;
+        let location = answer.headers().get(http::header::LOCATION).and_then(|it| it.to_str().ok());
+        let location = location.map(|it| format!("\r\nlocation: {it}")).unwrap_or_default();
+        Ok(format!("HTTP/1.1 {}{location}", answer.status()))
+    }
+}
+
+const AGENT: &str = "miwid-health";
+
+fn reason(error: ConnectError) -> String {
+    match error {
+        ConnectError::TimedOut => "timed out".to_owned(),
+        ConnectError::Refused(why) | ConnectError::Failed(why) | ConnectError::Tls(why) => why,
     }
 }
 
 fn wording(error: &io::Error) -> String {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
         io::ErrorKind::ConnectionReset => "connection reset".to_owned(),
         io::ErrorKind::UnexpectedEof => "closed without an answer".to_owned(),
-        io::ErrorKind::NotFound => "no such socket".to_owned(),
         _ => error.to_string(),
-    }
-}
-
-async fn attempt(address: &Address, host: &str, path: Option<&str>) -> io::Result<Option<String>> {
-    let stream = connect::open(address).await?;
-    let Some(path) = path else { return Ok(None) };
-    let request = format!(
-        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: miwid-health\r\nAccept: */*\r\nConnection: close\r\n\r\n"
-    );
-    match stream {
-        Stream::Tcp(stream) => ask(stream, &request).await.map(Some),
-        Stream::Unix(stream) => ask(stream, &request).await.map(Some),
     }
 }
 

@@ -2,6 +2,7 @@
 //! publishes here, `proxy` reads here; they know each other only through this room.
 
 mod balance;
+mod client;
 mod connect;
 mod directory;
 mod endpoint;
@@ -11,13 +12,16 @@ mod prober;
 mod set;
 #[cfg(test)]
 mod tests;
+mod transport;
 mod workers;
 
-pub use connect::ConnectError;
+pub use client::SendError;
+pub use connect::{ConnectError, Order};
 pub use directory::Directory;
 pub use endpoint::{Address, Endpoint, InFlight};
 pub use health::{Verdict, probe};
 pub use pool::{Connection, Pools};
 pub use prober::Prober;
 pub use set::{Availability, Held, Picked, Set, Unavailable};
+pub use transport::{Protocol, Transport, Unusable};
 pub use workers::Feed;

@@ -1,30 +1,44 @@
-//! Idle connections of one worker, by endpoint. Not shared: no lock. The newest goes out first, so that a quiet time
-//! lets the others grow old and be closed.
+//! Connections of one worker, by endpoint. Not shared with other workers: no lock. Of the idle HTTP/1.1 connections the
+//! newest goes out first, so that a quiet time lets the others grow old and be closed; of the HTTP/2 connections the
+//! first that has a free stream, so that there are no more than it takes.
 
 use std::{
     cell::RefCell,
     collections::HashMap,
+    rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use http::{Request, Response};
-use hyper::{
-    body::Incoming,
-    client::conn::{TrySendError, http1::SendRequest},
+use futures_util::{
+    FutureExt,
+    future::{LocalBoxFuture, Shared as Common, WeakShared},
 };
+use http::{Request, Response};
+use hyper::{body::Incoming, client::conn::http1::SendRequest};
 
-use super::{ConnectError, Endpoint, connect};
+use super::{
+    ConnectError, Endpoint, Order, Protocol,
+    client::{Client, SendError, Shared, Slot},
+    connect,
+};
 use crate::exchange::Body;
 
 /// Idle connections that one worker keeps to one endpoint.
 const IDLE_MAX: usize = 256;
+/// HTTP/2 connections of one worker to one endpoint; past this, requests queue for a stream.
+const SHARED_MAX: usize = 8;
 
 /// A connection to an endpoint, ready for a request.
 pub struct Connection {
-    sender: SendRequest<Body>,
+    carrier: Carrier,
     endpoint: Arc<Endpoint>,
     reused: bool,
+}
+
+enum Carrier {
+    Own(SendRequest<Body>),
+    Shared(Slot),
 }
 
 impl Connection {
@@ -33,9 +47,19 @@ impl Connection {
         self.reused
     }
 
+    pub fn protocol(&self) -> Protocol {
+        match self.carrier {
+            Carrier::Own(_) => Protocol::Http1,
+            Carrier::Shared(_) => Protocol::Http2,
+        }
+    }
+
     /// The request comes back in the error when nothing of it was sent.
-    pub async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, TrySendError<Request<Body>>> {
-        self.sender.try_send_request(request).await
+    pub async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
+        match &mut self.carrier {
+            Carrier::Own(sender) => sender.try_send_request(request).await.map_err(SendError::of),
+            Carrier::Shared(slot) => slot.send(request).await,
+        }
     }
 }
 
@@ -44,10 +68,15 @@ struct Idle {
     until: Instant,
 }
 
+type Opening = LocalBoxFuture<'static, Result<Rc<Shared>, ConnectError>>;
+
 /// All pools of one worker.
 #[derive(Default)]
 pub struct Pools {
     idle: RefCell<HashMap<u64, Vec<Idle>>>,
+    shared: RefCell<HashMap<u64, Vec<Rc<Shared>>>>,
+    /// The connection that is being opened: whoever needs one meanwhile waits for the same.
+    opening: RefCell<HashMap<u64, WeakShared<Opening>>>,
 }
 
 impl Pools {
@@ -60,17 +89,90 @@ impl Pools {
         // One that is not ready yet still finishes its last exchange: it stays for the next request.
         let newest = pool.iter().rposition(|it| it.sender.is_ready())?;
         let sender = pool.remove(newest).sender;
-        Some(Connection { sender, endpoint: endpoint.clone(), reused: true })
+        Some(Connection { carrier: Carrier::Own(sender), endpoint: endpoint.clone(), reused: true })
     }
 
-    pub async fn connect(&self, endpoint: &Arc<Endpoint>, timeout: Duration) -> Result<Connection, ConnectError> {
-        let sender = connect::connect(endpoint, timeout).await?;
-        Ok(Connection { sender, endpoint: endpoint.clone(), reused: false })
+    /// A connection with room for one more request: an idle one, a stream of a shared one, or a new one.
+    pub async fn obtain(&self, endpoint: &Arc<Endpoint>, order: &Order) -> Result<Connection, ConnectError> {
+        let for_one_client = order.transport.proxy_protocol().is_some();
+        if for_one_client {
+            return self.connect(endpoint, order).await;
+        }
+        match order.protocol {
+            Protocol::Http1 => match self.checkout(endpoint) {
+                Some(connection) => Ok(connection),
+                None => self.connect(endpoint, order).await,
+            },
+            Protocol::Http2 => self.stream(endpoint, order).await,
+        }
+    }
+
+    /// A new connection that nobody else uses (yet).
+    pub async fn connect(&self, endpoint: &Arc<Endpoint>, order: &Order) -> Result<Connection, ConnectError> {
+        let carrier = match connect::connect(endpoint, order).await? {
+            Client::Http1(sender) => Carrier::Own(sender),
+            Client::Http2(shared) => Carrier::Shared(Slot::of(&shared)),
+        };
+        Ok(Connection { carrier, endpoint: endpoint.clone(), reused: false })
+    }
+
+    async fn stream(&self, endpoint: &Arc<Endpoint>, order: &Order) -> Result<Connection, ConnectError> {
+        let mut reused = true;
+        loop {
+            if let Some(slot) = self.vacancy(endpoint.id) {
+                return Ok(Connection { carrier: Carrier::Shared(slot), endpoint: endpoint.clone(), reused });
+            }
+            reused = false;
+            let opened = self.opening(endpoint, order).await;
+            self.opening.borrow_mut().retain(|_, it| it.upgrade().is_some_and(|it| it.peek().is_none()));
+            self.adopt(endpoint, &opened?);
+        }
+    }
+
+    /// A stream of the first connection that has one to spare; when there may be no more connections, of the one with
+    /// the fewest.
+    fn vacancy(&self, endpoint: u64) -> Option<Slot> {
+        let mut pools = self.shared.borrow_mut();
+        let pool = pools.get_mut(&endpoint)?;
+        pool.retain(|it| it.is_open());
+        if let Some(free) = pool.iter().find(|it| it.has_room()) {
+            return Some(Slot::of(free));
+        }
+        let least = pool.iter().min_by_key(|it| it.streams()).filter(|_| pool.len() >= SHARED_MAX);
+        least.map(Slot::of)
+    }
+
+    fn opening(&self, endpoint: &Arc<Endpoint>, order: &Order) -> Common<Opening> {
+        let mut openings = self.opening.borrow_mut();
+        let running = openings.get(&endpoint.id).and_then(WeakShared::upgrade).filter(|it| it.peek().is_none());
+        running.unwrap_or_else(|| {
+            let (wanted, order) = (endpoint.clone(), order.clone());
+            let opening: Opening = Box::pin(async move {
+                match connect::connect(&wanted, &order).await? {
+                    Client::Http2(shared) => Ok(shared),
+                    Client::Http1(_) => Err(ConnectError::Failed("it speaks HTTP/1.1".to_owned())),
+                }
+            });
+            let opening = opening.shared();
+            openings.extend(opening.downgrade().map(|it| (endpoint.id, it)));
+            opening
+        })
+    }
+
+    /// Keeps a shared connection, once, unless its endpoint was withdrawn meanwhile.
+    fn adopt(&self, endpoint: &Endpoint, opened: &Rc<Shared>) {
+        let mut pools = self.shared.borrow_mut();
+        let pool = pools.entry(endpoint.id).or_default();
+        if !pool.iter().any(|it| Rc::ptr_eq(it, opened)) {
+            pool.push(opened.clone());
+        }
     }
 
     /// Keeps a connection whose exchange ended cleanly, unless its endpoint was withdrawn meanwhile.
     pub fn checkin(&self, connection: Connection, idle_timeout: Duration) {
-        let Connection { sender, endpoint, .. } = connection;
+        let Connection { carrier, endpoint, .. } = connection;
+        // A shared connection is in its pool already: dropping the slot is all.
+        let Carrier::Own(sender) = carrier else { return };
         if sender.is_closed() || endpoint.is_retired() || idle_timeout.is_zero() {
             return;
         }
@@ -82,9 +184,10 @@ impl Pools {
         pool.push(Idle { sender, until: Instant::now() + idle_timeout });
     }
 
-    /// Closes all idle connections to an endpoint.
+    /// Closes all idle connections to an endpoint. A shared one closes by itself when its last stream has ended.
     pub fn close(&self, endpoint: u64) {
         self.idle.borrow_mut().remove(&endpoint);
+        self.shared.borrow_mut().remove(&endpoint);
     }
 
     /// Closes what has been idle too long.
@@ -94,9 +197,16 @@ impl Pools {
             pool.retain(|it| !it.sender.is_closed() && it.until > now);
             !pool.is_empty()
         });
+        self.shared.borrow_mut().retain(|_, pool| {
+            pool.retain(|it| it.is_open() && !it.is_idle_too_long(now));
+            !pool.is_empty()
+        });
     }
 
+    /// Connections that are kept for other requests.
     pub fn idle(&self, endpoint: &Endpoint) -> usize {
-        self.idle.borrow().get(&endpoint.id).map_or(0, Vec::len)
+        let idle = self.idle.borrow().get(&endpoint.id).map_or(0, Vec::len);
+        let shared = self.shared.borrow().get(&endpoint.id).map_or(0, Vec::len);
+        idle + shared
     }
 }

@@ -11,8 +11,9 @@ use std::{
 use tokio::task::JoinSet;
 
 use super::{
-    Directory, Endpoint, Set, Verdict,
-    health::{Change, Thresholds, probe},
+    Directory, Endpoint, Set, Transport, Verdict,
+    directory::Name,
+    health::{Change, Check, Thresholds},
 };
 use crate::telemetry::Events;
 
@@ -21,8 +22,6 @@ const RESOLVE_INTERVAL: Duration = Duration::from_secs(30);
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often an endpoint without a check of its own is tried when it has refused a connection.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
-
-type Name = (String, u16);
 
 enum Finding {
     Checked(Arc<Set>, Arc<Endpoint>, Verdict),
@@ -97,9 +96,9 @@ impl Prober {
                 }
                 watched.running = true;
                 watched.due = now + if health.path.is_some() { health.interval } else { RETRY_INTERVAL };
-                let (set, health) = (set.clone(), health.clone());
+                let (set, health, transport) = (set.clone(), health.clone(), set.transport());
                 self.running.spawn(async move {
-                    let verdict = look(&endpoint, &health).await;
+                    let verdict = look(&endpoint, &health, transport).await;
                     Finding::Checked(set, endpoint, verdict)
                 });
             }
@@ -139,7 +138,8 @@ impl Prober {
             }
             lookup.due = now + RESOLVE_INTERVAL;
             self.running.spawn(async move {
-                let answer = tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host((name.0.as_str(), name.1)));
+                let answer =
+                    tokio::time::timeout(RESOLVE_TIMEOUT, tokio::net::lookup_host((name.host.as_str(), name.port)));
                 let answer = match answer.await {
                     Ok(Ok(addresses)) => Ok(addresses.collect()),
                     Ok(Err(error)) => Err(error.to_string()),
@@ -162,7 +162,7 @@ impl Prober {
             answer if !lookup.failing => {
                 lookup.failing = true;
                 let why = answer.err().unwrap_or_else(|| "no address".to_owned());
-                self.events.emit("upstream.down", set.name(), format!("{} does not resolve: {why}", key.1.0));
+                self.events.emit("upstream.down", set.name(), format!("{} does not resolve: {why}", key.1.host));
             }
             _ => {}
         }
@@ -170,19 +170,25 @@ impl Prober {
 }
 
 /// One check of an endpoint and, if it refuses, of its alternate addresses.
-async fn look(endpoint: &Endpoint, health: &config::Health) -> Verdict {
-    // The label of a resolved address is `name:port address`; what precedes the blank is what a server expects.
-    let host = match &endpoint.address {
-        super::Address::Unix(_) => "localhost",
-        super::Address::Tcp(_) => endpoint.label.split(' ').next().unwrap_or("localhost"),
+async fn look(endpoint: &Endpoint, health: &config::Health, transport: Arc<Transport>) -> Verdict {
+    let check = Check {
+        // The label of a resolved address is `name:port address`; what precedes the blank is what a server expects.
+        host: match &endpoint.address {
+            super::Address::Unix(_) => "localhost",
+            super::Address::Tcp(_) => endpoint.label.split(' ').next().unwrap_or("localhost"),
+        },
+        path: health.path.as_deref(),
+        expect: &health.expect,
+        timeout: health.timeout,
+        tls_name: endpoint.tls_name.as_ref(),
+        transport,
     };
-    let path = health.path.as_deref();
-    let mut verdict = probe(&endpoint.address, host, path, &health.expect, health.timeout).await;
+    let mut verdict = check.run(&endpoint.address).await;
     for alternate in &endpoint.alternates {
         if verdict == Verdict::Good {
             break;
         }
-        verdict = probe(&super::Address::Tcp(*alternate), host, path, &health.expect, health.timeout).await;
+        verdict = check.run(&super::Address::Tcp(*alternate)).await;
     }
     verdict
 }

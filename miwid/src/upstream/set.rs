@@ -2,7 +2,7 @@
 //! set (the snapshot of a static one, the supervisor of an app's) is the only one to change its members.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
@@ -13,7 +13,7 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::sync::{Notify, Semaphore, watch};
 
-use super::{Address, Endpoint, InFlight, balance, workers::Workers};
+use super::{Address, Endpoint, InFlight, Transport, balance, endpoint::Place, workers::Workers};
 
 /// What a request that finds no endpoint is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,11 +56,12 @@ pub(super) struct Settings {
     pub hold: config::Hold,
     /// Owned by an app, which publishes its endpoints itself.
     pub managed: bool,
+    transport: Arc<Transport>,
     release: Arc<Semaphore>,
 }
 
 impl Settings {
-    pub(super) fn new(proxy: &config::Proxy, hold: Option<&config::Hold>) -> Self {
+    pub(super) fn new(proxy: &config::Proxy, hold: Option<&config::Hold>, transport: Arc<Transport>) -> Self {
         let bounds = hold.cloned().unwrap_or(config::Hold {
             max_requests: 512,
             timeout: Duration::from_secs(30),
@@ -72,6 +73,7 @@ impl Settings {
             health: proxy.health.clone(),
             max_in_flight: proxy.max_in_flight,
             managed: hold.is_some() || proxy.urls.is_empty(),
+            transport,
             release: Arc::new(Semaphore::new(bounds.release_concurrency.max(1))),
             hold: bounds,
         }
@@ -133,12 +135,31 @@ impl Set {
         if before.managed != settings.managed || !settings.managed {
             self.fail_open.store(settings.fails_open(), Relaxed);
         }
+        let is_spoken_to_otherwise = !Arc::ptr_eq(&before.transport, &settings.transport);
+        let stays_static = !before.managed && !settings.managed;
         if before.managed != settings.managed {
             // It has a new owner, which publishes its own.
             self.endpoints().iter().for_each(|it| self.discard(it));
             self.set_availability(Availability::Serving);
         }
         self.settings.store(Arc::new(settings));
+        if is_spoken_to_otherwise && stays_static {
+            self.renew();
+        }
+    }
+
+    /// New endpoints in the place of the old ones, so that no connection of the old kind is used again.
+    fn renew(&self) {
+        for endpoint in self.endpoints() {
+            let renewed = self.publish_at(endpoint.place(), endpoint.is_healthy());
+            renewed.set_drained(endpoint.is_drained());
+            self.discard(&endpoint);
+        }
+    }
+
+    /// How its endpoints are spoken to.
+    pub fn transport(&self) -> Arc<Transport> {
+        self.settings.load().transport.clone()
     }
 
     /// An app owns it.
@@ -250,17 +271,11 @@ impl Set {
 
     /// Adds an endpoint; it gets requests at once when `healthy`.
     pub fn publish(&self, address: Address, label: String, healthy: bool) -> Arc<Endpoint> {
-        self.publish_with(address, Vec::new(), label, healthy)
+        self.publish_at(Place { address, alternates: Vec::new(), label, tls_name: None }, healthy)
     }
 
-    pub(super) fn publish_with(
-        &self,
-        address: Address,
-        alternates: Vec<SocketAddr>,
-        label: String,
-        healthy: bool,
-    ) -> Arc<Endpoint> {
-        let endpoint = Endpoint::with_alternates(self.workers.next_id(), address, alternates, label, healthy);
+    pub(super) fn publish_at(&self, place: Place, healthy: bool) -> Arc<Endpoint> {
+        let endpoint = Endpoint::at(self.workers.next_id(), place, healthy);
         self.members.rcu(|it| it.iter().cloned().chain([endpoint.clone()]).collect::<Vec<_>>());
         self.bump();
         endpoint

@@ -54,6 +54,7 @@ fn proxy(urls: Vec<config::UpstreamUrl>, strategy: config::Strategy, path: Optio
         retries: 1,
         sticky: None,
         max_in_flight: None,
+        proxy_protocol: None,
         tls_ca: None,
         tls_client_cert: None,
     }
@@ -198,7 +199,7 @@ fn a_name_is_resolved_later_and_one_that_does_not_resolve_harms_nobody() {
         let urls = vec![url("LOCALHOST.", 1), url("nowhere.invalid", 1), url("127.0.0.1", 2)];
         let set = directory.set("s", &proxy(urls, config::Strategy::RoundRobin, None), None);
         assert_eq!(pick(&set, CLIENT), "127.0.0.1:2");
-        let name = ("LOCALHOST.".to_owned(), 1);
+        let name = super::directory::Name { host: "LOCALHOST.".to_owned(), port: 1, secure: false };
         directory.resolved(&set, &name, &["127.0.0.9:1".parse().unwrap(), "127.0.0.8:1".parse().unwrap()]);
         assert_eq!(set.endpoints().len(), 3);
         directory.resolved(&set, &name, &["127.0.0.9:1".parse().unwrap()]);

@@ -52,6 +52,7 @@ pub(super) fn proxy() -> config::Proxy {
         retries: 1,
         sticky: None,
         max_in_flight: None,
+        proxy_protocol: None,
         tls_ca: None,
         tls_client_cert: None,
     }
@@ -79,7 +80,6 @@ impl Rig {
             request_timeout: DEADLINE,
             stream_idle_timeout: DEADLINE,
             retries: 1,
-            unavailable: None,
         }));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
