@@ -9,6 +9,7 @@ mod connections;
 mod control;
 mod files;
 mod http1;
+mod http3;
 mod lifecycle;
 mod logs;
 mod proxy;

@@ -1,0 +1,272 @@
+"""HTTP/3 as strangers speak it: aioquic for what needs a hand on the frames, niquests and curl for everyday use.
+
+    client.py CASE PORT CA_FILE [PID]
+
+Prints what it saw; exits with 0 when the case went as it should.
+"""
+import asyncio
+import hashlib
+import os
+import socket
+import ssl
+import sys
+
+from aioquic.asyncio.client import connect
+from aioquic.asyncio.protocol import QuicConnectionProtocol
+from aioquic.buffer import encode_uint_var
+from aioquic.h3.connection import H3Connection
+from aioquic.h3.events import DataReceived, HeadersReceived
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection
+from aioquic.quic.events import ConnectionTerminated, StreamReset
+
+HOST = "localhost"
+PORT = int(sys.argv[2])
+CA = sys.argv[3]
+DEADLINE = 30
+MEGABYTES_50 = 50 << 20
+H3_NO_ERROR = 0x100
+H3_STREAM_CREATION_ERROR = 0x103
+H3_FRAME_UNEXPECTED = 0x105
+H3_MISSING_SETTINGS = 0x10A
+H3_MESSAGE_ERROR = 0x10E
+
+
+class Client(QuicConnectionProtocol):
+    """Requests over one connection; remembers how it ended."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.http = None
+        self.waiting = {}
+        self.resets = {}
+        self.ended = asyncio.get_running_loop().create_future()
+
+    def speak(self):
+        self.http = H3Connection(self._quic)
+        return self
+
+    def quic_event_received(self, event):
+        if isinstance(event, ConnectionTerminated) and not self.ended.done():
+            self.ended.set_result(event.error_code)
+        if isinstance(event, StreamReset):
+            self.resets.setdefault(event.stream_id, asyncio.get_running_loop().create_future())
+            self.resets[event.stream_id].set_result(event.error_code)
+        if self.http is None:
+            return
+        for seen in self.http.handle_event(event):
+            if not isinstance(seen, (HeadersReceived, DataReceived)):
+                continue
+            answered, events = self.waiting.get(seen.stream_id, (None, []))
+            events.append(seen)
+            if seen.stream_ended and answered and not answered.done():
+                answered.set_result(events)
+
+    def ask(self, method, path, headers=(), body=None):
+        stream = self._quic.get_next_available_stream_id()
+        answered = asyncio.get_running_loop().create_future()
+        self.waiting[stream] = (answered, [])
+        head = [(b":method", method), (b":scheme", b"https"), (b":authority", f"{HOST}:{PORT}".encode()), (b":path", path)]
+        self.http.send_headers(stream, head + list(headers), end_stream=body is None)
+        if body is not None:
+            self.http.send_data(stream, body, end_stream=True)
+        self.transmit()
+        return stream, answered
+
+    async def request(self, *args, **kwargs):
+        _, answered = self.ask(*args, **kwargs)
+        events = await asyncio.wait_for(answered, DEADLINE)
+        fields = dict(it for event in events if isinstance(event, HeadersReceived) for it in event.headers)
+        data = b"".join(event.data for event in events if isinstance(event, DataReceived))
+        return int(fields[b":status"]), fields, data
+
+
+def configuration():
+    made = QuicConfiguration(is_client=True, alpn_protocols=["h3"], server_name=HOST)
+    made.load_verify_locations(CA)
+    return made
+
+
+def dial(**kwargs):
+    return connect("127.0.0.1", PORT, configuration=configuration(), create_protocol=Client, **kwargs)
+
+
+def check(what, seen, expected):
+    print(f"{what}: {seen}")
+    assert seen == expected, f"{what}: expected {expected}"
+
+
+async def everyday():
+    async with dial() as client:
+        client.speak()
+        status, fields, data = await client.request(b"GET", b"/small.txt")
+        check("GET", (status, data), (200, b"small\n"))
+        assert fields[b"server"] == b"miwid" and b"date" in fields and b"connection" not in fields
+        check("missing", (await client.request(b"GET", b"/missing"))[0], 404)
+        status, fields, data = await client.request(b"GET", b"/small.txt", [(b"range", b"bytes=1-3")])
+        check("range", (status, data, fields[b"content-range"]), (206, b"mal", b"bytes 1-3/6"))
+        status, _, data = await client.request(b"POST", b"/echo", body=b"hello")
+        check("echo", (status, data), (200, b"hello"))
+        etag = (await client.request(b"GET", b"/small.txt"))[1][b"etag"]
+        check("not modified", (await client.request(b"GET", b"/small.txt", [(b"if-none-match", etag)]))[0], 304)
+        check("wrong host", (await client.request(b"GET", b"/", [(b"host", b"other.test")]))[0], 400)
+
+
+async def parallel():
+    async with dial() as client:
+        client.speak()
+        answers = await asyncio.gather(*(client.request(b"GET", b"/small.txt") for _ in range(40)))
+        check("40 in parallel", {(status, data) for status, _, data in answers}, {(200, b"small\n")})
+
+
+async def bulk():
+    sent = os.urandom(1 << 20) * 50
+    async with dial() as client:
+        client.speak()
+        status, _, data = await client.request(b"POST", b"/echo", body=sent)
+        check("50 MB both ways", (status, len(data)), (200, MEGABYTES_50))
+        check("digest", hashlib.sha256(data).hexdigest(), hashlib.sha256(sent).hexdigest())
+
+
+async def limits():
+    async with dial() as client:
+        client.speak()
+        too_long = b"/" + b"a" * 9000
+        check("long target", (await client.request(b"GET", too_long))[0], 414)
+        status, fields, _ = await client.request(b"POST", b"/echo", [(b"content-length", b"999999999999")], body=b"")
+        check("large body", (status, fields[b"miwi-reason"]), (413, b"limit-body"))
+
+
+async def migration():
+    async with dial(local_port=0) as client:
+        client.speak()
+        check("before", (await client.request(b"GET", b"/small.txt"))[0], 200)
+        loop = asyncio.get_running_loop()
+        old = client._transport
+        transport, _ = await loop.create_datagram_endpoint(lambda: client, local_addr=("::", 0), family=socket.AF_INET6)
+        print("moved from", old.get_extra_info("sockname")[1], "to", transport.get_extra_info("sockname")[1])
+        client._quic.change_connection_id()
+        client._transport = transport
+        for number in range(5):
+            check(f"after, {number}", (await client.request(b"GET", b"/small.txt"))[0], 200)
+        old.close()
+
+
+async def retry():
+    """Handshakes that never go on, until the server wants proof of the address."""
+    flood = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        for _ in range(80):
+            quic = QuicConnection(configuration=configuration())
+            quic.connect(("127.0.0.1", PORT), now=0.0)
+            for data, _ in quic.datagrams_to_send(now=0.0):
+                stranger.sendto(data, ("127.0.0.1", PORT))
+            flood.append(quic)
+        async with dial() as client:
+            client.speak()
+            check("asked to prove its address", client._quic._retry_count, 1)
+            check("served", (await client.request(b"GET", b"/small.txt"))[0], 200)
+
+
+async def raw(expected, act):
+    async with dial() as client:
+        act(client)
+        client.transmit()
+        check("closed with", hex(await asyncio.wait_for(client.ended, DEADLINE)), hex(expected))
+
+
+def frame(kind, payload=b""):
+    return encode_uint_var(kind) + encode_uint_var(len(payload)) + payload
+
+
+CONTROL_STREAM = encode_uint_var(0)
+SETTINGS = frame(4)
+
+
+async def broken():
+    def data_before_headers(client):
+        client._quic.send_stream_data(2, CONTROL_STREAM + SETTINGS)
+        client._quic.send_stream_data(0, frame(0, b"early"))
+
+    def frame_of_http2(client):
+        client._quic.send_stream_data(2, CONTROL_STREAM + SETTINGS)
+        client._quic.send_stream_data(0, frame(2))
+
+    def two_control_streams(client):
+        client._quic.send_stream_data(2, CONTROL_STREAM + SETTINGS)
+        client._quic.send_stream_data(6, CONTROL_STREAM + SETTINGS)
+
+    def no_settings(client):
+        client._quic.send_stream_data(2, CONTROL_STREAM + frame(7, encode_uint_var(0)))
+
+    await raw(H3_FRAME_UNEXPECTED, data_before_headers)
+    await raw(H3_FRAME_UNEXPECTED, frame_of_http2)
+    await raw(H3_STREAM_CREATION_ERROR, two_control_streams)
+    await raw(H3_MISSING_SETTINGS, no_settings)
+    async with dial() as client:
+        client.speak()
+        stream, _ = client.ask(b"GET", b"/small.txt", [(b"x-fine", b"1"), (b"transfer-encoding", b"chunked")])
+        for _ in range(DEADLINE * 20):
+            if stream in client.resets:
+                break
+            await asyncio.sleep(0.05)
+        check("connection-specific field", hex(client.resets[stream].result()), hex(H3_MESSAGE_ERROR))
+        check("the connection goes on", (await client.request(b"GET", b"/small.txt"))[0], 200)
+
+
+async def through_reload():
+    """Says `ready`, waits for a line on standard input, and goes on over the same connection."""
+    async with dial() as client:
+        client.speak()
+        check("before", (await client.request(b"GET", b"/small.txt"))[0], 200)
+        print("ready", flush=True)
+        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+        check("after", (await client.request(b"GET", b"/small.txt"))[0], 200)
+
+
+async def through_stop():
+    """A request that is under way when the daemon is told to stop is answered; then the connection ends without error."""
+    async with dial() as client:
+        client.speak()
+        _, slow = client.ask(b"GET", b"/slow")
+        print("ready", flush=True)
+        events = await asyncio.wait_for(slow, DEADLINE)
+        status = dict(it for event in events if isinstance(event, HeadersReceived) for it in event.headers)[b":status"]
+        check("the request that was under way", status, b"200")
+        check("closed with", hex(await asyncio.wait_for(client.ended, DEADLINE)), hex(H3_NO_ERROR))
+
+
+def niquests_client():
+    import niquests
+
+    with niquests.Session() as session:
+        session.verify = CA
+        session.quic_cache_layer.add_domain(HOST, PORT)
+        url = f"https://{HOST}:{PORT}"
+        answer = session.get(f"{url}/small.txt")
+        check("GET", (answer.status_code, answer.http_version, answer.text), (200, 30, "small\n"))
+        answer = session.head(f"{url}/small.txt")
+        check("HEAD", (answer.status_code, answer.http_version, answer.headers["content-length"]), (200, 30, "6"))
+        answer = session.post(f"{url}/echo", data=b"x" * 100_000)
+        check("POST", (answer.status_code, len(answer.content)), (200, 100_000))
+
+
+def curl_client():
+    from curl_cffi import CurlHttpVersion, requests
+
+    def ask(method, path, **kwargs):
+        return requests.request(
+            method, f"https://{HOST}:{PORT}{path}", http_version=CurlHttpVersion.V3ONLY, verify=CA, timeout=DEADLINE, **kwargs
+        )
+
+    check("GET", (ask("GET", "/small.txt").status_code, ask("GET", "/small.txt").http_version), (200, 30))
+    check("HEAD", ask("HEAD", "/small.txt").status_code, 200)
+    check("missing", ask("GET", "/missing").status_code, 404)
+    check("POST", ask("POST", "/echo", data=b"hello").content, b"hello")
+
+
+if __name__ == "__main__":
+    case = globals()[sys.argv[1]]
+    result = case()
+    if asyncio.iscoroutine(result):
+        asyncio.run(result)

@@ -1,0 +1,196 @@
+//! HTTP/3 through the eyes of other people's clients: aioquic, niquests, curl and Chromium.
+
+use std::{path::PathBuf, process::Stdio};
+
+use harness::{Daemon, Origin, repository, skip, wait};
+use nix::sys::signal::Signal;
+use tokio::{
+    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    process::{Child, Command},
+};
+
+mod chromium;
+
+const CONFIG: &str = r#"
+[server]
+https_port = {port2}
+enable_https = true
+workers = 2
+[server.limits]
+max_request_size = "60MB"
+[ssl]
+issuer = "local"
+[logging.access_log]
+enabled = true
+path = "{dir}/access.log"
+[backends."localhost"]
+root = "{dir}/www"
+"#;
+
+fn python() -> Option<PathBuf> {
+    let python = repository().join("tests/.venv/bin/python");
+    let able = std::process::Command::new(&python)
+        .args(["-c", "import aioquic, niquests, curl_cffi"])
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|it| it.success());
+    able.then_some(python)
+}
+
+/// A daemon with files and, at `/echo` and `/slow`, an origin.
+async fn daemon(origin: &Origin) -> Daemon {
+    let routes = ["echo", "slow"]
+        .map(|it| format!("[backends.\"localhost\".routes.\"/{it}\"]\nurl = \"{}\"\n", origin.url()))
+        .concat();
+    let builder = Daemon::builder(&format!("{CONFIG}{routes}"));
+    let daemon = builder.file("www/small.txt", "small\n").file("www/index.html", "<p id=page>page</p>").start().await;
+    let root = daemon.ctl_ok(&["cert", "trust", "--print"]).await.stdout;
+    daemon.write("ca.pem", &root);
+    daemon
+}
+
+fn client(python: &PathBuf, daemon: &Daemon, case: &str) -> Child {
+    Command::new(python)
+        .arg(repository().join("tests/integration/http3/client.py"))
+        .args([case, &daemon.address(2).port().to_string()])
+        .arg(daemon.dir().join("ca.pem"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("python starts")
+}
+
+async fn succeeds(child: Child, daemon: &Daemon) {
+    let output = tokio::time::timeout(wait::LATER, child.wait_with_output()).await.expect("it ends").expect("it ran");
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}\n--- daemon\n{}", daemon.log());
+}
+
+/// Runs one case of the client script against a fresh daemon.
+async fn case(name: &str) {
+    let Some(python) = python() else { skip!("the Python clients of HTTP/3 are not installed (tests/run install)") };
+    let origin = Origin::start("origin").await;
+    let daemon = daemon(&origin).await;
+    succeeds(client(&python, &daemon, name), &daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn everyday_requests_are_answered() {
+    case("everyday").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forty_requests_run_in_parallel() {
+    case("parallel").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_megabytes_go_both_ways() {
+    case("bulk").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_hold_as_over_tcp() {
+    case("limits").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_survives_a_change_of_address() {
+    case("migration").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn addresses_are_validated_under_load() {
+    case("retry").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn broken_frames_are_named_in_the_close() {
+    case("broken").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn niquests_is_served() {
+    case("niquests_client").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn curl_is_served() {
+    case("curl_client").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_goes_on_through_a_reload() {
+    let Some(python) = python() else { skip!("the Python clients of HTTP/3 are not installed (tests/run install)") };
+    let origin = Origin::start("origin").await;
+    let daemon = daemon(&origin).await;
+    let mut child = client(&python, &daemon, "through_reload");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    until_ready(&mut lines).await;
+    let more = "[backends.\"more.test\"]\nrespond = { status = 200, body = \"more\" }\n";
+    daemon.rewrite_config(&format!("{CONFIG}{more}"));
+    assert_eq!(daemon.reload().await.status, 0);
+    child.stdin.take().expect("piped").write_all(b"go on\n").await.expect("it reads");
+    succeeds(child, &daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_asked_before_a_stop_is_answered() {
+    let Some(python) = python() else { skip!("the Python clients of HTTP/3 are not installed (tests/run install)") };
+    let origin = Origin::start("origin").await;
+    origin.delay(std::time::Duration::from_secs(1));
+    let daemon = daemon(&origin).await;
+    let mut child = client(&python, &daemon, "through_stop");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    until_ready(&mut lines).await;
+    wait::until(wait::SOON, "the request is with the origin", async || origin.requests() == 1).await;
+    daemon.signal(Signal::SIGTERM);
+    succeeds(child, &daemon).await;
+}
+
+async fn until_ready(lines: &mut tokio::io::Lines<BufReader<tokio::process::ChildStdout>>) {
+    let ready = async {
+        while let Some(line) = lines.next_line().await.expect("standard output reads") {
+            if line == "ready" {
+                return;
+            }
+        }
+        panic!("the client ended before it was ready");
+    };
+    tokio::time::timeout(wait::LATER, ready).await.expect("the client is ready in time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http3_is_announced_where_it_is_served_and_only_there() {
+    let origin = Origin::start("origin").await;
+    let daemon = daemon(&origin).await;
+    let announced = async |port: u16, scheme: &str| {
+        let output = Command::new("curl")
+            .args(["-sS", "-o", "/dev/null", "-D", "-", "--cacert"])
+            .arg(daemon.dir().join("ca.pem"))
+            .args(["--resolve", &format!("localhost:{port}:127.0.0.1"), &format!("{scheme}://localhost:{port}/small.txt")])
+            .output();
+        let output = output.await.expect("curl runs");
+        String::from_utf8_lossy(&output.stdout).to_ascii_lowercase()
+    };
+    let (http, https) = (daemon.http().port(), daemon.address(2).port());
+    assert!(announced(https, "https").await.contains(&format!("alt-svc: h3=\":{https}\"")));
+    assert!(!announced(http, "http").await.contains("alt-svc"));
+    let off = format!("{CONFIG}").replace("workers = 2", "workers = 2\nhttp3 = false");
+    daemon.rewrite_config(&off);
+    assert_eq!(daemon.reload().await.status, 0);
+    assert!(!announced(https, "https").await.contains("alt-svc"));
+    let listeners = daemon.ctl_json(&["status"]).await["listeners"].to_string();
+    assert!(!listeners.contains("h3"), "{listeners}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_access_log_names_the_protocol() {
+    let Some(python) = python() else { skip!("the Python clients of HTTP/3 are not installed (tests/run install)") };
+    let origin = Origin::start("origin").await;
+    let daemon = daemon(&origin).await;
+    succeeds(client(&python, &daemon, "everyday"), &daemon).await;
+    wait::until(wait::SOON, "the lines are written", async || daemon.read("access.log").contains("\"GET /small.txt HTTP/3.0\" 200 6")).await;
+}
