@@ -59,6 +59,30 @@ async fn a_body_that_trickles_is_answered_408_though_it_never_stops() {
     assert!(recorder.take().iter().all(|it| it.body.is_none()), "nothing whole arrives");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_has_begun_is_still_answered_when_the_daemon_stops() {
+    let recorder = Recorder::start().await;
+    let daemon = daemon(&recorder, "workers = 1\n[admin]\nlisten = \"127.0.0.1:{port2}\"").await;
+    let mut stream = TcpStream::connect(daemon.http()).await.unwrap();
+    stream.write_all(b"GET /a HTTP/1.1\r\nhost: files.test\r\n\r\n").await.unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"a!") {
+        seen.push(stream.read_u8().await.unwrap());
+    }
+    let idle = async |wanted: usize| gauge(&daemon, "miwid_connections{state=\"idle\"} ").await == wanted;
+    wait::until(wait::SOON, "the connection is idle", || idle(1)).await;
+    stream.write_all(b"GET /after HTTP/1.1\r\nhost: fi").await.unwrap();
+    wait::until(wait::SOON, "half a head has come", || idle(0)).await;
+    daemon.signal(nix::sys::signal::Signal::SIGTERM);
+    let refused = async || TcpStream::connect(daemon.http()).await.is_err();
+    wait::until(wait::SOON, "the daemon drains", refused).await;
+    stream.write_all(b"les.test\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    tokio::time::timeout(wait::SOON, stream.read_to_string(&mut answer)).await.expect("it ends").unwrap();
+    assert_eq!(statuses(&answer), [200], "{answer}");
+    assert!(answer.ends_with("after!"), "{answer}");
+}
+
 /// A line of the daemon's `status` in /proc.
 fn kilobytes(pid: u32, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
