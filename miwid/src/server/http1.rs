@@ -1,10 +1,6 @@
 //! HTTP/1.1 on a connection: the gate judges its bytes, hyper drives it, `Activity` ends it when it is silent for too long.
 
-use std::{
-    cell::Cell,
-    pin::{Pin, pin},
-    task::Poll,
-};
+use std::{cell::Cell, pin::Pin, task::Poll};
 
 use http::{Request, StatusCode};
 use hyper::{body::Incoming, server::conn, service::service_fn};
@@ -19,6 +15,7 @@ use crate::{
 /// hyper has limits of its own, which must never be met before the gate's.
 const PARSER_TARGET_MAX: usize = u16::MAX as usize - 2;
 const PARSER_FIELDS: usize = 100;
+const PARSER_BUFFER: usize = 400 << 10;
 /// Method, spaces, version, and empty lines before them.
 const REQUEST_LINE_REST: usize = 128;
 
@@ -35,6 +32,9 @@ impl Connection {
             .writev(true);
         if rules.fields_max > PARSER_FIELDS {
             builder.max_headers(rules.fields_max);
+        }
+        if rules.header_max > PARSER_BUFFER / 2 {
+            builder.max_buf_size(rules.header_max + PARSER_BUFFER);
         }
         let io = TokioIo::new(Gated::new(self.watched(io), rules, desk.clone()));
         let (answer, number, clerk) = (service::<Incoming>(&self), Cell::new(0), desk.clone());
@@ -70,24 +70,30 @@ impl Connection {
             }
             // The request that runs is finished, a head that has begun is still awaited.
             Call::Drain => {
-                let mut told = false;
-                let farewell = std::future::poll_fn(|cx| {
-                    loop {
-                        if let Poll::Ready(done) = Pin::new(&mut connection).poll(cx) {
-                            return Poll::Ready(done);
-                        }
-                        // hyper closes a connection at once on which it has seen nothing.
-                        if told || desk.has_begun() {
-                            return Poll::Pending;
-                        }
-                        told = true;
-                        Pin::new(&mut connection).graceful_shutdown();
-                    }
-                });
-                self.last_request(pin!(farewell)).await;
+                let last = farewell(connection, desk, |it| it.graceful_shutdown());
+                self.last_request(last).await;
             }
         }
     }
+}
+
+/// Drives the connection to its end, which `shut` tells it to come to. hyper would close one at once on which it has seen
+/// nothing, though half a head may be held at the gate.
+async fn farewell<C: Future + Unpin>(mut connection: C, desk: Desk, shut: impl Fn(Pin<&mut C>)) -> C::Output {
+    let mut told = false;
+    std::future::poll_fn(|cx| {
+        loop {
+            if let Poll::Ready(done) = Pin::new(&mut connection).poll(cx) {
+                return Poll::Ready(done);
+            }
+            if told || desk.has_begun() {
+                return Poll::Pending;
+            }
+            told = true;
+            shut(Pin::new(&mut connection));
+        }
+    })
+    .await
 }
 
 fn rules(settings: &Settings) -> Rules {

@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use harness::{Daemon, wait};
-use tokio::process::Command;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    process::Command,
+};
 
 use super::{Recorder, daemon, statuses};
 
@@ -30,6 +34,55 @@ async fn a_slow_head_is_answered_like_every_request() {
     assert!(recorded.contains("/slow"), "{recorded}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_trickles_is_answered_408_though_it_never_stops() {
+    let recorder = Recorder::start().await;
+    let daemon = daemon(&recorder, "request_timeout = \"600ms\"").await;
+    let stream = TcpStream::connect(daemon.http()).await.unwrap();
+    let (mut reader, mut writer) = stream.into_split();
+    writer.write_all(b"POST /a HTTP/1.1\r\nhost: proxy.test\r\ncontent-length: 1000\r\n\r\n").await.unwrap();
+    let trickle = async {
+        let mut pace = tokio::time::interval(Duration::from_millis(50));
+        while writer.write_all(b"x").await.is_ok() {
+            pace.tick().await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let mut answer = String::new();
+    let read = tokio::time::timeout(wait::SOON, reader.read_to_string(&mut answer));
+    tokio::select! {
+        read = read => read.expect("it is answered").expect("it is closed in order"),
+        () = trickle => unreachable!("it never ends"),
+    };
+    assert_eq!(statuses(&answer), [408], "{answer}");
+    assert!(answer.contains("miwi-reason: body-timeout"), "{answer}");
+    assert!(recorder.take().iter().all(|it| it.body.is_none()), "nothing whole arrives");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_that_has_begun_is_still_answered_when_the_daemon_stops() {
+    let recorder = Recorder::start().await;
+    let daemon = daemon(&recorder, "workers = 1\n[admin]\nlisten = \"127.0.0.1:{port2}\"").await;
+    let mut stream = TcpStream::connect(daemon.http()).await.unwrap();
+    stream.write_all(b"GET /a HTTP/1.1\r\nhost: files.test\r\n\r\n").await.unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"a!") {
+        seen.push(stream.read_u8().await.unwrap());
+    }
+    let idle = async |wanted: usize| gauge(&daemon, "miwid_connections{state=\"idle\"} ").await == wanted;
+    wait::until(wait::SOON, "the connection is idle", || idle(1)).await;
+    stream.write_all(b"GET /after HTTP/1.1\r\nhost: fi").await.unwrap();
+    wait::until(wait::SOON, "half a head has come", || idle(0)).await;
+    daemon.signal(nix::sys::signal::Signal::SIGTERM);
+    let refused = async || TcpStream::connect(daemon.http()).await.is_err();
+    wait::until(wait::SOON, "the daemon drains", refused).await;
+    stream.write_all(b"les.test\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    tokio::time::timeout(wait::SOON, stream.read_to_string(&mut answer)).await.expect("it ends").unwrap();
+    assert_eq!(statuses(&answer), [200], "{answer}");
+    assert!(answer.ends_with("after!"), "{answer}");
+}
+
 /// A line of the daemon's `status` in /proc.
 fn kilobytes(pid: u32, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -37,11 +90,10 @@ fn kilobytes(pid: u32, name: &str) -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// Sockets that the daemon has.
-async fn open(daemon: &Daemon) -> usize {
+async fn gauge(daemon: &Daemon, name: &str) -> usize {
     let metrics = harness::get(daemon.address(2), "localhost", "/metrics").await.unwrap().text();
-    let line = metrics.lines().find_map(|it| it.strip_prefix("miwid_connections{state=\"open\"} ")).unwrap_or("0");
-    line.parse().unwrap()
+    let line = metrics.lines().find_map(|it| it.strip_prefix(name));
+    line.unwrap_or_else(|| panic!("{name} is missing in {metrics}")).parse().unwrap()
 }
 
 /// Runs slowhttptest with `mode`, and asks for a file all the time.
@@ -82,7 +134,12 @@ async fn slow_heads_bodies_and_readers_do_not_keep_others_out() {
     ] {
         attacked(&daemon, mode).await;
     }
+    let came = gauge(&daemon, "miwid_connections_total ").await;
+    assert!(came >= 3 * CONNECTIONS, "the attacks were {came} connections");
     let peak = kilobytes(daemon.pid(), "VmHWM:");
     assert!(peak - before < CONNECTIONS as u64 * 64, "{before} KB before, {peak} KB at the worst");
-    wait::until(Duration::from_secs(30), "all are let go", || async { open(&daemon).await <= 2 }).await;
+    wait::until(Duration::from_secs(30), "all are let go", || async {
+        gauge(&daemon, "miwid_connections{state=\"open\"} ").await <= 2
+    })
+    .await;
 }

@@ -148,23 +148,30 @@ impl Lines {
         }
         match name.len() {
             7 if is(b"upgrade") => self.upgrade = true,
-            14 if is(b"content-length") => {
-                if self.length.replace(line::content_length(value)?).is_some() {
-                    return Err(Flaw::Syntax("There is more than one Content-Length."));
-                }
-            }
-            17 if is(b"transfer-encoding") => {
-                let encoding = match line::transfer_encoding(value) {
-                    Err(syntax @ Flaw::Syntax(_)) => return Err(syntax),
-                    other => other,
-                };
-                if self.encoding.replace(encoding).is_some() {
-                    return Err(Flaw::Syntax("There is more than one Transfer-Encoding."));
-                }
-            }
+            14 if is(b"content-length") => return self.add_length(value),
+            17 if is(b"transfer-encoding") => return self.add_encoding(value),
             _ => {}
         }
         Ok(())
+    }
+
+    fn add_length(&mut self, value: &[u8]) -> Result<(), Flaw> {
+        match self.length.replace(line::content_length(value)?) {
+            None => Ok(()),
+            Some(_) => Err(Flaw::Syntax("There is more than one Content-Length.")),
+        }
+    }
+
+    /// A coding that is unknown is no more than that; what stands beside it may yet be worse.
+    fn add_encoding(&mut self, value: &[u8]) -> Result<(), Flaw> {
+        let encoding = line::transfer_encoding(value);
+        if let Err(syntax @ Flaw::Syntax(_)) = encoding {
+            return Err(syntax);
+        }
+        match self.encoding.replace(encoding) {
+            None => Ok(()),
+            Some(_) => Err(Flaw::Syntax("There is more than one Transfer-Encoding.")),
+        }
     }
 
     fn framing(&self) -> Result<Framing, Flaw> {
