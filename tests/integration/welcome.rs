@@ -9,18 +9,20 @@ use std::{
 use harness::{Daemon, Load, get, miwictl, miwid, wait};
 use tokio::process::{Child, Command};
 
+use crate::tls::client as tls;
+
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 /// The built-in default, on ports of its own; killed when dropped.
-fn start(dir: &Path, http: u16, admin: u16) -> Child {
+fn start(dir: &Path, http: u16, https: u16, admin: u16) -> Child {
     Command::new(miwid())
         .current_dir(dir)
         .arg("--socket")
         .arg(dir.join("control.sock"))
         .args(["--set", &format!("server.http_port={http}")])
-        .args(["--set", &format!("server.https_port={}", free_port())])
+        .args(["--set", &format!("server.https_port={https}")])
         .args(["--set", &format!("admin.listen=\"127.0.0.1:{admin}\"")])
         .env_remove("MIWID_CONFIG")
         .stdin(Stdio::null())
@@ -41,8 +43,8 @@ async fn status(dir: &Path) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_built_in_default_welcomes_and_restarts_its_demo_without_a_failed_request() {
     let dir = tempfile::tempdir().unwrap();
-    let (http, admin) = (free_port(), free_port());
-    let mut daemon = start(dir.path(), http, admin);
+    let (http, https, admin) = (free_port(), free_port(), free_port());
+    let mut daemon = start(dir.path(), http, https, admin);
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, http));
     wait::until(wait::SOON, "the demo app answers", || async {
         get(address, "app.localhost", "/").await.is_ok_and(|it| it.text().contains("demo app"))
@@ -52,8 +54,19 @@ async fn the_built_in_default_welcomes_and_restarts_its_demo_without_a_failed_re
     let welcome = get(address, "localhost", "/").await.unwrap();
     assert_eq!(welcome.status, 200);
     assert!(welcome.text().contains("miwid</b> is running"), "{}", welcome.text());
+    let root = ctl(dir.path(), &["cert", "trust", "--print"]).await.stdout;
+    let trusting = tls::client(&String::from_utf8(root).unwrap(), &tls::Wants::default());
+    let secure = SocketAddr::from((Ipv4Addr::LOCALHOST, https));
+    for host in ["localhost", "app.localhost", "127.0.0.1"] {
+        assert_eq!(tls::status(secure, host, host, &trusting).await.unwrap(), 200, "{host} over TLS");
+    }
     let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
-    for told in [format!("http://127.0.0.1:{http}/"), "miwictl app restart demo".into(), "control.sock".into()] {
+    for told in [
+        format!("http://127.0.0.1:{http}/"),
+        format!("https://127.0.0.1:{https}/"),
+        "miwictl app restart demo".into(),
+        "control.sock".into(),
+    ] {
         assert!(log.contains(&told), "{told} is not in:\n{log}");
     }
     let status =
@@ -76,7 +89,7 @@ async fn the_built_in_default_welcomes_and_restarts_its_demo_without_a_failed_re
 async fn a_taken_port_names_its_holder_and_a_way_out() {
     let dir = tempfile::tempdir().unwrap();
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
-    let daemon = start(dir.path(), holder.local_addr().unwrap().port(), free_port());
+    let daemon = start(dir.path(), holder.local_addr().unwrap().port(), free_port(), free_port());
     let status = daemon.wait_with_output().await.unwrap().status;
     let log = std::fs::read_to_string(dir.path().join("log")).unwrap();
     assert_eq!(status.code(), Some(8), "{log}");

@@ -22,7 +22,7 @@ pub(crate) static SSL: Table = Table {
             "unknown_sni",
             Kind::Choice(&["reject", "default"]),
             "reject",
-            "What a client gets that asks for a name nobody has.",
+            "What a client gets that asks for a name nobody has. One that asks for none (by address) gets the certificate of `[ssl]`, of the site `_` or of an address, if there is one; else the same.",
         ),
         key("storage", Kind::Path, "certs in the state directory", "Where certificates are kept."),
     ]],

@@ -12,11 +12,12 @@ const CF_VISITOR: &str = "cf-visitor";
 const ACME: &str = "/.well-known/acme-challenge/";
 
 /// Whether the client has to make another connection for this host. Asked of every request: HTTP/2 clients send requests for
-/// several hosts over one connection.
+/// several hosts over one connection. A secure connection that cannot say what it settled is for no host.
 pub(super) fn is_misdirected(snapshot: &Snapshot, context: &Context) -> bool {
-    match (&snapshot.tls, &context.peer.secured) {
-        (Some(terminator), Some(secured)) => !terminator.covers(secured, &context.host),
-        _ => false,
+    let Some(terminator) = &snapshot.tls else { return false };
+    match &context.peer.secured {
+        Some(secured) => !terminator.covers(secured, &context.host),
+        None => context.peer.scheme == Scheme::Https,
     }
 }
 

@@ -4,7 +4,7 @@
 //! is decided later, by `covers`: a client that came in under one policy gets nothing from a host with another.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     io,
     path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
@@ -166,8 +166,7 @@ impl Terminator {
         let provider = provider();
         let certificates = plan.pairs.drain(..).map(|it| it.certificate).collect();
         let (warnings, stand_ins) = (std::mem::take(&mut plan.warnings), std::mem::take(&mut plan.stand_ins));
-        let mut policies: Vec<Policy> = plan.policies.values().copied().chain([plan.default_policy]).collect();
-        policies.dedup();
+        let policies: HashSet<Policy> = plan.policies.values().copied().chain([plan.default_policy]).collect();
         let table = Arc::new(Table { plan, unknown: config.ssl.unknown_sni });
         let make = |policy: Policy, alpn: &[&[u8]]| -> Result<Arc<ServerConfig>, String> {
             let authorities = table.plan.authorities.get(&policy.authorities);
@@ -307,4 +306,78 @@ pub fn kind(connection: &ServerConnection) -> HandshakeKind {
 fn client(der: &[u8]) -> Option<ClientCertificate> {
     let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
     Some(ClientCertificate { subject: certificate.subject().to_string(), fingerprint: sha256(der) })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// A terminator of the local CA for these sites; `SITE+` is one that requires client certificates.
+    fn terminator(unknown_sni: &str, sites: &[&str]) -> Terminator {
+        let directory = tempfile::tempdir().expect("a directory");
+        let ca = LocalCa::in_memory().expect("a root");
+        std::fs::write(directory.path().join("ca.pem"), ca.pem()).expect("a file");
+        let mut text =
+            format!("[server]\nenable_https = true\n[ssl]\nissuer = \"local\"\nunknown_sni = \"{unknown_sni}\"\n");
+        for site in sites {
+            let host = site.trim_end_matches('+');
+            text.push_str(&format!("[backends.\"{host}\"]\nroot = \"/\"\n"));
+            if site.ends_with('+') {
+                let ssl = "client_auth = \"require\"\nclient_ca = \"ca.pem\"";
+                text.push_str(&format!("[backends.\"{host}\".ssl]\n{ssl}\n"));
+            }
+        }
+        let path = directory.path().join("m.toml");
+        let loaded = config::load_text(&path, &text, &[], &config::Capabilities::default()).expect("a configuration");
+        let made = Tls::rehearsal().terminator(&loaded.config).expect("good certificates").expect("HTTPS is on");
+        Arc::into_inner(made).expect("nobody else has it")
+    }
+
+    #[test]
+    fn quic_never_leads_to_a_site_that_asks_for_client_certificates() {
+        let terminator = terminator("reject", &["open.test", "closed.test+"]);
+        let settled = |name| terminator.secured_by_quic(Some(name));
+        assert!(terminator.covers(&settled("OPEN.test"), "open.test"));
+        assert!(!terminator.covers(&settled("closed.test"), "closed.test"));
+        assert!(!terminator.covers(&settled("open.test"), "closed.test"));
+        assert!(terminator.demands_certificate("closed.test") && !terminator.demands_certificate("open.test"));
+    }
+
+    #[test]
+    fn clients_without_a_name_are_served_where_a_default_makes_sense() {
+        let shown = |unknown: &str, sites: &[&str], name: Option<&str>| {
+            terminator(unknown, sites).table.find(name).map(|it| it.certificate.name.clone())
+        };
+        let default = Some("default".to_owned());
+        assert_eq!(shown("reject", &["a.test"], None), None);
+        assert_eq!(shown("default", &["a.test"], None), default);
+        assert_eq!(shown("reject", &["a.test", "_"], None), default);
+        assert_eq!(shown("reject", &["a.test", "192.0.2.1"], None), default);
+        assert_eq!(shown("reject", &["a.test", "_"], Some("b.test")), None);
+        assert_eq!(shown("default", &["a.test"], Some("b.test")), default);
+        assert_eq!(shown("reject", &["a.test"], Some("A.TEST.")), Some("a.test".to_owned()));
+    }
+
+    #[test]
+    fn an_address_needs_no_name_but_a_host_needs_the_certificate() {
+        let terminator = terminator("default", &["a.test", "b.test+"]);
+        let nameless = terminator.secured_by_quic(None);
+        assert!(terminator.covers(&nameless, "127.0.0.1") && terminator.covers(&nameless, "198.51.100.7"));
+        assert!(terminator.covers(&nameless, "localhost"));
+        assert!(!terminator.covers(&nameless, "a.test") && !terminator.covers(&nameless, "b.test"));
+    }
+
+    #[test]
+    fn the_builtin_default_serves_https() {
+        let text = config::builtin(Path::new("/usr/bin/miwid"));
+        let loaded = config::load_text(Path::new("m.toml"), &text, &[], &config::Capabilities::default());
+        let made = Tls::rehearsal().terminator(&loaded.expect("it loads").config).expect("good").expect("HTTPS is on");
+        assert_eq!(made.degraded(), None);
+        let hosts: Vec<&str> = made.certificates().iter().flat_map(|it| &it.hosts).map(|it| &**it).collect();
+        for host in ["app.localhost", "localhost", "127.0.0.1", "::1"] {
+            assert!(hosts.contains(&host), "{host}: {hosts:?}");
+        }
+    }
 }

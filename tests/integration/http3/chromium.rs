@@ -21,7 +21,13 @@ async fn browse(daemon: &Daemon, flags: &[String]) -> String {
     let port = daemon.address(2).port();
     let profile = daemon.dir().join("profile");
     let browser = Command::new("chromium")
-        .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--ignore-certificate-errors"])
+        .args([
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--ignore-certificate-errors",
+        ])
         .args(["--virtual-time-budget=15000", "--timeout=15000", "--dump-dom"])
         .arg(format!("--user-data-dir={}", profile.display()))
         .args(flags)

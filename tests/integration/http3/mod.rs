@@ -170,7 +170,11 @@ async fn http3_is_announced_where_it_is_served_and_only_there() {
         let output = Command::new("curl")
             .args(["-sS", "-o", "/dev/null", "-D", "-", "--cacert"])
             .arg(daemon.dir().join("ca.pem"))
-            .args(["--resolve", &format!("localhost:{port}:127.0.0.1"), &format!("{scheme}://localhost:{port}/small.txt")])
+            .args([
+                "--resolve",
+                &format!("localhost:{port}:127.0.0.1"),
+                &format!("{scheme}://localhost:{port}/small.txt"),
+            ])
             .output();
         let output = output.await.expect("curl runs");
         String::from_utf8_lossy(&output.stdout).to_ascii_lowercase()
@@ -192,5 +196,8 @@ async fn the_access_log_names_the_protocol() {
     let origin = Origin::start("origin").await;
     let daemon = daemon(&origin).await;
     succeeds(client(&python, &daemon, "everyday"), &daemon).await;
-    wait::until(wait::SOON, "the lines are written", async || daemon.read("access.log").contains("\"GET /small.txt HTTP/3.0\" 200 6")).await;
+    wait::until(wait::SOON, "the lines are written", async || {
+        daemon.read("access.log").contains("\"GET /small.txt HTTP/3.0\" 200 6")
+    })
+    .await;
 }

@@ -1,7 +1,7 @@
 //! TLS as clients meet it: names, versions, groups, resumption, client certificates, and certificates that change.
 
 mod certificates;
-mod client;
+pub(crate) mod client;
 mod clients;
 mod scanners;
 
