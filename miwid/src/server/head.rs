@@ -153,6 +153,7 @@ mod tests {
             server_header: true,
             request_id_header: false,
             http2_cleartext: true,
+            proxy_protocol: false,
             trusted_proxies: vec!["10.0.0.0/8".parse().expect("a network")],
             welcome: false,
         }

@@ -1,7 +1,7 @@
 //! `Config` to `Snapshot`: every table compiled, every value in the form in which requests need it. May fail, and touches
 //! nothing global but the directory of upstreams, which carries sets over by name.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use config::{Config, Problem, Severity};
@@ -38,8 +38,17 @@ pub struct Settings {
     pub request_id_header: bool,
     pub http2_cleartext: bool,
     pub trusted_proxies: Vec<IpNet>,
+    /// Connections from `trusted_proxies` begin with a PROXY protocol header; those of others do not.
+    pub proxy_protocol: bool,
     /// Hosts that no site claims get the welcome page (the built-in default only).
     pub welcome: bool,
+}
+
+impl Settings {
+    pub fn expects_proxy_header(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.proxy_protocol && self.trusted_proxies.iter().any(|it| it.contains(&peer))
+    }
 }
 
 /// All that can be wrong is reported at once.
@@ -77,6 +86,7 @@ fn settings(config: &Config) -> Settings {
         request_id_header: server.request_id_header,
         http2_cleartext: server.h2c,
         trusted_proxies: server.trusted_proxies.clone(),
+        proxy_protocol: server.proxy_protocol,
         welcome: config.path.is_none(),
     }
 }
