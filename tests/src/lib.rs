@@ -24,5 +24,5 @@ pub use daemon::Daemon;
 pub use load::{Load, LoadResult, Running};
 pub use notify::FakeNotify;
 pub use origin::{Origin, RawOrigin, Seen};
-pub use process::{Process, descendants, exists, listening_on};
+pub use process::{Process, descendants, exists, free_port, listening_on};
 pub use websocket::{Received, WebSocket};

@@ -76,7 +76,7 @@ pub(crate) fn signal(pid: u32, signal: Signal) {
 }
 
 /// A port that was free a moment ago.
-pub(crate) fn free_port() -> u16 {
+pub fn free_port() -> u16 {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
         .and_then(|listener| listener.local_addr())
         .expect("the kernel gives a free port")

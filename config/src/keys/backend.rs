@@ -54,7 +54,12 @@ const PROXY: &[Key] = &[
     key("health_timeout", TIMEOUT, "5s", "How long a check may take."),
     key("health_expect", Kind::List(&STATUS), "200 to 299", "Status codes that mean well."),
     key("preserve_host", Kind::Flag, "true for apps, false for proxies", "Whether the client's `Host` goes on."),
-    key("upstream_http", Kind::Choice(&["1.1", "2"]), "1.1", "HTTP version spoken to the upstream."),
+    key(
+        "upstream_http",
+        Kind::Choice(&["1.1", "2"]),
+        "1.1",
+        "HTTP version spoken to the upstream, also in cleartext. What switches protocols (WebSocket) stays on 1.1.",
+    ),
     key("connect_timeout", TIMEOUT, "5s", "How long connecting may take."),
     key("retries", Kind::Integer { min: 0, max: 100 }, "1", "Other attempts at a request that is safe to repeat."),
     key("sticky", Kind::Text, "", "Cookie that keeps a client with its upstream."),
@@ -65,7 +70,12 @@ const PROXY: &[Key] = &[
         "",
         "PROXY protocol header that connections to the upstream begin with. Each serves one request then.",
     ),
-    key("tls_ca", Kind::Path, "the system's authorities", "Authority that signs the upstream's certificate, in PEM."),
+    key(
+        "tls_ca",
+        Kind::Path,
+        "the system's authorities",
+        "Authority that signs the certificate of an `https` upstream, in PEM. It has to be for the host of the URL, whatever `Host` says.",
+    ),
     key("tls_client_cert", Kind::Path, "", "Certificate and key to show to the upstream, in PEM."),
 ];
 

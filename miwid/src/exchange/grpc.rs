@@ -1,7 +1,7 @@
 //! gRPC's view of an exchange. A client of gRPC looks for a status in trailers; of an HTTP status it knows little, so what
 //! miwid has to say is said as an answer that is nothing but trailers.
 
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, header};
 
 use super::{Body, Failure, Side, headers::MIWI_REASON, reason};
 
@@ -10,6 +10,11 @@ pub fn is_grpc(headers: &HeaderMap) -> bool {
     let Some(kind) = headers.get(header::CONTENT_TYPE) else { return false };
     let rest = kind.as_bytes().strip_prefix(b"application/grpc");
     rest.is_some_and(|it| it.first().is_none_or(|it| matches!(it, b'+' | b';')))
+}
+
+/// Whether a request is a call. HTTP/1.1 cannot carry one, so nobody escapes its deadlines there by calling it so.
+pub fn is_call(version: Version, headers: &HeaderMap) -> bool {
+    matches!(version, Version::HTTP_2 | Version::HTTP_3) && is_grpc(headers)
 }
 
 /// Status codes of gRPC.

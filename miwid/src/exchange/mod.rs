@@ -10,5 +10,5 @@ mod inbound;
 pub use body::{Body, LocalBody};
 pub use context::{ClientCertificate, Context, Peer, Scheme, Secured, TunnelEnd};
 pub use failure::{Failure, Side, reason};
-pub use grpc::is_grpc;
+pub use grpc::{is_call, is_grpc};
 pub use inbound::{Cut, Inbound, Meter, Source};

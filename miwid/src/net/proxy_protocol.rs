@@ -1,7 +1,12 @@
-//! The PROXY protocol, versions 1 and 2: what a load balancer says of a connection before its first byte. Pure. A header
+//! The PROXY protocol, versions 1 and 2: what a load balancer says of a connection before its first byte. A header
 //! is believed because of who sends it, never because it is well-formed: whoever reads one has checked the peer first.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+};
+
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// Version 2 begins with these; no HTTP or TLS client ever does.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -66,6 +71,22 @@ pub fn missing(bytes: &[u8]) -> usize {
         1
     } else {
         2
+    }
+}
+
+/// Reads a header and nothing behind it. The caller sets the deadline.
+pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Header> {
+    let mut bytes = Vec::with_capacity(LINE_MAX);
+    loop {
+        match parse(&bytes).map_err(|why| io::Error::new(io::ErrorKind::InvalidData, format!("{why:?}")))? {
+            Some((header, _)) => return Ok(header),
+            None => {
+                let more = missing(&bytes) as u64;
+                if (&mut *stream).take(more).read_buf(&mut bytes).await? == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+        }
     }
 }
 
@@ -279,13 +300,13 @@ mod tests {
             destination: "127.0.0.1:80".parse().unwrap(),
         };
         for form in [Form::V1, Form::V2] {
-            let (read, _) = parse(&encode(form, mixed)).unwrap().unwrap();
-            assert_eq!(read, proxied("[2001:db8::1]:5", "[::ffff:127.0.0.1]:80"));
+            let (header, _) = parse(&encode(form, mixed)).unwrap().unwrap();
+            assert_eq!(header, proxied("[2001:db8::1]:5", "[::ffff:127.0.0.1]:80"));
         }
     }
 
     /// Reads as the server does: never more than is missing.
-    fn read(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
+    fn read_on(bytes: &[u8]) -> Result<Option<(Header, usize)>, Malformed> {
         let mut taken = 0;
         loop {
             match parse(&bytes[..taken])? {
@@ -314,7 +335,7 @@ mod tests {
         #[test]
         fn whatever_comes_there_is_a_verdict_and_the_same_for_any_split(bytes in begun(), cut in 0_usize..400) {
             let whole = parse(&bytes);
-            prop_assert_eq!(read(&bytes), whole);
+            prop_assert_eq!(read_on(&bytes), whole);
             // A part is judged as the whole, or not yet.
             if let Ok(Some(found)) = parse(&bytes[..bytes.len().min(cut)]) {
                 prop_assert_eq!(whole, Ok(Some(found)));

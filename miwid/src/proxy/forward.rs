@@ -71,7 +71,7 @@ struct Trouble {
 
 impl Outgoing {
     /// What a failed attempt leaves: the body, if it can be sent again, and how far it came.
-    fn recover(&mut self, error: SendError, reused: bool) -> Trouble {
+    fn recover(&mut self, error: SendError, stale: bool) -> Trouble {
         let SendError { error, request, unprocessed } = error;
         let lent = self.lent.take().filter(|_| unprocessed || request.is_some());
         let handed_back = request.map(Request::into_body);
@@ -82,7 +82,7 @@ impl Outgoing {
             None => self.meter.is_none().then_some(Body::Empty),
         };
         let whole = unsent || (unprocessed && self.body.is_some());
-        let sent = match (reused, whole) {
+        let sent = match (stale, whole) {
             (true, true) => Sent::NothingOnReused,
             (false, true) => Sent::Nothing,
             (true, false) => Sent::OnReused,
@@ -226,9 +226,12 @@ impl Forwarder {
             }
         };
         context.upstream_duration = Some(begun.elapsed());
-        // One that is fresh for the sake of this request is not called stale when it fails, or that would never end.
-        let reused = connection.is_reused() && !fresh;
-        answer.map(|it| (it, connection)).map_err(|error| outgoing.recover(error, reused))
+        let reused = connection.is_reused();
+        answer.map(|it| (it, connection)).map_err(|error| {
+            // One that is fresh for the sake of this request is not called stale when it fails, or that would never end.
+            let stale = !fresh && (reused || error.unprocessed);
+            outgoing.recover(error, stale)
+        })
     }
 
     fn order(&self, outgoing: &Outgoing, context: &Context) -> Order {

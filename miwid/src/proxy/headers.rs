@@ -152,19 +152,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 fn forwarding(headers: &mut HeaderMap, context: &Context) {
-    if !context.trusted {
-        for name in [
-            X_FORWARDED_FOR,
-            X_FORWARDED_HOST,
-            X_FORWARDED_PORT,
-            X_FORWARDED_PROTO,
-            X_REQUEST_START,
-            X_REQUEST_ID,
-            header::FORWARDED,
-        ] {
-            headers.remove(name);
-        }
-    }
+    disbelieve(headers, context.trusted);
     let peer = context.peer.remote.ip().to_canonical();
     append_text(headers, X_FORWARDED_FOR, &peer.to_string());
     append_text(headers, header::FORWARDED, &forwarded(peer, context));
@@ -180,6 +168,37 @@ fn forwarding(headers: &mut HeaderMap, context: &Context) {
     if let Some(id) = &context.request_id {
         headers.insert(X_REQUEST_ID, id.clone());
     }
+}
+
+/// Removes what a client may not say of itself. Spelled with `_`, a name reaches an app's CGI variables as if it had been
+/// spelled with `-`, past every proxy that did not think of it: such a twin goes even when the peer is trusted.
+fn disbelieve(headers: &mut HeaderMap, is_trusted: bool) {
+    let claims = |it: &&HeaderName| match it.as_str() {
+        twin if twin.contains('_') => is_claim(&twin.replace('_', "-")),
+        name => !is_trusted && is_claim(name),
+    };
+    let disbelieved: Vec<HeaderName> = headers.keys().filter(claims).cloned().collect();
+    for name in disbelieved {
+        headers.remove(name);
+    }
+}
+
+/// Names under which proxies say who a client is and how it came.
+fn is_claim(name: &str) -> bool {
+    const CLAIMS: [&str; 11] = [
+        "forwarded",
+        "x-real-ip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "true-client-ip",
+        "cf-connecting-ip",
+        "fastly-client-ip",
+        "x-request-start",
+        "x-request-id",
+        "x-url-scheme",
+        "front-end-https",
+    ];
+    name.starts_with("x-forwarded") || CLAIMS.contains(&name)
 }
 
 fn forwarded(peer: IpAddr, context: &Context) -> String {
@@ -322,6 +341,11 @@ pub(super) mod tests {
     #[test]
     fn a_client_cannot_say_where_it_comes_from() {
         let forged = [
+            ("x_forwarded_for", "1.1.1.1"),
+            ("x-forwarded_for", "1.1.1.1"),
+            ("x-real-ip", "1.1.1.1"),
+            ("x_real_ip", "1.1.1.1"),
+            ("true-client-ip", "1.1.1.1"),
             ("x-forwarded-for", "1.1.1.1"),
             ("forwarded", "for=1.1.1.1"),
             ("x-forwarded-proto", "https"),
@@ -329,6 +353,9 @@ pub(super) mod tests {
         ];
         let headers = prepared(&forged, &context("192.0.2.1:5"));
         assert_eq!(headers["x-forwarded-for"], "192.0.2.1");
+        for gone in ["x_forwarded_for", "x-forwarded_for", "x-real-ip", "x_real_ip", "true-client-ip"] {
+            assert!(!headers.contains_key(gone), "{gone}");
+        }
         assert_eq!(headers["forwarded"], "for=192.0.2.1;host=\"shop.example:8080\";proto=http");
         assert_eq!(headers["x-forwarded-proto"], "http");
         assert_eq!(headers["x-forwarded-host"], "shop.example:8080");

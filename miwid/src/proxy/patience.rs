@@ -8,7 +8,7 @@ use http::{HeaderMap, request};
 use tokio::time::Instant;
 
 use super::Forwarder;
-use crate::exchange::{Meter, is_grpc};
+use crate::exchange::{Meter, is_call};
 
 /// So long after a call's own deadline its client has given up, or both ends are stuck.
 const GRACE: Duration = Duration::from_secs(1);
@@ -24,7 +24,7 @@ pub(super) enum Patience {
 
 impl Patience {
     pub(super) fn of(head: &request::Parts, forwarder: &Forwarder) -> Self {
-        if !is_grpc(&head.headers) {
+        if !is_call(head.version, &head.headers) {
             return Self::Quiet(forwarder.request_timeout);
         }
         let deadline = timeout(&head.headers).and_then(|it| Instant::now().checked_add(it + GRACE));

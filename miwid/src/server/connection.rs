@@ -20,7 +20,11 @@ use tokio::{
 use super::{finish::Tracked, listeners::Kind, service, worker::Worker};
 use crate::{
     exchange::{Peer, Scheme, Secured, Source},
-    net::{Activity, DrainSignal, Phase, Preface, Timeouts, Watched, sniff},
+    net::{
+        Activity, DrainSignal, Phase, Preface, Timeouts, Watched,
+        proxy_protocol::{self, Header},
+        sniff,
+    },
     snapshot::Snapshot,
     telemetry::Handshake,
     tls::{HANDSHAKE_MAX, Refusal, kind},
@@ -28,6 +32,9 @@ use crate::{
 
 /// A client that has been told to go gets this long to take what it is owed.
 pub(super) const FAREWELL: Duration = Duration::from_secs(5);
+
+/// A balancer writes its header before anything else: it takes no longer than this.
+const INTRODUCTION: Duration = Duration::from_secs(5);
 
 /// What carries HTTP: a TCP connection, or the TLS over it.
 pub(super) trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
@@ -42,12 +49,15 @@ pub(super) struct Arrival {
 }
 
 pub(super) async fn serve(worker: &Rc<Worker>, arrival: Arrival) {
-    let Arrival { stream, remote, kind, mut drain } = arrival;
+    let Arrival { mut stream, remote, kind, mut drain } = arrival;
     let Ok(local) = stream.local_addr() else { return };
     let snapshot = worker.snapshot();
-    let peer = Peer { remote, local, scheme: Scheme::Http, secured: None };
+    let mut peer = Peer { remote, local, scheme: Scheme::Http, secured: None };
     let signal = drain.clone();
     let opening = async {
+        if snapshot.settings.expects_proxy_header(remote.ip()) {
+            introduced(&mut stream, &mut peer).await?;
+        }
         match kind {
             Kind::Http => cleartext(worker, &snapshot, stream, peer, signal).await,
             Kind::Https | Kind::Http3 => secured(worker, &snapshot, stream, peer, signal).await,
@@ -61,6 +71,26 @@ pub(super) async fn serve(worker: &Rc<Worker>, arrival: Arrival) {
     if let Some(speaking) = opened {
         speaking.await;
     }
+}
+
+/// Lets a trusted balancer say whose connection this is. One that says nothing, or nonsense, is not served.
+async fn introduced(stream: &mut TcpStream, peer: &mut Peer) -> Option<()> {
+    match tokio::time::timeout(INTRODUCTION, proxy_protocol::read(stream)).await {
+        Ok(Ok(Header::Proxied { source, destination })) => {
+            peer.remote = source;
+            peer.local = destination;
+        }
+        Ok(Ok(Header::Local)) => {}
+        Ok(Err(error)) => {
+            tracing::debug!(remote = %peer.remote, %error, "no PROXY protocol header");
+            return None;
+        }
+        Err(_) => {
+            tracing::debug!(remote = %peer.remote, "the PROXY protocol header came too slowly");
+            return None;
+        }
+    }
+    Some(())
 }
 
 /// A connection that knows what it speaks and goes on by itself.

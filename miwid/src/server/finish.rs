@@ -14,7 +14,7 @@ use http_body::{Body as _, Frame, SizeHint};
 
 use super::worker::Worker;
 use crate::{
-    exchange::{Body, Context, Meter, TunnelEnd, headers},
+    exchange::{Body, Context, Meter, TunnelEnd, headers, is_call},
     net::Running,
     snapshot::Settings,
     telemetry::Record,
@@ -31,7 +31,8 @@ pub(super) struct Summary {
     referer: Option<HeaderValue>,
     user_agent: Option<HeaderValue>,
     accept: Option<HeaderValue>,
-    content_type: Option<HeaderValue>,
+    /// The content type of a gRPC call.
+    call: Option<HeaderValue>,
     meter: Meter,
 }
 
@@ -45,14 +46,14 @@ impl Summary {
             referer: copy(header::REFERER),
             user_agent: copy(header::USER_AGENT),
             accept: copy(header::ACCEPT),
-            content_type: copy(header::CONTENT_TYPE),
+            call: copy(header::CONTENT_TYPE).filter(|_| is_call(parts.version, &parts.headers)),
             meter,
         }
     }
 
     /// The headers that decide how an error looks.
     pub(super) fn accept(&self) -> HeaderMap {
-        let kept = [(header::ACCEPT, &self.accept), (header::CONTENT_TYPE, &self.content_type)];
+        let kept = [(header::ACCEPT, &self.accept), (header::CONTENT_TYPE, &self.call)];
         kept.into_iter().filter_map(|(name, value)| Some((name, value.clone()?))).collect()
     }
 }

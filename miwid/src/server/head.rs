@@ -212,6 +212,7 @@ mod tests {
             request_id_header: false,
             http2_cleartext: true,
             redirect_https: None,
+            proxy_protocol: false,
             trusted_proxies: vec!["10.0.0.0/8".parse().expect("a network")],
             welcome: false,
         }

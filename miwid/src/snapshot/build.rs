@@ -1,7 +1,7 @@
 //! `Config` to `Snapshot`: every table compiled, every value in the form in which requests need it. May fail, and touches
 //! nothing global but the directory of upstreams, which carries sets over by name.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use config::{Config, Problem, Severity};
@@ -41,8 +41,17 @@ pub struct Settings {
     /// The port that plain requests are redirected to.
     pub redirect_https: Option<u16>,
     pub trusted_proxies: Vec<IpNet>,
+    /// Connections from `trusted_proxies` begin with a PROXY protocol header; those of others do not.
+    pub proxy_protocol: bool,
     /// Hosts that no site claims get the welcome page (the built-in default only).
     pub welcome: bool,
+}
+
+impl Settings {
+    pub fn expects_proxy_header(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.proxy_protocol && self.trusted_proxies.iter().any(|it| it.contains(&peer))
+    }
 }
 
 /// All that can be wrong is reported at once.
@@ -82,6 +91,7 @@ fn settings(config: &Config) -> Settings {
         http2_cleartext: server.h2c,
         redirect_https: (server.redirect_https && config.https()).then_some(server.https_port),
         trusted_proxies: server.trusted_proxies.clone(),
+        proxy_protocol: server.proxy_protocol,
         welcome: config.path.is_none(),
     }
 }

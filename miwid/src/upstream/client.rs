@@ -36,22 +36,22 @@ pub(super) enum Client {
 }
 
 impl Client {
-    pub(super) async fn on(stream: Stream, protocol: Protocol) -> Result<Self, ConnectError> {
+    pub(super) async fn on(stream: Stream, protocol: Protocol, streams: usize) -> Result<Self, ConnectError> {
         match stream {
-            Stream::Tcp(stream) => Self::over(stream, protocol).await,
-            Stream::Unix(stream) => Self::over(stream, protocol).await,
-            Stream::Tls(stream) => Self::over(*stream, protocol).await,
+            Stream::Tcp(stream) => Self::over(stream, protocol, streams).await,
+            Stream::Unix(stream) => Self::over(stream, protocol, streams).await,
+            Stream::Tls(stream) => Self::over(*stream, protocol, streams).await,
         }
     }
 
-    async fn over<S>(stream: S, protocol: Protocol) -> Result<Self, ConnectError>
+    async fn over<S>(stream: S, protocol: Protocol, streams: usize) -> Result<Self, ConnectError>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let failed = |error: hyper::Error| ConnectError::Failed(error.to_string());
         let io = TokioIo::new(stream);
         if protocol == Protocol::Http2 {
-            return Shared::over(io).await.map(Self::Http2).map_err(failed);
+            return Shared::over(io, streams).await.map(Self::Http2).map_err(failed);
         }
         let (sender, connection) = http1::handshake(io).await.map_err(failed)?;
         // Its errors reach whoever waits for the response; what is left is the close of an idle connection.
@@ -74,7 +74,7 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    async fn over<T>(io: T) -> hyper::Result<Rc<Self>>
+    async fn over<T>(io: T, streams: usize) -> hyper::Result<Rc<Self>>
     where
         T: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
     {
@@ -82,6 +82,7 @@ impl Shared {
         builder
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
+            .initial_max_send_streams(streams)
             .max_send_buf_size(STREAM_WINDOW as usize)
             .max_header_list_size(HEADER_LIST_MAX);
         let (sender, connection) = builder.handshake::<T, Body>(io).await?;
@@ -112,7 +113,11 @@ impl Shared {
     }
 
     pub(super) fn has_room(&self) -> bool {
-        self.streams.get() < (self.allowed)()
+        self.streams.get() < self.allowed()
+    }
+
+    pub(super) fn allowed(&self) -> usize {
+        (self.allowed)()
     }
 
     pub(super) fn streams(&self) -> usize {

@@ -105,12 +105,14 @@ pub(super) async fn dial(
     }
 }
 
-/// The address, and its alternates when it refuses, within the order's time.
-pub(super) async fn connect(endpoint: &Endpoint, order: &Order) -> Result<Client, ConnectError> {
+/// The address, and its alternates when it refuses, within the order's time. `streams` is how many are thought to be
+/// allowed until the other end has said so.
+pub(super) async fn connect(endpoint: &Endpoint, order: &Order, streams: usize) -> Result<Client, ConnectError> {
     let deadline = Instant::now() + order.timeout;
     let within = async |address: &Address| {
-        let opening =
-            async { Client::on(dial(address, endpoint.tls_name.as_ref(), order).await?, order.protocol).await };
+        let opening = async {
+            Client::on(dial(address, endpoint.tls_name.as_ref(), order).await?, order.protocol, streams).await
+        };
         timeout_at(deadline, opening).await.unwrap_or(Err(ConnectError::TimedOut))
     };
     let mut client = within(&endpoint.address).await;

@@ -28,6 +28,8 @@ use crate::exchange::Body;
 const IDLE_MAX: usize = 256;
 /// HTTP/2 connections of one worker to one endpoint; past this, requests queue for a stream.
 const SHARED_MAX: usize = 8;
+/// Streams that an endpoint is thought to allow at first; the specification asks for no fewer.
+const STREAMS: usize = 100;
 
 /// A connection to an endpoint, ready for a request.
 pub struct Connection {
@@ -109,7 +111,7 @@ impl Pools {
 
     /// A new connection that nobody else uses (yet).
     pub async fn connect(&self, endpoint: &Arc<Endpoint>, order: &Order) -> Result<Connection, ConnectError> {
-        let carrier = match connect::connect(endpoint, order).await? {
+        let carrier = match connect::connect(endpoint, order, STREAMS).await? {
             Client::Http1(sender) => Carrier::Own(sender),
             Client::Http2(shared) => Carrier::Shared(Slot::of(&shared)),
         };
@@ -147,8 +149,12 @@ impl Pools {
         let running = openings.get(&endpoint.id).and_then(WeakShared::upgrade).filter(|it| it.peek().is_none());
         running.unwrap_or_else(|| {
             let (wanted, order) = (endpoint.clone(), order.clone());
+            // What it allows on one connection it will allow on the next, whose settings come a moment after its first use.
+            let pools = self.shared.borrow();
+            let known = pools.get(&endpoint.id).into_iter().flatten().map(|it| it.allowed()).min();
+            let streams = known.unwrap_or(STREAMS).max(1);
             let opening: Opening = Box::pin(async move {
-                match connect::connect(&wanted, &order).await? {
+                match connect::connect(&wanted, &order, streams).await? {
                     Client::Http2(shared) => Ok(shared),
                     Client::Http1(_) => Err(ConnectError::Failed("it speaks HTTP/1.1".to_owned())),
                 }

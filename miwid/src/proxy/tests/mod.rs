@@ -4,6 +4,7 @@
 
 mod forwarding;
 mod holding;
+mod multiplexed;
 mod rig;
 mod trouble;
 mod tunnels;

@@ -68,8 +68,18 @@ impl Rig {
     }
 
     pub(super) async fn with(hold: config::Hold, adjust: impl FnOnce(Forwarder) -> Forwarder) -> Self {
+        Self::to(&proxy(), hold, adjust).await
+    }
+
+    /// Its upstream speaks HTTP/2.
+    pub(super) async fn multiplexed() -> Self {
+        let proxy = config::Proxy { upstream_http: config::UpstreamHttp::Http2, ..proxy() };
+        Self::to(&proxy, hold(8, DEADLINE), |it| it).await
+    }
+
+    async fn to(proxy: &config::Proxy, hold: config::Hold, adjust: impl FnOnce(Forwarder) -> Forwarder) -> Self {
         let directory = Directory::default();
-        let set = directory.set("app", &proxy(), Some(&hold));
+        let set = directory.set("app", proxy, Some(&hold));
         let pools = Rc::new(Pools::default());
         tokio::task::spawn_local(directory.worker().run(pools.clone()));
         let forwarder = Rc::new(adjust(Forwarder {

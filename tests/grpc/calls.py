@@ -1,0 +1,278 @@
+"""gRPC through a proxy: a server of bytes, and a client that makes every kind of call.
+
+    calls.py serve                      prints its port, serves until its input ends
+    calls.py check TARGET [tls]         runs the checks and prints "ok NAME" or "failed NAME: why" for each
+    calls.py down TARGET HOST           one call that fails, its code and the reason that miwid gives
+    calls.py hold TARGET                a stream that goes on: a line of input is sent, its echo is printed
+
+No generated code: the methods are bytes in, bytes out.
+"""
+
+import concurrent.futures
+import queue
+import ssl
+import sys
+import threading
+import time
+
+import grpc
+
+SERVICE = "test.Echo"
+BIG = 32 * 1024 * 1024
+OPTIONS = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+cancelled = threading.Event()
+
+
+# --- the server ----------------------------------------------------------------------------------------------------
+
+
+def unary(request, context):
+    metadata = dict(context.invocation_metadata())
+    context.send_initial_metadata((("x-initial", metadata.get("x-sent", "none")),))
+    context.set_trailing_metadata((("x-trailing", "end"), ("x-bytes-bin", b"\x00\xff")))
+    return request
+
+
+def fail(request, context):
+    context.set_trailing_metadata((("x-why", "asked for"),))
+    context.abort(grpc.StatusCode.FAILED_PRECONDITION, "as asked: ä %")
+
+
+def slow(request, context):
+    until = time.monotonic() + 60
+    while context.is_active() and time.monotonic() < until:
+        time.sleep(0.01)
+    cancelled.set()
+    return b""
+
+
+def was_cancelled(request, context):
+    return b"yes" if cancelled.wait(20) else b"no"
+
+
+def count(request, context):
+    for number in range(int(request)):
+        yield str(number).encode()
+
+
+def fail_midway(request, context):
+    yield b"one"
+    context.abort(grpc.StatusCode.DATA_LOSS, "midway")
+
+
+def total(requests, context):
+    return str(sum(len(it) for it in requests)).encode()
+
+
+def echo(requests, context):
+    for request in requests:
+        yield request
+
+
+def deadline(request, context):
+    return str(context.time_remaining()).encode()
+
+
+def serve():
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(max_workers=200), options=OPTIONS)
+    handlers = {
+        "Unary": grpc.unary_unary_rpc_method_handler(unary),
+        "Fail": grpc.unary_unary_rpc_method_handler(fail),
+        "Slow": grpc.unary_unary_rpc_method_handler(slow),
+        "WasCancelled": grpc.unary_unary_rpc_method_handler(was_cancelled),
+        "Deadline": grpc.unary_unary_rpc_method_handler(deadline),
+        "Count": grpc.unary_stream_rpc_method_handler(count),
+        "FailMidway": grpc.unary_stream_rpc_method_handler(fail_midway),
+        "Total": grpc.stream_unary_rpc_method_handler(total),
+        "Echo": grpc.stream_stream_rpc_method_handler(echo),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
+    print(server.add_insecure_port("127.0.0.1:0"), flush=True)
+    server.start()
+    sys.stdin.read()
+    server.stop(0).wait()
+
+
+# --- the client ----------------------------------------------------------------------------------------------------
+
+
+def channel_to(target, tls, host="a.test"):
+    options = OPTIONS + [("grpc.default_authority", host), ("grpc.enable_retries", 0)]
+    if tls:
+        # Whatever certificate is shown is the one to trust: the test is not about it.
+        host, port = target.rsplit(":", 1)
+        shown = ssl.get_server_certificate((host, int(port)))
+        credentials = grpc.ssl_channel_credentials(shown.encode())
+        return grpc.secure_channel(target, credentials, options + [("grpc.ssl_target_name_override", "a.test")])
+    return grpc.insecure_channel(target, options)
+
+
+class Client:
+    def __init__(self, channel):
+        self.channel = channel
+
+    def method(self, kind, name):
+        return getattr(self.channel, kind)(f"/{SERVICE}/{name}")
+
+    def unary(self, name):
+        return self.method("unary_unary", name)
+
+
+def code_of(call):
+    try:
+        call()
+    except grpc.RpcError as error:
+        return error
+    raise AssertionError("the call succeeded")
+
+
+def check_unary(it):
+    assert it.unary("Unary")(b"hello", timeout=20) == b"hello"
+
+
+def check_metadata_both_ways(it):
+    answer, call = it.unary("Unary").with_call(b"x", metadata=(("x-sent", "mine"),), timeout=20)
+    trailing = dict(call.trailing_metadata())
+    assert dict(call.initial_metadata())["x-initial"] == "mine", call.initial_metadata()
+    assert trailing["x-trailing"] == "end" and trailing["x-bytes-bin"] == b"\x00\xff", trailing
+
+
+def check_error_status(it):
+    error = code_of(lambda: it.unary("Fail")(b"", timeout=20))
+    assert error.code() == grpc.StatusCode.FAILED_PRECONDITION, error
+    assert error.details() == "as asked: ä %", error.details()
+    assert dict(error.trailing_metadata())["x-why"] == "asked for"
+
+
+def check_unknown_method(it):
+    error = code_of(lambda: it.unary("Nothing")(b"", timeout=20))
+    assert error.code() == grpc.StatusCode.UNIMPLEMENTED, error
+
+
+def check_server_stream(it):
+    got = list(it.method("unary_stream", "Count")(b"1000", timeout=20))
+    assert got == [str(number).encode() for number in range(1000)]
+
+
+def check_empty_server_stream(it):
+    assert list(it.method("unary_stream", "Count")(b"0", timeout=20)) == []
+
+
+def check_error_after_messages(it):
+    got = []
+    error = code_of(lambda: got.extend(it.method("unary_stream", "FailMidway")(b"", timeout=20)))
+    assert error.code() == grpc.StatusCode.DATA_LOSS, error
+
+
+def check_client_stream(it):
+    messages = (b"x" * number for number in range(500))
+    assert it.method("stream_unary", "Total")(messages, timeout=20) == str(sum(range(500))).encode()
+
+
+def check_full_duplex(it):
+    sent = queue.Queue()
+    answers = it.method("stream_stream", "Echo")(iter(sent.get, None), timeout=30)
+    for number in range(100):
+        message = str(number).encode()
+        # The next message is written only after the answer to the one before it was read.
+        sent.put(message)
+        assert next(answers) == message
+    sent.put(None)
+    assert list(answers) == []
+
+
+def check_big_message(it):
+    message = bytes(range(256)) * (BIG // 256)
+    assert it.unary("Unary")(message, timeout=60) == message
+
+
+def check_big_stream(it):
+    messages = [bytes([number]) * (4 * 1024 * 1024) for number in range(16)]
+    assert list(it.method("stream_stream", "Echo")(iter(messages), timeout=60)) == messages
+
+
+def check_deadline(it):
+    error = code_of(lambda: it.unary("Slow")(b"", timeout=0.5))
+    assert error.code() == grpc.StatusCode.DEADLINE_EXCEEDED, error
+
+
+def check_deadline_reaches_the_server(it):
+    left = float(it.unary("Deadline")(b"", timeout=15))
+    # The unit on the wire is coarse, so it may be a little more than what was asked for.
+    assert 1 < left < 16, left
+
+
+def check_long_call_outlives_the_request_timeout(it):
+    # The daemon's request timeout is shorter than this silence; the call's deadline is not.
+    sent = queue.Queue()
+    answers = it.method("stream_stream", "Echo")(iter(sent.get, None), timeout=30)
+    sent.put(b"a")
+    assert next(answers) == b"a"
+    threading.Timer(3.5, sent.put, [b"b"]).start()
+    assert next(answers) == b"b"
+    sent.put(None)
+    assert list(answers) == []
+
+
+def check_cancel_reaches_the_server(it):
+    call = it.unary("Slow").future(b"", timeout=60)
+    threading.Timer(0.3, call.cancel).start()
+    try:
+        call.result(timeout=20)
+    except grpc.FutureCancelledError:
+        pass
+    assert it.unary("WasCancelled")(b"", timeout=30) == b"yes"
+
+
+def check_cancelled_stream(it):
+    sent = queue.Queue()
+    answers = it.method("stream_stream", "Echo")(iter(sent.get, None), timeout=30)
+    sent.put(b"a")
+    assert next(answers) == b"a"
+    answers.cancel()
+    error = code_of(lambda: next(answers))
+    assert error.code() == grpc.StatusCode.CANCELLED, error
+    sent.put(None)
+
+
+def check_many_parallel_calls(it):
+    calls = [it.unary("Unary").future(str(number).encode(), timeout=60) for number in range(500)]
+    assert [call.result() for call in calls] == [str(number).encode() for number in range(500)]
+
+
+def check_many_parallel_streams(it):
+    calls = [it.method("unary_stream", "Count")(b"100", timeout=60) for _ in range(50)]
+    assert all(len(list(call)) == 100 for call in calls)
+
+
+CHECKS = [value for name, value in list(globals().items()) if name.startswith("check_")]
+
+
+def check(target, tls=None):
+    with channel_to(target, tls) as channel:
+        client = Client(channel)
+        for one in CHECKS:
+            name = one.__name__.removeprefix("check_")
+            try:
+                one(client)
+                print("ok", name, flush=True)
+            except Exception as error:
+                print(f"failed {name}: {type(error).__name__} {error}".replace("\n", " "), flush=True)
+
+
+def down(target, host):
+    with channel_to(target, None, host) as channel:
+        error = code_of(lambda: Client(channel).unary("Unary")(b"", timeout=30))
+        reason = dict(error.trailing_metadata() or ()).get("miwi-reason", "")
+        print(error.code().name, reason, flush=True)
+
+
+def hold(target, tls=None):
+    with channel_to(target, tls) as channel:
+        lines = (line.rstrip("\n").encode() for line in sys.stdin)
+        for answer in Client(channel).method("stream_stream", "Echo")(lines, timeout=120):
+            print(answer.decode(), flush=True)
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])
