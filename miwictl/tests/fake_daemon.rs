@@ -147,7 +147,7 @@ async fn refusals_have_their_exit_code_and_are_json_on_standard_output() {
         (&["config", "show", "-o", "json"], 4),
         (&["op", "watch", "nope", "-o", "json"], 5),
         (&["shutdown", "-o", "json"], 8),
-        (&["-o", "json", "cert", "list"], 2),
+        (&["-o", "json", "cert", "renew"], 2),
     ];
     for (args, exit) in cases {
         let output = miwictl(in_state("ready"), args).await;
