@@ -4,11 +4,13 @@
 mod accept;
 mod activity;
 mod drain;
+mod frames;
 mod listener;
 mod prefixed;
 
 pub use accept::{Acceptor, Admission, Permit};
 pub use activity::{Activity, Phase, Running, Timeouts, Watched};
 pub use drain::{Drain, DrainSignal};
+pub use frames::{Guard, Guarded};
 pub use listener::{BindError, bind_group};
 pub use prefixed::{Preface, Prefixed, sniff};

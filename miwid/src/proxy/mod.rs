@@ -5,6 +5,7 @@ mod blame;
 mod forward;
 mod headers;
 mod hold;
+mod pump;
 mod relay;
 mod retry;
 #[cfg(test)]
