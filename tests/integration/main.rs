@@ -8,6 +8,7 @@ mod apps;
 mod connections;
 mod control;
 mod files;
+mod http2;
 mod lifecycle;
 mod logs;
 mod proxy;
