@@ -10,6 +10,7 @@ mod control;
 mod files;
 mod grpc;
 mod http1;
+mod http2;
 mod http3;
 mod lifecycle;
 mod logs;

@@ -4,6 +4,7 @@
 mod accept;
 mod activity;
 mod drain;
+mod frames;
 mod gate;
 mod listener;
 mod prefixed;
@@ -14,6 +15,7 @@ mod steering;
 pub use accept::{Acceptor, Admission, Permit};
 pub use activity::{Activity, Phase, Running, Timeouts, Watched};
 pub use drain::{Drain, DrainSignal};
+pub use frames::{Guard, Guarded};
 pub use gate::{After, Desk, Flaw, Gated, Rules, Verdict};
 #[cfg(feature = "http3")]
 pub use listener::bind_udp_group;

@@ -59,6 +59,8 @@ struct Outgoing {
     upgrade: Option<(HeaderValue, OnUpgrade)>,
     /// Where informational answers go.
     interim: Option<Desk>,
+    /// The client asked by extended CONNECT, where a success opens the tunnel.
+    extended: bool,
     tried: Vec<u64>,
     retried: u32,
 }
@@ -113,7 +115,13 @@ impl Forwarder {
     }
 
     pub async fn forward(&self, request: Request<Inbound>, exchange: Exchange<'_>) -> Result<Response<Body>, Failure> {
-        if request.method() == Method::CONNECT {
+        let protocol = request.extensions().get::<hyper::ext::Protocol>();
+        let protocol = protocol.map(|it| it.as_str().eq_ignore_ascii_case("websocket"));
+        if protocol == Some(false) {
+            let message = "This protocol is not forwarded.";
+            return Err(Failure::client(StatusCode::NOT_IMPLEMENTED, reason::METHOD, message));
+        }
+        if request.method() == Method::CONNECT && protocol.is_none() {
             let message = "CONNECT is not forwarded.";
             return Err(Failure::client(StatusCode::METHOD_NOT_ALLOWED, reason::METHOD, message));
         }
@@ -176,7 +184,10 @@ impl Forwarder {
             let id = said.or_else(|| HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok());
             context.request_id = id;
         }
-        let upgrade = headers::upgrade_wanted(&request).map(|it| (it, hyper::upgrade::on(&mut request)));
+        let extended = request.method() == Method::CONNECT;
+        let wanted =
+            if extended { Some(HeaderValue::from_static("websocket")) } else { headers::upgrade_wanted(&request) };
+        let upgrade = wanted.map(|it| (it, hyper::upgrade::on(&mut request)));
         let (head, mut inbound) = request.into_parts();
         let patience = Patience::of(&head, self);
         if patience.is_stream() {
@@ -191,10 +202,13 @@ impl Forwarder {
             head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             head.headers.insert(header::UPGRADE, protocol.clone());
         }
+        if extended {
+            headers::websocket_over_http1(&mut head);
+        }
         // Ours: handles of our own connection, not meant for the next one.
         head.extensions.clear();
-        let (tried, retried) = (Vec::new(), 0);
-        Ok(Outgoing { head, body: Some(body), lent: None, patience, meter, upgrade, interim, tried, retried })
+        let (body, lent, tried, retried) = (Some(body), None, Vec::new(), 0);
+        Ok(Outgoing { head, body, lent, patience, meter, upgrade, interim, extended, tried, retried })
     }
 
     async fn attempt(
@@ -280,6 +294,10 @@ impl Forwarder {
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             return self.switch(response, admitted, outgoing, context);
         }
+        if outgoing.extended && response.status().is_success() {
+            let message = "The site's server did not open the WebSocket.";
+            return Err(Failure::upstream(StatusCode::BAD_GATEWAY, reason::BAD_RESPONSE, message));
+        }
         let (mut head, incoming) = response.into_parts();
         // An upstream that answers HTTP/1.0 or says close will close; hyper knows, and the pool asks it.
         headers::strip_hop_by_hop(&mut head.headers);
@@ -315,9 +333,14 @@ impl Forwarder {
         let (mut head, _) = response.into_parts();
         let protocol = head.headers.get(header::UPGRADE).cloned();
         headers::strip_hop_by_hop(&mut head.headers);
-        head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-        if let Some(protocol) = protocol {
-            head.headers.insert(header::UPGRADE, protocol);
+        if outgoing.extended {
+            head.status = StatusCode::OK;
+            head.headers.remove(header::SEC_WEBSOCKET_ACCEPT);
+        } else {
+            head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            if let Some(protocol) = protocol {
+                head.headers.insert(header::UPGRADE, protocol);
+            }
         }
         self.mark(&mut head, context);
         let tunnel = Tunnel {

@@ -249,6 +249,24 @@ pub(super) fn upgrade_wanted<B>(request: &Request<B>) -> Option<HeaderValue> {
     (asks && request.version() == Version::HTTP_11 && !lists(protocol, "h2c")).then(|| protocol.clone())
 }
 
+/// RFC 8441 over HTTP/1.1 (its section 5): the CONNECT becomes the GET that asks for the same protocol.
+pub(super) fn websocket_over_http1(head: &mut request::Parts) {
+    head.method = Method::GET;
+    head.headers.insert(header::SEC_WEBSOCKET_KEY, websocket_key());
+    head.headers.entry(header::SEC_WEBSOCKET_VERSION).or_insert(HeaderValue::from_static("13"));
+}
+
+/// Sixteen random bytes in base64: the last digit before the padding has but two bits.
+fn websocket_key() -> HeaderValue {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut key = [b'='; 24];
+    for digit in &mut key[..21] {
+        *digit = DIGITS[fastrand::usize(..64)];
+    }
+    key[21] = DIGITS[fastrand::usize(..4) * 16];
+    HeaderValue::from_bytes(&key).expect("base64 is visible ASCII")
+}
+
 #[cfg(test)]
 pub(super) mod tests {
     #![allow(clippy::unwrap_used)]

@@ -8,6 +8,7 @@ pub mod fuzzing;
 mod headers;
 mod hold;
 mod patience;
+mod pump;
 mod relay;
 mod replay;
 mod retry;

@@ -13,11 +13,12 @@ use std::{
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf, copy_bidirectional},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::oneshot,
     time::{Instant, sleep_until},
 };
 
+use super::pump;
 use crate::{
     exchange::TunnelEnd,
     upstream::{Endpoint, InFlight},
@@ -55,7 +56,7 @@ impl Tunnel {
         let mut upstream = Counted::new(TokioIo::new(upstream), moved.clone());
         let closing = closing(in_flight.endpoint(), drain);
         tokio::select! {
-            _ = copy_bidirectional(&mut client, &mut upstream) => {}
+            _ = pump::both(&mut client, &mut upstream) => {}
             () = closing => {}
             () = quiet(&moved, idle_timeout) => {}
         }

@@ -6,12 +6,16 @@ use hyper::{body::Incoming, server::conn, service::service_fn};
 use hyper_util::rt::TokioIo;
 
 use super::connection::{Connection, Io, ended, service};
-use crate::snapshot::Snapshot;
+use crate::{net::Guarded, snapshot::Snapshot};
 
 /// Uploads and downloads over many streams share one connection: room for a fast path's bandwidth times its delay.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 const STREAMS_MAX: u32 = 128;
+/// Streams that were reset before we looked at them, and streams that we had to reset: past these the client is told to calm
+/// down. `Guarded` bounds what the library does not.
+const RESETS_PENDING_MAX: usize = 50;
+const RESETS_OURS_MAX: usize = 256;
 
 impl Connection {
     pub(super) async fn http2(mut self, io: impl Io, snapshot: &Snapshot) {
@@ -21,8 +25,11 @@ impl Connection {
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(STREAM_WINDOW as usize)
             .max_concurrent_streams(STREAMS_MAX)
+            .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
+            .max_local_error_reset_streams(RESETS_OURS_MAX)
+            .enable_connect_protocol()
             .max_header_list_size(u32::try_from(snapshot.settings.header_bytes_max).unwrap_or(u32::MAX));
-        let io = TokioIo::new(self.watched(io));
+        let io = TokioIo::new(Guarded::new(self.watched(io), self.worker.metrics.clone()));
         let service = service_fn(service::<Incoming>(&self));
         let mut connection = pin!(builder.serve_connection(io, service));
         tokio::select! {
