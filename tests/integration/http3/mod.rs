@@ -182,7 +182,7 @@ async fn http3_is_announced_where_it_is_served_and_only_there() {
     let (http, https) = (daemon.http().port(), daemon.address(2).port());
     assert!(announced(https, "https").await.contains(&format!("alt-svc: h3=\":{https}\"")));
     assert!(!announced(http, "http").await.contains("alt-svc"));
-    let off = format!("{CONFIG}").replace("workers = 2", "workers = 2\nhttp3 = false");
+    let off = CONFIG.replace("workers = 2", "workers = 2\nhttp3 = false");
     daemon.rewrite_config(&off);
     assert_eq!(daemon.reload().await.status, 0);
     assert!(!announced(https, "https").await.contains("alt-svc"));
