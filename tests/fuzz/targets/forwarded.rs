@@ -14,6 +14,7 @@ use miwid::{
     routing::host_of,
     server::fuzzing::{context, examine},
     snapshot::{Settings, Snapshot, build},
+    tls::Tls,
 };
 
 const TRUSTED: &str = "[server]\ntrusted_proxies = [\"10.0.0.0/8\", \"2001:db8::/32\"]\n";
@@ -58,7 +59,7 @@ fn read(choices: u8, head: &[u8]) -> Option<(Parts, Peer)> {
     }
     let remote = PEERS[usize::from(choices & 3)].parse().expect("an address");
     let local = "127.0.0.1:80".parse().expect("an address");
-    Some((request.into_parts().0, Peer { remote, local, scheme: Scheme::Http }))
+    Some((request.into_parts().0, Peer { remote, local, scheme: Scheme::Http, secured: None }))
 }
 
 fn judge(mut head: Parts, peer: Peer, settings: &Settings) {
@@ -165,5 +166,5 @@ fn tells_the_truth(told: &HeaderMap, said: &HeaderMap, context: &Context) {
 fn snapshot() -> Snapshot {
     let loaded = config::load_text("m.toml".as_ref(), TRUSTED, &[], &config::Capabilities::default());
     let loaded = loaded.expect("a good configuration");
-    build(&loaded.config, 1, &Default::default()).expect("a snapshot of it")
+    build(&loaded.config, 1, &Default::default(), &Tls::rehearsal()).expect("a snapshot of it")
 }
