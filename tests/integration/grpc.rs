@@ -57,12 +57,17 @@ fn config(port: &str) -> String {
     )
 }
 
-async fn every_check(port: usize, how: &[&str]) {
+async fn every_check(secure: bool) {
     let Some(python) = python() else { skip!("grpcio is not installed; tests/run install does it") };
     let mut server = Script::start(&python, &["serve"]);
     let daemon = Daemon::start(&config(&server.line().await.expect("a port"))).await;
-    let target = daemon.address(port).to_string();
-    let mut client = Script::start(&python, &[&["check", &target], how].concat());
+    let target = daemon.address(if secure { 2 } else { 1 }).to_string();
+    let mut args = vec!["check".to_owned(), target];
+    if secure {
+        daemon.write("ca.pem", &daemon.ctl_ok(&["cert", "trust", "--print"]).await.stdout);
+        args.push(daemon.dir().join("ca.pem").display().to_string());
+    }
+    let mut client = Script::start(&python, &args.iter().map(String::as_str).collect::<Vec<_>>());
     let mut said = Vec::new();
     while let Some(line) = client.line().await {
         said.push(line);
@@ -73,12 +78,12 @@ async fn every_check(port: usize, how: &[&str]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_call_passes_over_cleartext() {
-    every_check(1, &[]).await;
+    every_check(false).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_kind_of_call_passes_over_tls() {
-    every_check(2, &["tls"]).await;
+    every_check(true).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -98,9 +98,8 @@ pub struct Inbound {
     interim: Option<Desk>,
 }
 
-/// A client may keep us waiting this long in all, and a second longer for each `RATE_MIN` bytes that it has sent. Time in
-/// which nobody asks for the body is not counted: a slow upstream is not the client's fault.
-const WAIT_MAX: Duration = Duration::from_secs(10);
+/// Bytes a second. A client may keep us waiting for `request_timeout` in all, and a second longer for each `RATE_MIN` bytes
+/// that it has sent. Time in which nobody asks for the body is not counted: a slow upstream is not the client's fault.
 const RATE_MIN: u64 = 240;
 
 impl Inbound {
@@ -208,7 +207,7 @@ impl http_body::Body for Inbound {
 /// What is left of a client's time, by what it has sent and how long it has kept us waiting for it.
 fn patience(chunk_timeout: Duration, bytes: u64, waited: Duration) -> Duration {
     let earned = Duration::from_millis(bytes.saturating_mul(1000) / RATE_MIN);
-    (chunk_timeout.min(WAIT_MAX) + earned).saturating_sub(waited)
+    (chunk_timeout + earned).saturating_sub(waited)
 }
 
 #[cfg(test)]
@@ -219,10 +218,10 @@ mod tests {
     fn a_body_that_flows_earns_time_and_one_that_trickles_does_not() {
         let seconds = Duration::from_secs;
         let left = |bytes, waited| patience(seconds(30), bytes, seconds(waited));
-        assert_eq!(left(0, 0), seconds(10));
-        assert_eq!(left(10, 10), Duration::from_millis(41));
-        assert_eq!(left(10, 11), Duration::ZERO);
-        assert_eq!(left(240 * 60, 60), seconds(10));
+        assert_eq!(left(0, 0), seconds(30));
+        assert_eq!(left(10, 30), Duration::from_millis(41));
+        assert_eq!(left(10, 31), Duration::ZERO);
+        assert_eq!(left(240 * 60, 60), seconds(30));
         assert_eq!(patience(seconds(3), 0, seconds(0)), seconds(3));
     }
 }

@@ -9,7 +9,7 @@ use config::UnderscoreHeaders;
 use http::{HeaderName, HeaderValue, StatusCode, Version, header, request::Parts};
 
 use crate::{
-    exchange::{Context, Failure, Peer, Scheme, headers, reason},
+    exchange::{Context, Failure, Peer, Scheme, headers, is_call, reason},
     net::{Flaw, Verdict},
     routing::host_of,
     snapshot::Settings,
@@ -121,7 +121,8 @@ fn expectation(parts: &Parts) -> Result<(), Failure> {
 /// At once when Content-Length says so; what comes without one is counted as it is read.
 fn limit_body(parts: &Parts, settings: &Settings) -> Result<(), Failure> {
     let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse::<u64>().ok());
-    if settings.request_bytes_max > 0 && length.is_some_and(|it| it > settings.request_bytes_max) {
+    let bounded = settings.request_bytes_max > 0 && !is_call(parts.version, &parts.headers);
+    if bounded && length.is_some_and(|it| it > settings.request_bytes_max) {
         return Err(body_too_large(settings.request_bytes_max));
     }
     Ok(())

@@ -5,8 +5,12 @@ use std::pin::pin;
 use hyper::{body::Incoming, server::conn, service::service_fn};
 use hyper_util::rt::TokioIo;
 
-use super::connection::{Connection, Io, ended, service};
-use crate::{net::Guarded, snapshot::Snapshot};
+use super::connection::{Call, Connection, Io, ended, service};
+use crate::{
+    net::{Guarded, Phase},
+    snapshot::Snapshot,
+    telemetry::Metrics,
+};
 
 /// Uploads and downloads over many streams share one connection: room for a fast path's bandwidth times its delay.
 const STREAM_WINDOW: u32 = 1 << 20;
@@ -32,12 +36,28 @@ impl Connection {
         let io = TokioIo::new(Guarded::new(self.watched(io), self.worker.metrics.clone()));
         let service = service_fn(service::<Incoming>(&self));
         let mut connection = pin!(builder.serve_connection(io, service));
-        tokio::select! {
-            done = &mut connection => return ended(done),
-            _ = self.called() => connection.as_mut().graceful_shutdown(),
+        let metrics = self.worker.metrics.clone();
+        let call = tokio::select! {
+            done = &mut connection => return judged(done, &metrics),
+            call = self.called() => call,
+        };
+        match call {
+            // A client that takes nothing takes no farewell either.
+            Call::Expired(Phase::Stalled) => return metrics.connection_cut("write-stall"),
+            Call::Expired(_) | Call::Drain => connection.as_mut().graceful_shutdown(),
         }
         self.last_request(connection).await;
     }
+}
+
+/// The library has told a client to calm down: that is counted, as what `Guarded` finds is.
+fn judged(done: hyper::Result<()>, metrics: &Metrics) {
+    let source = done.as_ref().err().and_then(std::error::Error::source);
+    let reason = source.and_then(|it| it.downcast_ref::<h2::Error>()).and_then(h2::Error::reason);
+    if reason == Some(h2::Reason::ENHANCE_YOUR_CALM) {
+        metrics.connection_cut("http2-calm");
+    }
+    ended(done);
 }
 
 #[derive(Clone, Copy)]

@@ -10,7 +10,7 @@ use super::{
     worker::Worker,
 };
 use crate::{
-    exchange::{Body, Context, Failure, Inbound, Peer, Source, reason},
+    exchange::{Body, Context, Failure, Inbound, Peer, Source, is_call, reason},
     net::Activity,
     proxy::Exchange,
     routing::{NoPlan, Target, plan},
@@ -105,9 +105,7 @@ fn explain(failure: Failure, pending: &mut Pending) -> Response<Body> {
 
 /// gRPC streams have no size limit: flow control bounds them. What follows an upgrade is no body, and not counted here.
 fn body_limit(parts: &Parts, snapshot: &Snapshot) -> u64 {
-    let is_grpc = parts.version == Version::HTTP_2
-        && parts.headers.get(header::CONTENT_TYPE).is_some_and(|it| it.as_bytes().starts_with(b"application/grpc"));
-    if is_grpc { 0 } else { snapshot.settings.request_bytes_max }
+    if is_call(parts.version, &parts.headers) { 0 } else { snapshot.settings.request_bytes_max }
 }
 
 /// The query goes along unless the target has one of its own.

@@ -20,6 +20,7 @@ use crate::{
     net::{DrainSignal, SteeredIds},
     server::worker::Worker,
     snapshot::Snapshot,
+    telemetry::Handshake,
     tls::Terminator,
 };
 
@@ -123,12 +124,16 @@ impl Door {
             self.shaking.set(self.shaking.get() - 1);
             match shaken {
                 Ok(Ok(connection)) => {
+                    worker.shard.handshake(Handshake::Full);
                     worker.shard.connection_opened();
                     connection::serve(&worker, &snapshot, connection, self.local, drain).await;
                     worker.shard.connection_closed();
                 }
-                Ok(Err(error)) => tracing::debug!(target: "tls", %error, "QUIC handshake failed"),
-                Err(_) => tracing::debug!(target: "tls", "QUIC handshake timed out"),
+                Ok(Err(error)) => {
+                    worker.shard.handshake(Handshake::Failed);
+                    tracing::debug!(target: "tls", %error, "QUIC handshake failed");
+                }
+                Err(_) => worker.shard.handshake(Handshake::Timeout),
             }
             drop((permit, open));
         });
