@@ -106,10 +106,9 @@ pub(super) struct Worker {
     pub(super) shard: Arc<Shard>,
     pub(super) metrics: Metrics,
     pub(super) pages: Pages,
-    #[cfg_attr(not(feature = "http3"), expect(dead_code, reason = "TCP listeners have copies of their own"))]
     pub(super) admission: Admission,
     /// Which worker of how many this is.
-    #[cfg_attr(not(feature = "http3"), expect(dead_code, reason = "only QUIC steers packets"))]
+    #[cfg(feature = "http3")]
     place: Place,
     /// What HTTPS answers say of HTTP/3, while this worker serves it.
     pub(super) alternative: RefCell<Option<HeaderValue>>,
@@ -118,6 +117,7 @@ pub(super) struct Worker {
 #[derive(Clone, Copy)]
 struct Place {
     index: usize,
+    #[cfg_attr(not(feature = "http3"), expect(dead_code, reason = "only QUIC steers packets"))]
     count: usize,
 }
 
@@ -137,6 +137,7 @@ async fn run(place: Place, shared: Shared, feed: Feed, inbox: mpsc::UnboundedRec
         metrics: shared.metrics.clone(),
         pages: shared.pages.clone(),
         admission: shared.admission.clone(),
+        #[cfg(feature = "http3")]
         place,
         alternative: RefCell::default(),
     });

@@ -87,7 +87,9 @@ fn judge(case: &Case, host: &str, answer: &str, arrived: &[recorder::Arrived]) -
     }
     let whole: Vec<&str> = arrived.iter().filter(|it| it.body.is_some()).map(|it| it.line.as_str()).collect();
     if host == FILES {
-        return ensure(arrived.is_empty(), "the upstream has nothing to do with it");
+        // A request of the case before that broke off may be noticed only now.
+        let meant = arrived.iter().any(|it| it.headers.get("x-forwarded-host").is_none_or(|it| it != PROXY));
+        return ensure(!meant, "the upstream has nothing to do with it");
     }
     match case.expected {
         Expected::Served | Expected::Upstream => {

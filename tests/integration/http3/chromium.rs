@@ -33,11 +33,10 @@ async fn browse(daemon: &Daemon, flags: &[String]) -> String {
         .args(flags)
         .arg(format!("https://localhost:{port}/protocols.html"))
         .stdin(Stdio::null())
-        .stderr(Stdio::null())
         .kill_on_drop(true)
         .output();
     let output = tokio::time::timeout(wait::LATER, browser).await.expect("chromium ends").expect("chromium runs");
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
 /// The fingerprint of the key that Chromium may trust although nobody it knows has signed it.
