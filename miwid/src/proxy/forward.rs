@@ -332,6 +332,7 @@ impl Forwarder {
         let upstream = hyper::upgrade::on(&mut response);
         let (mut head, _) = response.into_parts();
         let protocol = head.headers.get(header::UPGRADE).cloned();
+        let websocket = protocol.as_ref().is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"websocket"));
         headers::strip_hop_by_hop(&mut head.headers);
         if outgoing.extended {
             head.status = StatusCode::OK;
@@ -348,6 +349,7 @@ impl Forwarder {
             upstream,
             in_flight: admitted.in_flight,
             idle_timeout: self.stream_idle_timeout,
+            websocket,
             drain: self.stream_drain,
         };
         context.tunnel = Some(tunnel.start());

@@ -2,6 +2,7 @@
 //! app restarts, handed over to a tunnel when they upgrade.
 
 mod blame;
+mod boundary;
 mod forward;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -2,9 +2,10 @@
 //! withdrawn. The tunnel outlives its exchange, so it holds nothing of it but the endpoint's count.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
+    future::poll_fn,
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
@@ -13,12 +14,15 @@ use std::{
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     sync::oneshot,
     time::{Instant, sleep_until},
 };
 
-use super::pump;
+use super::{
+    boundary::{Boundary, CLOSE_1012},
+    pump,
+};
 use crate::{
     exchange::TunnelEnd,
     upstream::{Endpoint, InFlight},
@@ -26,12 +30,16 @@ use crate::{
 
 /// Each side must hand over its connection within this after the 101.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(10);
+/// A frame that is under way when its tunnel has to end may take so long to be whole, and so may our Close.
+const FAREWELL: Duration = Duration::from_secs(2);
 
 pub(super) struct Tunnel {
     pub client: OnUpgrade,
     pub upstream: OnUpgrade,
     pub in_flight: InFlight,
     pub idle_timeout: Duration,
+    /// It gets a Close before it is cut; what else may have been agreed on is just cut.
+    pub websocket: bool,
     pub drain: config::StreamDrain,
 }
 
@@ -46,22 +54,41 @@ impl Tunnel {
     }
 
     async fn run(self) -> TunnelEnd {
-        let Self { client, upstream, in_flight, idle_timeout, drain } = self;
+        let Self { client, upstream, in_flight, idle_timeout, websocket, drain } = self;
         let both = async { tokio::try_join!(client, upstream) };
         let Ok(Ok((client, upstream))) = tokio::time::timeout(HANDOVER_TIMEOUT, both).await else {
             return TunnelEnd::default();
         };
         let moved = Rc::new(Cell::new(Instant::now()));
+        let boundary = Rc::new(RefCell::new(Boundary::default()));
         let mut client = Counted::new(TokioIo::new(client), moved.clone());
+        client.boundary = websocket.then(|| boundary.clone());
         let mut upstream = Counted::new(TokioIo::new(upstream), moved.clone());
-        let closing = closing(in_flight.endpoint(), drain);
-        tokio::select! {
-            _ = pump::both(&mut client, &mut upstream) => {}
-            () = closing => {}
-            () = quiet(&moved, idle_timeout) => {}
+        let withdrawn = {
+            let mut both = pin!(pump::both(&mut client, &mut upstream));
+            let withdrawn = tokio::select! {
+                _ = &mut both => false,
+                () = closing(in_flight.endpoint(), drain) => true,
+                () = quiet(&moved, idle_timeout) => false,
+            };
+            if withdrawn && websocket {
+                let ended = poll_fn(|cx| {
+                    if boundary.borrow().between_frames() { Poll::Ready(()) } else { both.as_mut().poll(cx).map(drop) }
+                });
+                let _ = tokio::time::timeout(FAREWELL, ended).await;
+            }
+            withdrawn
+        };
+        if withdrawn && websocket && boundary.borrow().between_frames() {
+            let _ = tokio::time::timeout(FAREWELL, farewell(&mut client)).await;
         }
         TunnelEnd { from_client: client.read, to_client: upstream.read }
     }
+}
+
+async fn farewell(client: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+    client.write_all(&CLOSE_1012).await?;
+    client.shutdown().await
 }
 
 /// Resolves when a stream to this endpoint has to end, because it was withdrawn.
@@ -93,11 +120,13 @@ struct Counted<S> {
     stream: S,
     read: u64,
     moved: Rc<Cell<Instant>>,
+    /// Follows what is written, where that is a WebSocket's.
+    boundary: Option<Rc<RefCell<Boundary>>>,
 }
 
 impl<S> Counted<S> {
     fn new(stream: S, moved: Rc<Cell<Instant>>) -> Self {
-        Self { stream, read: 0, moved }
+        Self { stream, read: 0, moved, boundary: None }
     }
 }
 
@@ -113,7 +142,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        if let Some(boundary) = &self.boundary {
+            boundary.borrow_mut().passed(&bytes[..written]);
+        }
+        Poll::Ready(Ok(written))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -50,7 +50,9 @@ fn a_withdrawn_endpoint_ends_its_tunnels() {
         let endpoint = rig.publish(origin(echo).await);
         let mut client = open(&rig).await;
         assert!(rig.set.withdraw(&endpoint, super::rig::DEADLINE).await);
-        assert_eq!(client.read(&mut [0]).await.unwrap_or(0), 0);
+        let mut last = Vec::new();
+        client.read_to_end(&mut last).await.unwrap();
+        assert_eq!(last, [0x88, 2, 0x03, 0xf4], "a Close that says 1012");
     });
 }
 
