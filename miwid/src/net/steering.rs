@@ -100,15 +100,15 @@ mod tests {
         drop(group);
         let group = super::super::bind_udp_group(address, 3).expect("the port was free");
         let client = UdpSocket::bind("127.0.0.1:0").expect("a port");
-        for worker in 0..3 {
-            let mut ids = SteeredIds::new(worker, 3);
+        for (worker, socket) in group.iter().enumerate() {
+            let mut ids = SteeredIds::new(worker, group.len());
             let id = ids.generate_cid();
             let packet = [&[0x40][..], &id[..], &[worker as u8; 8]].concat();
             client.send_to(&packet, address).expect("sent");
             let mut buffer = [0; 64];
-            group[worker].set_read_timeout(Some(std::time::Duration::from_secs(5))).expect("a timeout");
-            group[worker].set_nonblocking(false).expect("blocking");
-            let (length, _) = group[worker].recv_from(&mut buffer).expect("the packet comes to its worker");
+            socket.set_read_timeout(Some(std::time::Duration::from_secs(5))).expect("a timeout");
+            socket.set_nonblocking(false).expect("blocking");
+            let (length, _) = socket.recv_from(&mut buffer).expect("the packet comes to its worker");
             assert_eq!(&buffer[..length], packet);
         }
     }

@@ -26,7 +26,7 @@ async fn browse(daemon: &Daemon, flags: &[String]) -> String {
             "--no-sandbox",
             "--disable-gpu",
             "--disable-dev-shm-usage",
-            "--ignore-certificate-errors",
+            "--host-resolver-rules=MAP localhost 127.0.0.1",
         ])
         .args(["--virtual-time-budget=15000", "--timeout=15000", "--dump-dom"])
         .arg(format!("--user-data-dir={}", profile.display()))
