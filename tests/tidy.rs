@@ -55,7 +55,17 @@ const LINES_MAX: usize = 450;
 /// Tables of nouns: as long as they need to be.
 const TABLES: &[&str] = &["config/src/model.rs"];
 
-const EXAMPLES: &[&str] = &["static-site", "reverse-proxy", "load-balancer", "node-app", "python-wsgi", "python-asgi"];
+const EXAMPLES: &[&str] = &[
+    "static-site",
+    "reverse-proxy",
+    "load-balancer",
+    "node-app",
+    "python-wsgi",
+    "python-asgi",
+    "https",
+    "client-certificates",
+    "grpc",
+];
 
 #[test]
 fn rooms_import_downwards_only() {

@@ -28,7 +28,18 @@ fn every_example_loads_and_is_short() {
         names.push(path.file_stem().unwrap().to_string_lossy().into_owned());
     }
     names.sort();
-    assert_eq!(names, ["load-balancer", "node-app", "python-asgi", "python-wsgi", "reverse-proxy", "static-site"]);
+    let known = [
+        "client-certificates",
+        "grpc",
+        "https",
+        "load-balancer",
+        "node-app",
+        "python-asgi",
+        "python-wsgi",
+        "reverse-proxy",
+        "static-site",
+    ];
+    assert_eq!(names, known);
 }
 
 #[test]
