@@ -19,4 +19,5 @@ mod reload;
 mod systemd;
 mod tls;
 mod upstream;
+mod websocket;
 mod welcome;

@@ -18,7 +18,7 @@ use super::{
     relay::{Lease, Relay},
     replay::Loan,
     retry::{self, Attempt, Decision, Sent},
-    upgrade::{Tunnel, closing},
+    upgrade::{Tunnel, Tunnels, closing},
 };
 use crate::{
     exchange::{Body, Context, Failure, Inbound, Meter, Scheme, headers::X_REQUEST_ID, reason},
@@ -44,6 +44,7 @@ pub struct Forwarder {
 pub struct Exchange<'a> {
     pub context: &'a mut Context,
     pub pools: &'a Rc<Pools>,
+    pub tunnels: &'a Tunnels,
     /// Path and query to ask the upstream for (after `strip_prefix`).
     pub target: &'a str,
 }
@@ -125,7 +126,7 @@ impl Forwarder {
             let message = "CONNECT is not forwarded.";
             return Err(Failure::client(StatusCode::METHOD_NOT_ALLOWED, reason::METHOD, message));
         }
-        let Exchange { context, pools, target } = exchange;
+        let Exchange { context, pools, tunnels, target } = exchange;
         let mut outgoing = self.outgoing(request, context, target)?;
         let mut fresh = false;
         let mut admitted = hold::admit(&self.set, context.client_ip, &[]).await?;
@@ -134,6 +135,9 @@ impl Forwarder {
             context.upstream = Some(endpoint.address.to_string());
             let trouble = match self.attempt(&mut outgoing, &endpoint, context, pools, fresh).await {
                 Ok((response, connection)) => {
+                    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                        return self.switch(response, admitted, outgoing, context, tunnels);
+                    }
                     return self.respond(response, connection, admitted, outgoing, context, pools);
                 }
                 Err(trouble) => trouble,
@@ -291,9 +295,6 @@ impl Forwarder {
         context: &mut Context,
         pools: &Rc<Pools>,
     ) -> Result<Response<Body>, Failure> {
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-            return self.switch(response, admitted, outgoing, context);
-        }
         if outgoing.extended && response.status().is_success() {
             let message = "The site's server did not open the WebSocket.";
             return Err(Failure::upstream(StatusCode::BAD_GATEWAY, reason::BAD_RESPONSE, message));
@@ -323,6 +324,7 @@ impl Forwarder {
         admitted: hold::Admitted,
         outgoing: Outgoing,
         context: &mut Context,
+        tunnels: &Tunnels,
     ) -> Result<Response<Body>, Failure> {
         let Some((_, client)) = outgoing.upgrade else {
             let message = "The site's server gave an answer that nobody asked for.";
@@ -352,7 +354,7 @@ impl Forwarder {
             websocket,
             drain: self.stream_drain,
         };
-        context.tunnel = Some(tunnel.start());
+        context.tunnel = Some(tunnel.start(tunnels));
         Ok(Response::from_parts(head, Body::Empty))
     }
 

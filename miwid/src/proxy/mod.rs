@@ -18,3 +18,4 @@ mod tests;
 mod upgrade;
 
 pub use forward::{Exchange, Forwarder};
+pub use upgrade::Tunnels;

@@ -1,5 +1,5 @@
-//! What follows a 101: bytes both ways until one side has enough, nothing moves for too long, or the endpoint is
-//! withdrawn. The tunnel outlives its exchange, so it holds nothing of it but the endpoint's count.
+//! What follows a 101: bytes both ways until one side has enough, nothing moves for too long, the endpoint is
+//! withdrawn, or the daemon stops. The tunnel outlives its exchange, so it holds nothing of it but the endpoint's count.
 
 use std::{
     cell::{Cell, RefCell},
@@ -18,6 +18,7 @@ use tokio::{
     sync::oneshot,
     time::{Instant, sleep_until},
 };
+use tokio_util::task::TaskTracker;
 
 use super::{
     boundary::{Boundary, CLOSE_1012},
@@ -25,8 +26,39 @@ use super::{
 };
 use crate::{
     exchange::TunnelEnd,
+    net::DrainSignal,
     upstream::{Endpoint, InFlight},
 };
+
+/// A stop does not send everybody away in the same moment: they would all come back in the same moment. A millisecond for
+/// each tunnel of the worker, and no more than this.
+const SPREAD_MAX: Duration = Duration::from_secs(5);
+
+/// All tunnels of one worker. They hear when it drains, and it waits for them.
+#[derive(Clone)]
+pub struct Tunnels {
+    tracker: TaskTracker,
+    drain: DrainSignal,
+}
+
+impl Tunnels {
+    pub fn new(drain: DrainSignal) -> Self {
+        Self { tracker: TaskTracker::new(), drain }
+    }
+
+    /// Resolves when no tunnel is open and none will be opened.
+    pub async fn ended(&self) {
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+
+    /// Resolves when it is one tunnel's turn to end, because the worker drains.
+    async fn stopping(mut self) {
+        self.drain.started().await;
+        let spread = Duration::from_millis(self.tracker.len() as u64).min(SPREAD_MAX);
+        tokio::time::sleep(spread.mul_f64(fastrand::f64())).await;
+    }
+}
 
 /// Each side must hand over its connection within this after the 101.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -45,15 +77,16 @@ pub(super) struct Tunnel {
 
 impl Tunnel {
     /// Starts the tunnel on this worker; the receiver hears of its end.
-    pub(super) fn start(self) -> oneshot::Receiver<TunnelEnd> {
+    pub(super) fn start(self, tunnels: &Tunnels) -> oneshot::Receiver<TunnelEnd> {
         let (end, ended) = oneshot::channel();
-        tokio::task::spawn_local(async move {
-            let _ = end.send(self.run().await);
+        let stopping = tunnels.clone().stopping();
+        tunnels.tracker.spawn_local(async move {
+            let _ = end.send(self.run(stopping).await);
         });
         ended
     }
 
-    async fn run(self) -> TunnelEnd {
+    async fn run(self, stopping: impl Future<Output = ()>) -> TunnelEnd {
         let Self { client, upstream, in_flight, idle_timeout, websocket, drain } = self;
         let both = async { tokio::try_join!(client, upstream) };
         let Ok(Ok((client, upstream))) = tokio::time::timeout(HANDOVER_TIMEOUT, both).await else {
@@ -69,6 +102,7 @@ impl Tunnel {
             let withdrawn = tokio::select! {
                 _ = &mut both => false,
                 () = closing(in_flight.endpoint(), drain) => true,
+                () = stopping => true,
                 () = quiet(&moved, idle_timeout) => false,
             };
             if withdrawn && websocket {

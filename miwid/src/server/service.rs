@@ -74,7 +74,7 @@ async fn answer(
                 None => plan.path,
                 Some(query) => format!("{}?{query}", plan.path).into(),
             };
-            let exchange = Exchange { context, pools: &worker.pools, target: &target };
+            let exchange = Exchange { context, pools: &worker.pools, tunnels: &worker.tunnels, target: &target };
             forwarder.forward(request, exchange).await
         }
         Target::Redirect { to, status } => redirect(to, *status, uri.query()),

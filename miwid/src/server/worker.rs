@@ -22,6 +22,7 @@ use crate::net::SteeredIds;
 use crate::{
     builtin::Pages,
     net::{Acceptor, Admission, Drain, DrainSignal},
+    proxy::Tunnels,
     snapshot::{Current, Snapshot},
     telemetry::{AccessBuffer, AccessLog, Metrics, Readiness, Shard},
     upstream::{Directory, Feed, Pools},
@@ -102,6 +103,7 @@ impl Workers {
 pub(super) struct Worker {
     snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     pub(super) pools: Rc<Pools>,
+    pub(super) tunnels: Tunnels,
     pub(super) access: RefCell<AccessBuffer>,
     pub(super) shard: Arc<Shard>,
     pub(super) metrics: Metrics,
@@ -132,6 +134,7 @@ async fn run(place: Place, shared: Shared, feed: Feed, inbox: mpsc::UnboundedRec
     let worker = Rc::new(Worker {
         snapshot: RefCell::new(shared.current.cached()),
         pools: Rc::default(),
+        tunnels: Tunnels::new(drain.clone()),
         access: RefCell::new(shared.access.buffer()),
         shard: shared.metrics.shard(),
         metrics: shared.metrics.clone(),
@@ -184,6 +187,7 @@ async fn obey(worker: &Rc<Worker>, mut inbox: mpsc::UnboundedReceiver<Order>, mu
     }
     drop(connections);
     let _ = open.recv().await;
+    worker.tunnels.ended().await;
 }
 
 fn open_listener(

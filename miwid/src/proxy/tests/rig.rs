@@ -15,7 +15,8 @@ use tokio::{
 
 use crate::{
     exchange::{Inbound, TunnelEnd},
-    proxy::{Exchange, Forwarder, headers::tests::context},
+    net::Drain,
+    proxy::{Exchange, Forwarder, Tunnels, headers::tests::context},
     upstream::{Address, Directory, Endpoint, Pools, Set},
 };
 
@@ -122,17 +123,20 @@ async fn serve(
     pools: Rc<Pools>,
     tunnels: Rc<RefCell<Vec<oneshot::Receiver<TunnelEnd>>>>,
 ) {
+    // As long as it lives, nobody is told to go.
+    let (_drain, signal) = Drain::new();
+    let open = Tunnels::new(signal);
     loop {
         let (stream, remote) = listener.accept().await.unwrap();
-        let (forwarder, pools, tunnels) = (forwarder.clone(), pools.clone(), tunnels.clone());
+        let (forwarder, pools, tunnels, open) = (forwarder.clone(), pools.clone(), tunnels.clone(), open.clone());
         let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
-            let (forwarder, pools, tunnels) = (forwarder.clone(), pools.clone(), tunnels.clone());
+            let (forwarder, pools, tunnels, open) = (forwarder.clone(), pools.clone(), tunnels.clone(), open.clone());
             async move {
                 let mut context = context(&remote.to_string());
                 let accept = request.headers().clone();
                 let target = request.uri().path_and_query().map_or("/", |it| it.as_str()).to_owned();
                 let request = request.map(|it| Inbound::new(it, 1024 * 1024, DEADLINE));
-                let exchange = Exchange { context: &mut context, pools: &pools, target: &target };
+                let exchange = Exchange { context: &mut context, pools: &pools, tunnels: &open, target: &target };
                 let response = forwarder.forward(request, exchange).await.unwrap_or_else(|it| it.response(&accept));
                 tunnels.borrow_mut().extend(context.tunnel);
                 Ok::<_, Infallible>(response)
