@@ -31,13 +31,57 @@ const LIMITS: [(&str, f64, f64); 7] = [
     ("priority-flood", 1000.0, 100.0),
     ("window-flood", 20_000.0, 5000.0),
 ];
+const PING: usize = 0;
+const WINDOW: usize = 6;
 
-/// Counts the frames of one connection.
-pub struct Guard {
+/// What a DATA frame of ours entitles the client to beyond the limits. Clients that measure the path send a PING for the
+/// data that they get, and one window update for the stream and one for the connection for each piece that they read, which
+/// may be a small part of a frame: a fast download brings many of both, and is no flood.
+const PINGS_EARNED: f64 = 1.0;
+const UPDATES_EARNED: f64 = 16.0;
+
+/// Where frames open in bytes that come in pieces.
+struct Heads {
     /// Bytes until the next frame opens.
     skip: usize,
     head: [u8; HEAD],
     have: usize,
+}
+
+impl Heads {
+    fn after(preface: usize) -> Self {
+        Self { skip: preface, head: [0; HEAD], have: 0 }
+    }
+
+    /// The next head that these bytes complete; they are taken up to it, or all.
+    fn next(&mut self, bytes: &mut &[u8]) -> Option<[u8; HEAD]> {
+        let skipped = self.skip.min(bytes.len());
+        self.skip -= skipped;
+        *bytes = &bytes[skipped..];
+        let taken = bytes.len().min(HEAD - self.have);
+        self.head[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
+        self.have += taken;
+        *bytes = &bytes[taken..];
+        if self.have < HEAD {
+            return None;
+        }
+        self.have = 0;
+        self.skip = length(&self.head);
+        Some(self.head)
+    }
+
+    fn between_frames(&self) -> bool {
+        self.skip == 0 && self.have == 0
+    }
+}
+
+fn length(head: &[u8; HEAD]) -> usize {
+    u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize
+}
+
+/// Counts the frames of one connection.
+pub struct Guard {
+    heads: Heads,
     levels: [f64; LIMITS.len()],
     at: Instant,
     last_stream: u32,
@@ -45,7 +89,7 @@ pub struct Guard {
 
 impl Guard {
     pub fn new(now: Instant) -> Self {
-        Self { skip: PREFACE, head: [0; HEAD], have: 0, levels: [0.0; LIMITS.len()], at: now, last_stream: 0 }
+        Self { heads: Heads::after(PREFACE), levels: [0.0; LIMITS.len()], at: now, last_stream: 0 }
     }
 
     /// The kind of flood that these bytes complete.
@@ -53,33 +97,30 @@ impl Guard {
         let elapsed = now.saturating_duration_since(self.at).as_secs_f64();
         self.at = now;
         for (level, (_, _, rate)) in self.levels.iter_mut().zip(LIMITS) {
-            *level = (*level - elapsed * rate).max(0.0);
+            *level = (*level - elapsed * rate).max(level.min(0.0));
         }
-        loop {
-            let skipped = self.skip.min(bytes.len());
-            self.skip -= skipped;
-            bytes = &bytes[skipped..];
-            if bytes.is_empty() {
-                return None;
+        while let Some(head) = self.heads.next(&mut bytes) {
+            let flood = self.frame(&head);
+            if flood.is_some() {
+                return flood;
             }
-            let taken = bytes.len().min(HEAD - self.have);
-            self.head[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
-            self.have += taken;
-            bytes = &bytes[taken..];
-            if self.have == HEAD {
-                self.have = 0;
-                if let Some(flood) = self.frame() {
-                    return Some(flood);
-                }
-            }
+        }
+        None
+    }
+
+    /// So many DATA frames of ours have gone out.
+    pub fn sent(&mut self, frames: usize) {
+        for (counted, earned) in [(PING, PINGS_EARNED), (WINDOW, UPDATES_EARNED)] {
+            self.levels[counted] -= frames as f64 * earned;
+            // Nobody saves up: what is owed to the client is the time of one burst.
+            self.levels[counted] = self.levels[counted].max(-LIMITS[counted].1);
         }
     }
 
-    fn frame(&mut self) -> Option<&'static str> {
-        let [a, b, c, kind, flags, s0, s1, s2, s3] = self.head;
-        self.skip = u32::from_be_bytes([0, a, b, c]) as usize;
+    fn frame(&mut self, head: &[u8; HEAD]) -> Option<&'static str> {
+        let [.., kind, flags, s0, s1, s2, s3] = *head;
         let counted = match kind {
-            DATA if self.skip == 0 && flags & END_STREAM == 0 => 3,
+            DATA if length(head) == 0 && flags & END_STREAM == 0 => 3,
             DATA => return None,
             1 => {
                 self.last_stream = self.last_stream.max(u32::from_be_bytes([s0 & 0x7f, s1, s2, s3]));
@@ -88,10 +129,10 @@ impl Guard {
             2 | 16 => 5,
             3 => 2,
             4 => 1,
-            6 => 0,
+            6 => PING,
             9 => 4,
             // WINDOW_UPDATE, and what nobody knows.
-            _ => 6,
+            _ => WINDOW,
         };
         self.levels[counted] += 1.0;
         let (flood, burst, _) = LIMITS[counted];
@@ -99,51 +140,29 @@ impl Guard {
     }
 }
 
-/// Where the writing side stands: a frame of ours may be put only between two frames.
-struct Outgoing {
-    skip: usize,
-    head: [u8; HEAD],
-    have: usize,
-}
-
-impl Outgoing {
-    fn written(&mut self, mut bytes: &[u8]) {
-        loop {
-            let skipped = self.skip.min(bytes.len());
-            self.skip -= skipped;
-            bytes = &bytes[skipped..];
-            if bytes.is_empty() {
-                return;
-            }
-            let taken = bytes.len().min(HEAD - self.have);
-            self.head[self.have..self.have + taken].copy_from_slice(&bytes[..taken]);
-            self.have += taken;
-            bytes = &bytes[taken..];
-            if self.have == HEAD {
-                self.have = 0;
-                self.skip = u32::from_be_bytes([0, self.head[0], self.head[1], self.head[2]]) as usize;
-            }
-        }
-    }
-
-    fn between_frames(&self) -> bool {
-        self.skip == 0 && self.have == 0
-    }
-}
-
 /// An HTTP/2 connection's io under a `Guard`. After a verdict it says GOAWAY, and reading fails.
 pub struct Guarded<T> {
     io: T,
     guard: Guard,
-    outgoing: Outgoing,
+    /// Of what we write: a frame of ours may be put only between two frames.
+    outgoing: Heads,
     metrics: Metrics,
     flooded: bool,
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Guarded<T> {
     pub fn new(io: T, metrics: Metrics) -> Self {
-        let outgoing = Outgoing { skip: 0, head: [0; HEAD], have: 0 };
-        Self { io, guard: Guard::new(Instant::now()), outgoing, metrics, flooded: false }
+        Self { io, guard: Guard::new(Instant::now()), outgoing: Heads::after(0), metrics, flooded: false }
+    }
+
+    fn written(&mut self, mut bytes: &[u8]) {
+        let mut data = 0;
+        while let Some(head) = self.outgoing.next(&mut bytes) {
+            data += usize::from(head[3] == DATA);
+        }
+        if data > 0 {
+            self.guard.sent(data);
+        }
     }
 
     /// As well as the kernel takes it at once: nobody waits for a client that floods.
@@ -200,7 +219,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
             return Poll::Ready(Err(flooded()));
         }
         let written = ready!(Pin::new(&mut self.io).poll_write(cx, bytes))?;
-        self.outgoing.written(&bytes[..written]);
+        self.written(&bytes[..written]);
         Poll::Ready(Ok(written))
     }
 
@@ -224,7 +243,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Guarded<T> {
         let mut left = written;
         for slice in slices {
             let part = left.min(slice.len());
-            self.outgoing.written(&slice[..part]);
+            self.written(&slice[..part]);
             left -= part;
         }
         Poll::Ready(Ok(written))
@@ -273,6 +292,21 @@ mod tests {
             assert_eq!(told(2, 0, 5, 1001), Some("priority-flood"));
             assert_eq!(told(8, 0, 4, 20_001), Some("window-flood"));
         }
+    }
+
+    #[test]
+    fn what_a_download_brings_with_it_is_no_flood() {
+        let now = Instant::now();
+        let mut guard = Guard::new(now);
+        assert_eq!(guard.read(&[0; PREFACE], now), None);
+        // For each frame that it gets: a PING, and eight pieces read, each with an update for the stream and the connection.
+        let answer = [frame(6, 0, 8), frame(8, 0, 4).repeat(16)].concat();
+        for number in 0..100_000 {
+            guard.sent(1);
+            assert_eq!(guard.read(&answer, now), None, "after {number} frames");
+        }
+        let pings = frame(6, 0, 8).repeat(300);
+        assert_eq!(guard.read(&pings, now), Some("ping-flood"), "a download does not excuse what comes after it");
     }
 
     #[test]
