@@ -149,7 +149,7 @@ async fn assemble(
     let (logs, access) = open_logs(&config.logging, &events, &metrics)?;
     let directory = Directory::default();
     let tls = Tls::new(storage(&config, socket.path()));
-    let snapshot = build(&config, 1, &directory, &tls).map_err(StartError::Config)?;
+    let snapshot = build(&config, 1, &directory, tls.terminator(&config)).map_err(StartError::Config)?;
     reload::tell_stand_ins(&snapshot, &readiness);
     let current = Current::new(snapshot);
     let pages = Pages::new(readiness.clone(), metrics.clone());

@@ -26,7 +26,7 @@ use crate::{
     server::{Listeners, addresses},
     snapshot::{Current, build, capabilities},
     telemetry::{self, AccessLog, Events, Logs, Metrics, Readiness},
-    tls::Tls,
+    tls::{Terminator, Tls},
     upstream::Directory,
 };
 
@@ -155,27 +155,30 @@ impl Reloader {
         let Loaded { config, warnings: mut problems } = loaded;
         let (config, old) = (Arc::new(config), self.config());
         let mut changes = config::diff(&old, &config);
-        match self.certificates(&config).await {
-            Ok((changed, warnings)) => {
-                changes.extend(changed);
-                problems.extend(warnings);
+        let terminator = match self.terminator(&config).await {
+            Ok(made) => {
+                let old = self.0.parts.current.load().tls.clone();
+                changes.extend(certificates::changes(old.as_deref(), made.as_deref()));
+                problems.extend(made.iter().flat_map(|it| it.warnings()).cloned());
+                Some(made)
             }
-            Err(more) => problems.extend(more),
-        }
+            Err(more) => {
+                problems.extend(more);
+                None
+            }
+        };
         problems.extend(self.preflight(&config, &changes).await);
-        let is_about_apps = |it: &Problem| !it.key.starts_with("ssl");
-        let is_blocking =
-            |it: &Problem| it.severity == Severity::Error && !(what.allow_failing_apps && is_about_apps(it));
-        if problems.iter().any(is_blocking) {
-            return self.rejected(problems);
-        }
+        let is_blocking = |it: &Problem| it.severity == Severity::Error && !what.allow_failing_apps;
+        let is_blocked = problems.iter().any(is_blocking);
+        // Without its certificates a configuration is not the one that was asked for, whatever may fail.
+        let Some(terminator) = terminator.filter(|_| !is_blocked) else { return self.rejected(problems) };
         if what.dry_run {
             let outcome = if changes.is_empty() { Outcome::Unchanged } else { Outcome::Applied };
             return Report { outcome, config_generation: self.generation(), changes, problems };
         }
         // Apps converge all the same: an env file may have changed.
         let is_new = !changes.is_empty() || self.is_elsewhere(&source);
-        if is_new && let Err(more) = self.commit(&config, source) {
+        if is_new && let Err(more) = self.commit(&config, source, terminator) {
             problems.extend(more);
             return self.rejected(problems);
         }
@@ -185,14 +188,11 @@ impl Reloader {
         self.report(changes, problems, converged)
     }
 
-    /// What the certificate files say now: a renewed one counts although the configuration names the same file.
-    async fn certificates(&self, config: &Arc<Config>) -> Result<(Vec<Change>, Vec<Problem>), Vec<Problem>> {
-        let (tls, asked) = (self.0.parts.tls.clone(), config.clone());
-        let made = tokio::task::spawn_blocking(move || tls.terminator(&asked)).await;
-        let new = made.map_err(|error| vec![whole(format!("the certificates could not be read: {error}"))])??;
-        let old = self.0.parts.current.load().tls.clone();
-        let changes = certificates::changes(old.as_deref(), new.as_deref());
-        Ok((changes, new.iter().flat_map(|it| it.warnings()).cloned().collect()))
+    /// From what the certificate files say now: a renewed one counts although the configuration names the same file.
+    async fn terminator(&self, config: &Arc<Config>) -> Result<Option<Arc<Terminator>>, Vec<Problem>> {
+        let (tls, config) = (self.0.parts.tls.clone(), config.clone());
+        let made = tokio::task::spawn_blocking(move || tls.terminator(&config)).await;
+        made.map_err(|error| vec![whole(format!("the certificates could not be read: {error}"))])?
     }
 
     /// What a start of the changed apps would stumble over. Apps that stay as they are have been asked when they came.
@@ -214,7 +214,12 @@ impl Reloader {
     }
 
     /// Prepare, then the one swap. An error leaves everything as it was.
-    fn commit(&self, config: &Arc<Config>, source: Source) -> Result<(), Vec<Problem>> {
+    fn commit(
+        &self,
+        config: &Arc<Config>,
+        source: Source,
+        terminator: Option<Arc<Terminator>>,
+    ) -> Result<(), Vec<Problem>> {
         let parts = &self.0.parts;
         let wanted = addresses(config);
         let prepared = parts
@@ -222,7 +227,7 @@ impl Reloader {
             .prepare(&wanted)
             .map_err(|errors| errors.into_iter().map(|it| whole(format!("{it}: {}", it.source))).collect::<Vec<_>>())?;
         let generation = self.generation() + 1;
-        let snapshot = build(config, generation, &parts.directory, &parts.tls)?;
+        let snapshot = build(config, generation, &parts.directory, Ok(terminator))?;
         self.logging(&config.logging).map_err(|error| vec![whole(format!("cannot open a log: {error}"))])?;
         certificates::tell_stand_ins(&snapshot, &parts.readiness);
         parts.current.swap(snapshot);

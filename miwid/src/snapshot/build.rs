@@ -12,7 +12,7 @@ use crate::{
     files::Root,
     proxy::Forwarder,
     routing::{Hosts, Route, Site, Target},
-    tls::{Terminator, Tls},
+    tls::Terminator,
     upstream::{Directory, Set, Transport, Unusable},
 };
 
@@ -54,8 +54,13 @@ impl Settings {
     }
 }
 
-/// All that can be wrong is reported at once.
-pub fn build(config: &Config, generation: u64, directory: &Directory, tls: &Tls) -> Result<Snapshot, Vec<Problem>> {
+/// All that can be wrong is reported at once, with what is wrong with the certificates.
+pub fn build(
+    config: &Config,
+    generation: u64,
+    directory: &Directory,
+    tls: Result<Option<Arc<Terminator>>, Vec<Problem>>,
+) -> Result<Snapshot, Vec<Problem>> {
     let mut builder = Builder { config, directory, problems: Vec::new(), upstreams: Vec::new() };
     let mut hosts = Hosts::default();
     for backend in config.backends.values() {
@@ -66,7 +71,7 @@ pub fn build(config: &Config, generation: u64, directory: &Directory, tls: &Tls)
             }
         }
     }
-    let tls = tls.terminator(config).unwrap_or_else(|problems| {
+    let tls = tls.unwrap_or_else(|problems| {
         builder.problems.extend(problems);
         None
     });

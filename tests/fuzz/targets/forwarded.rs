@@ -166,5 +166,6 @@ fn tells_the_truth(told: &HeaderMap, said: &HeaderMap, context: &Context) {
 fn snapshot() -> Snapshot {
     let loaded = config::load_text("m.toml".as_ref(), TRUSTED, &[], &config::Capabilities::default());
     let loaded = loaded.expect("a good configuration");
-    build(&loaded.config, 1, &Default::default(), &Tls::rehearsal()).expect("a snapshot of it")
+    build(&loaded.config, 1, &Default::default(), Tls::rehearsal().terminator(&loaded.config))
+        .expect("a snapshot of it")
 }
