@@ -30,9 +30,10 @@ use crate::{
     upstream::{Endpoint, InFlight},
 };
 
-/// A stop does not send everybody away in the same moment: they would all come back in the same moment. A millisecond for
-/// each tunnel of the worker, and no more than this.
+/// A stop does not send everybody away in the same moment: they would all come back in the same moment.
 const SPREAD_MAX: Duration = Duration::from_secs(5);
+/// The part of the time that a stop has which is spent on that; the rest is for the farewells themselves.
+const SPREAD_PART: u32 = 4;
 
 /// All tunnels of one worker. They hear when it drains, and it waits for them.
 #[derive(Clone)]
@@ -55,9 +56,14 @@ impl Tunnels {
     /// Resolves when it is one tunnel's turn to end, because the worker drains.
     async fn stopping(mut self) {
         self.drain.started().await;
-        let spread = Duration::from_millis(self.tracker.len() as u64).min(SPREAD_MAX);
+        let spread = spread(self.tracker.len(), self.drain.deadline());
         tokio::time::sleep(spread.mul_f64(fastrand::f64())).await;
     }
+}
+
+/// A millisecond for each tunnel of the worker, as far as the time of the stop allows.
+fn spread(tunnels: usize, deadline: Duration) -> Duration {
+    Duration::from_millis(tunnels as u64).min(SPREAD_MAX).min(deadline / SPREAD_PART)
 }
 
 /// Each side must hand over its connection within this after the 101.
@@ -189,5 +195,20 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn farewells_are_spread_within_the_time_of_the_stop() {
+        let seconds = Duration::from_secs;
+        assert_eq!(spread(1, seconds(75)), Duration::from_millis(1));
+        assert_eq!(spread(4500, seconds(75)), Duration::from_millis(4500));
+        assert_eq!(spread(100_000, seconds(75)), SPREAD_MAX);
+        assert_eq!(spread(4500, seconds(2)), Duration::from_millis(500));
+        assert_eq!(spread(4500, Duration::ZERO), Duration::ZERO);
     }
 }

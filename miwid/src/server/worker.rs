@@ -94,7 +94,7 @@ impl Workers {
 
     /// No new connections; those that are open finish what they do. True when all have, within `deadline`.
     pub async fn drain(&self, deadline: Duration) -> bool {
-        self.drain.start();
+        self.drain.start(deadline);
         tokio::time::timeout(deadline, self.drain.finished()).await.is_ok()
     }
 }
