@@ -41,13 +41,20 @@ pub struct Secured {
     pub server_name: Option<Box<str>>,
     /// The names of the certificate that was shown, wildcards included.
     pub names: Arc<[String]>,
-    /// Which client-auth policy the handshake was made under; equal numbers are equal policies.
+    /// Which client-auth policy the handshake was made under; equal numbers are equal policies, and 0 asks for nothing.
     pub policy: u64,
     /// `TLSv1.3`, `TLSv1.2`.
     pub version: &'static str,
     pub cipher: &'static str,
     /// The client's certificate, if one was asked for and verified.
     pub client: Option<ClientCertificate>,
+}
+
+impl Secured {
+    /// No client certificate was asked for: over QUIC none can be.
+    pub fn is_open_to_all(&self) -> bool {
+        self.policy == 0
+    }
 }
 
 #[derive(Clone, Debug)]

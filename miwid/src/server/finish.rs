@@ -71,7 +71,7 @@ pub(super) fn finish(mut pending: Box<Pending>, settings: &Settings, response: R
     if let Some(id) = &context.request_id {
         parts.headers.insert(headers::X_REQUEST_ID, id.clone());
     }
-    if context.peer.secured.is_some()
+    if context.peer.secured.as_ref().is_some_and(|it| it.is_open_to_all())
         && pending.summary.version != Version::HTTP_3
         && let Some(alternative) = &*pending.worker.alternative.borrow()
     {

@@ -99,3 +99,15 @@ async fn required_certificates_without_https_are_refused() {
     assert_eq!(refusal.code, Some(6), "{refusal:?}");
     assert!(refusal.stderr.contains("client certificates are required, but HTTPS is off"), "{refusal:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn http3_is_not_offered_where_client_certificates_are_asked_for() {
+    let (servers, clients) = (Authority::new(), Authority::new());
+    let daemon = daemon(&servers, &clients).start().await;
+    let anybody = client(&servers.pem, &Wants::default());
+    for (host, offered) in [("open.test", true), ("request.test", false)] {
+        let mut stream = connect(daemon.address(2), host, &anybody).await.unwrap();
+        let answer = ask(&mut stream, host).await.unwrap().to_ascii_lowercase();
+        assert_eq!(answer.contains("\r\nalt-svc: h3="), offered, "{answer}");
+    }
+}
