@@ -203,6 +203,11 @@ impl Activity {
     }
 }
 
+/// How long a client may take for so many bytes that wait for it.
+pub fn patience(bytes: usize) -> Duration {
+    STALL_TIMEOUT + Duration::from_millis((bytes as u64).saturating_mul(1000) / DRAIN_RATE)
+}
+
 /// When it is too long: a while after the client last took anything, or when all that it took has not paid for the time.
 fn stall(since: u64, taken_at: u64, taken: u64) -> u64 {
     let limit = STALL_TIMEOUT.as_millis() as u64;
@@ -353,6 +358,8 @@ mod tests {
         assert_eq!(stall(1000, 1000, 0), 1000 + minute, "it takes nothing");
         assert_eq!(stall(1000, 31_000, 1), 1000 + minute + 4, "a byte buys it four milliseconds");
         assert_eq!(stall(1000, 31_000, 1 << 20), 31_000 + minute, "what it has taken does not excuse a stop");
+        assert_eq!(patience(0), STALL_TIMEOUT);
+        assert_eq!(patience(2400), STALL_TIMEOUT + Duration::from_secs(10));
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod activity;
 mod drain;
 mod frames;
 mod gate;
+mod http2;
 mod listener;
 mod prefixed;
 pub mod proxy_protocol;
@@ -13,10 +14,11 @@ pub mod proxy_protocol;
 mod steering;
 
 pub use accept::{Acceptor, Admission, Permit};
-pub use activity::{Activity, Phase, Running, Timeouts, Watched};
+pub use activity::{Activity, Phase, Running, Timeouts, Watched, patience};
 pub use drain::{Drain, DrainSignal};
 pub use frames::{Guard, Guarded};
-pub use gate::{After, Desk, Flaw, Gated, Rules, Verdict};
+pub use gate::{After, Desk, Flaw, Gated, Rules, Verdict, content_length};
+pub use http2::{CONNECTION_WINDOW, LocalExecutor, STREAM_WINDOW, STREAMS_MAX};
 #[cfg(feature = "http3")]
 pub use listener::bind_udp_group;
 pub use listener::{BindError, bind_group};

@@ -8,10 +8,15 @@ use http::{
     uri::{self, Authority, PathAndQuery},
 };
 
-use crate::exchange::{
-    Context, Failure, Scheme,
-    headers::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO, X_REQUEST_ID, X_REQUEST_START},
-    reason,
+use crate::{
+    exchange::{
+        Context, Failure, Scheme,
+        headers::{
+            X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO, X_REQUEST_ID, X_REQUEST_START,
+        },
+        reason,
+    },
+    net::content_length,
 };
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -59,27 +64,21 @@ fn settle_length(headers: &mut HeaderMap) {
     let mut said = headers.get_all(header::CONTENT_LENGTH).iter();
     match (said.next(), said.next()) {
         (None, _) => return,
-        (Some(one), None) if one == "0" || (!one.as_bytes().starts_with(b"0") && length(one.as_bytes()).is_some()) => {
+        (Some(one), None)
+            if one == "0" || (!one.as_bytes().starts_with(b"0") && content_length(one.as_bytes()).is_some()) =>
+        {
             return;
         }
         _ => {}
     }
     let said = headers.get_all(header::CONTENT_LENGTH);
     let mut lengths =
-        said.iter().flat_map(|it| it.as_bytes().split(|it| *it == b',')).map(|it| length(it.trim_ascii()));
+        said.iter().flat_map(|it| it.as_bytes().split(|it| *it == b',')).map(|it| content_length(it.trim_ascii()));
     let first = lengths.next().flatten();
     match first.filter(|_| lengths.all(|it| it == first)) {
         Some(length) => _ = headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length)),
         None => _ = headers.remove(header::CONTENT_LENGTH),
     }
-}
-
-/// Digits only: `parse` would take a `+`.
-fn length(text: &[u8]) -> Option<u64> {
-    if !text.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    str::from_utf8(text).ok()?.parse().ok()
 }
 
 /// Turns the client's head into the one for the upstream. `host` is what goes into `Host`.

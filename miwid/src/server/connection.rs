@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{finish::Tracked, listeners::Kind, service, worker::Worker};
 use crate::{
-    exchange::{Peer, Scheme, Secured, Source},
+    exchange::{Peer, Scheme, Source},
     net::{
         Activity, DrainSignal, Phase, Preface, Timeouts, Watched,
         proxy_protocol::{self, Header},
@@ -51,21 +51,21 @@ pub(super) struct Arrival {
 pub(super) async fn serve(worker: &Rc<Worker>, arrival: Arrival) {
     let Arrival { mut stream, remote, kind, mut drain } = arrival;
     let Ok(local) = stream.local_addr() else { return };
-    let snapshot = worker.snapshot();
-    let mut peer = Peer { remote, local, scheme: Scheme::Http, secured: None };
-    let signal = drain.clone();
-    let opening = async {
-        if snapshot.settings.expects_proxy_header(remote.ip()) {
-            introduced(&mut stream, &mut peer).await?;
+    let mut opening = Opening {
+        worker: worker.clone(),
+        snapshot: worker.snapshot(),
+        peer: Peer { remote, local, scheme: Scheme::Http, secured: None },
+        drain: drain.clone(),
+    };
+    let opened = async {
+        if opening.snapshot.settings.expects_proxy_header(remote.ip()) {
+            introduced(&mut stream, &mut opening.peer).await?;
         }
-        match kind {
-            Kind::Http => cleartext(worker, &snapshot, stream, peer, signal).await,
-            Kind::Https | Kind::Http3 => secured(worker, &snapshot, stream, peer, signal).await,
-        }
+        if kind == Kind::Http { opening.cleartext(stream).await } else { opening.secured(stream).await }
     };
     // A connection that has not said what it speaks is owed nothing when the daemon stops.
     let opened = tokio::select! {
-        opened = opening => opened,
+        opened = opened => opened,
         () = drain.started() => return,
     };
     if let Some(speaking) = opened {
@@ -96,60 +96,64 @@ async fn introduced(stream: &mut TcpStream, peer: &mut Peer) -> Option<()> {
 /// A connection that knows what it speaks and goes on by itself.
 type Speaking = Pin<Box<dyn Future<Output = ()>>>;
 
-async fn cleartext(
-    worker: &Rc<Worker>,
-    snapshot: &Arc<Snapshot>,
-    stream: TcpStream,
-    peer: Peer,
-    drain: DrainSignal,
-) -> Option<Speaking> {
-    let head = snapshot.settings.request_timeout;
-    let (preface, io) = tokio::time::timeout(head, sniff(stream)).await.ok()?.ok()?;
-    let connection = Connection::new(worker, snapshot, peer, drain);
-    let snapshot = snapshot.clone();
-    match preface {
-        Preface::Closed => None,
-        Preface::Http2 if snapshot.settings.http2_cleartext => {
-            Some(Box::pin(async move { connection.http2(io, &snapshot).await }))
-        }
-        Preface::Http1 | Preface::Http2 => Some(Box::pin(async move { connection.http1(io, &snapshot).await })),
-    }
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Version {
+    Http1,
+    Http2,
 }
 
-async fn secured(
-    worker: &Rc<Worker>,
-    snapshot: &Arc<Snapshot>,
-    stream: TcpStream,
+/// A connection that is finding out what it speaks.
+struct Opening {
+    worker: Rc<Worker>,
+    snapshot: Arc<Snapshot>,
     peer: Peer,
     drain: DrainSignal,
-) -> Option<Speaking> {
-    let terminator = snapshot.tls.clone()?;
-    let deadline = snapshot.settings.request_timeout.min(HANDSHAKE_MAX);
-    let (io, settled) = match tokio::time::timeout(deadline, terminator.accept(stream)).await {
-        Ok(Ok(accepted)) => accepted,
-        Ok(Err(refusal)) => {
-            refused(worker, &peer, &refusal);
-            return None;
+}
+
+impl Opening {
+    async fn cleartext(self, stream: TcpStream) -> Option<Speaking> {
+        let settings = &self.snapshot.settings;
+        let (preface, io) = tokio::time::timeout(settings.request_timeout, sniff(stream)).await.ok()?.ok()?;
+        let version = match preface {
+            Preface::Closed => return None,
+            Preface::Http2 if settings.http2_cleartext => Version::Http2,
+            Preface::Http1 | Preface::Http2 => Version::Http1,
+        };
+        Some(self.speaking(io, version))
+    }
+
+    async fn secured(mut self, stream: TcpStream) -> Option<Speaking> {
+        let terminator = self.snapshot.tls.clone()?;
+        let deadline = self.snapshot.settings.request_timeout.min(HANDSHAKE_MAX);
+        let (io, settled) = match tokio::time::timeout(deadline, terminator.accept(stream)).await {
+            Ok(Ok(accepted)) => accepted,
+            Ok(Err(refusal)) => {
+                refused(&self.worker, &self.peer, &refusal);
+                return None;
+            }
+            Err(_) => {
+                self.worker.shard.handshake(Handshake::Timeout);
+                tracing::debug!(target: "tls", remote = %self.peer.remote, "handshake not finished in time");
+                return None;
+            }
+        };
+        self.worker.shard.handshake(match kind(io.get_ref().1) {
+            HandshakeKind::Full => Handshake::Full,
+            HandshakeKind::FullWithHelloRetryRequest => Handshake::FullRetry,
+            HandshakeKind::Resumed => Handshake::Resumed,
+        });
+        let version = if io.get_ref().1.alpn_protocol() == Some(b"h2") { Version::Http2 } else { Version::Http1 };
+        (self.peer.scheme, self.peer.secured) = (Scheme::Https, Some(settled));
+        Some(self.speaking(io, version))
+    }
+
+    fn speaking(self, io: impl Io, version: Version) -> Speaking {
+        let Self { worker, snapshot, peer, drain } = self;
+        let connection = Connection::new(&worker, &snapshot, peer, drain);
+        match version {
+            Version::Http1 => Box::pin(async move { connection.http1(io, &snapshot).await }),
+            Version::Http2 => Box::pin(async move { connection.http2(io, &snapshot).await }),
         }
-        Err(_) => {
-            worker.shard.handshake(Handshake::Timeout);
-            tracing::debug!(target: "tls", remote = %peer.remote, "handshake not finished in time");
-            return None;
-        }
-    };
-    worker.shard.handshake(match kind(io.get_ref().1) {
-        HandshakeKind::Full => Handshake::Full,
-        HandshakeKind::FullWithHelloRetryRequest => Handshake::FullRetry,
-        HandshakeKind::Resumed => Handshake::Resumed,
-    });
-    let http2 = io.get_ref().1.alpn_protocol() == Some(b"h2");
-    let peer = Peer { scheme: Scheme::Https, secured: Some::<Arc<Secured>>(settled), ..peer };
-    let connection = Connection::new(worker, snapshot, peer, drain);
-    let snapshot = snapshot.clone();
-    if http2 {
-        Some(Box::pin(async move { connection.http2(io, &snapshot).await }))
-    } else {
-        Some(Box::pin(async move { connection.http1(io, &snapshot).await }))
     }
 }
 

@@ -10,7 +10,7 @@ use http::{HeaderName, HeaderValue, StatusCode, Version, header, request::Parts}
 
 use crate::{
     exchange::{Context, Failure, Peer, Scheme, headers, is_call, reason},
-    net::{Flaw, Verdict},
+    net::{Flaw, Verdict, content_length},
     routing::host_of,
     snapshot::Settings,
 };
@@ -120,7 +120,7 @@ fn expectation(parts: &Parts) -> Result<(), Failure> {
 
 /// At once when Content-Length says so; what comes without one is counted as it is read.
 fn limit_body(parts: &Parts, settings: &Settings) -> Result<(), Failure> {
-    let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse::<u64>().ok());
+    let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|it| content_length(it.as_bytes()));
     let bounded = settings.request_bytes_max > 0 && !is_call(parts.version, &parts.headers);
     if bounded && length.is_some_and(|it| it > settings.request_bytes_max) {
         return Err(body_too_large(settings.request_bytes_max));

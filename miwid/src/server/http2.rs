@@ -7,15 +7,11 @@ use hyper_util::rt::TokioIo;
 
 use super::connection::{Call, Connection, Io, ended, service};
 use crate::{
-    net::{Guarded, Phase},
+    net::{CONNECTION_WINDOW, Guarded, LocalExecutor, Phase, STREAM_WINDOW, STREAMS_MAX},
     snapshot::Snapshot,
     telemetry::Metrics,
 };
 
-/// Uploads and downloads over many streams share one connection: room for a fast path's bandwidth times its delay.
-const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
-const STREAMS_MAX: u32 = 128;
 /// Streams that were reset before we looked at them, and streams that we had to reset: past these the client is told to calm
 /// down. `Guarded` bounds what the library does not.
 const RESETS_PENDING_MAX: usize = 50;
@@ -58,13 +54,4 @@ fn judged(done: hyper::Result<()>, metrics: &Metrics) {
         metrics.connection_cut("http2-calm");
     }
     ended(done);
-}
-
-#[derive(Clone, Copy)]
-struct LocalExecutor;
-
-impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor {
-    fn execute(&self, task: F) {
-        tokio::task::spawn_local(task);
-    }
 }

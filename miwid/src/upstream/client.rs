@@ -20,11 +20,11 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{ConnectError, Protocol, connect::Stream};
-use crate::exchange::Body;
+use crate::{
+    exchange::Body,
+    net::{CONNECTION_WINDOW, LocalExecutor, STREAM_WINDOW},
+};
 
-/// As on the server's side: room for a fast path's bandwidth times its delay.
-const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
 /// An app may answer with more headers than a client may send.
 const HEADER_LIST_MAX: u32 = 256 * 1024;
 /// A shared connection that carries nothing is closed after this. The close is announced, so it races with nothing.
@@ -78,7 +78,7 @@ impl Shared {
     where
         T: hyper::rt::Read + hyper::rt::Write + Unpin + 'static,
     {
-        let mut builder = http2::Builder::new(Here);
+        let mut builder = http2::Builder::new(LocalExecutor);
         builder
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -190,14 +190,4 @@ fn h2_of(error: &hyper::Error) -> Option<&h2::Error> {
         source = error.source();
     }
     None
-}
-
-/// Runs the connection's tasks on this worker.
-#[derive(Clone, Copy)]
-struct Here;
-
-impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Here {
-    fn execute(&self, task: F) {
-        tokio::task::spawn_local(task);
-    }
 }

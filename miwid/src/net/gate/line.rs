@@ -140,12 +140,12 @@ fn trimmed(value: &[u8]) -> &[u8] {
     &value[start..end]
 }
 
-/// Digits and nothing else: no sign, no list, no white space within.
-pub(super) fn content_length(value: &[u8]) -> Result<u64, Flaw> {
+/// The value of a Content-Length: digits and nothing else, no sign, no list, no white space within.
+pub fn content_length(value: &[u8]) -> Option<u64> {
     let digits = (1..=19).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
     let number =
         digits.then(|| value.iter().try_fold(0_u64, |sum, it| sum.checked_mul(10)?.checked_add(u64::from(it - b'0'))));
-    number.flatten().filter(|it| i64::try_from(*it).is_ok()).ok_or(Flaw::Syntax("Content-Length is not a number."))
+    number.flatten().filter(|it| i64::try_from(*it).is_ok())
 }
 
 /// Chunked it must be, at the end and once (RFC 9112, 6.3); other codings before it are known to exist, but not to us.

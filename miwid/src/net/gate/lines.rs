@@ -156,7 +156,8 @@ impl Lines {
     }
 
     fn add_length(&mut self, value: &[u8]) -> Result<(), Flaw> {
-        match self.length.replace(line::content_length(value)?) {
+        let length = line::content_length(value).ok_or(Flaw::Syntax("Content-Length is not a number."))?;
+        match self.length.replace(length) {
             None => Ok(()),
             Some(_) => Err(Flaw::Syntax("There is more than one Content-Length.")),
         }

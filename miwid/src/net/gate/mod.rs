@@ -10,4 +10,5 @@ mod stream;
 
 pub use desk::{After, Desk, Flaw, Verdict};
 pub use io::Gated;
+pub use line::content_length;
 pub use lines::Rules;

@@ -11,6 +11,8 @@ use h3::server::RequestStream;
 use http::{HeaderMap, header};
 use http_body::{Frame, SizeHint};
 
+use crate::net::content_length;
+
 pub(super) type Receiving = RequestStream<h3_quinn::RecvStream, Bytes>;
 
 pub(super) struct StreamBody {
@@ -33,10 +35,9 @@ impl StreamBody {
     /// A request without a body mostly ends together with its head: one look tells, so that nobody downstream has to
     /// frame a body that is none.
     pub(super) async fn begin(stream: Receiving, headers: &HeaderMap) -> io::Result<Self> {
-        let left = headers.get(header::CONTENT_LENGTH).map(|it| {
-            let length = it.to_str().ok().filter(|it| it.bytes().all(|it| it.is_ascii_digit()));
-            length.and_then(|it| it.parse().ok()).ok_or_else(|| io::Error::other("not a Content-Length"))
-        });
+        let left = headers
+            .get(header::CONTENT_LENGTH)
+            .map(|it| content_length(it.as_bytes()).ok_or_else(|| io::Error::other("not a Content-Length")));
         let mut body = Self { stream, first: None, left: left.transpose()?, state: State::Data };
         let look = std::future::poll_fn(|cx| Poll::Ready(body.poll_data(cx))).await;
         match look {

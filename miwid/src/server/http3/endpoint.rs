@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 
 use super::connection;
 use crate::{
-    net::{DrainSignal, SteeredIds},
+    net::{CONNECTION_WINDOW, DrainSignal, STREAM_WINDOW, STREAMS_MAX, SteeredIds},
     server::worker::Worker,
     snapshot::Snapshot,
     telemetry::Handshake,
@@ -30,13 +30,8 @@ const RETRY_ABOVE: usize = 64;
 /// More than this: refused.
 const REFUSE_ABOVE: usize = 512;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-const STREAMS_MAX: u32 = 128;
-const STREAM_WINDOW: u32 = 1 << 20;
-const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Unidirectional streams: control and two of QPACK, and some that we do not know and ignore.
 const UNI_STREAMS_MAX: u32 = 16;
-/// The last words of an endpoint that closes.
-const FAREWELL: Duration = Duration::from_secs(3);
 
 /// Serves `socket` until the daemon drains or the listener is withdrawn.
 pub(in crate::server) async fn listen(
@@ -46,12 +41,15 @@ pub(in crate::server) async fn listen(
     mut drain: DrainSignal,
     open: mpsc::Sender<()>,
 ) {
-    let endpoint = match open_endpoint(ids, socket) {
-        Ok(endpoint) => endpoint,
+    let opened = socket.local_addr().and_then(|local| {
+        let door = Rc::new(Door { local, shaking: Cell::default(), made: RefCell::default() });
+        let first = door.config(&worker.snapshot()).ok_or_else(|| io::Error::other("HTTPS is off"))?;
+        Ok((open_endpoint(ids, socket, &first)?, door))
+    });
+    let (endpoint, door) = match opened {
+        Ok(opened) => opened,
         Err(error) => return tracing::error!(%error, "QUIC endpoint lost"),
     };
-    let Ok(local) = endpoint.local_addr() else { return };
-    let door = Rc::new(Door { local, shaking: Cell::default(), made: RefCell::default() });
     loop {
         let incoming = tokio::select! {
             incoming = endpoint.accept() => incoming,
@@ -66,11 +64,11 @@ pub(in crate::server) async fn listen(
     drop(open);
 }
 
-fn open_endpoint(ids: SteeredIds, socket: UdpSocket) -> io::Result<Endpoint> {
+fn open_endpoint(ids: SteeredIds, socket: UdpSocket, first: &ServerConfig) -> io::Result<Endpoint> {
     let mut config = EndpointConfig::default();
     config.cid_generator(move || Box::new(ids));
-    // Every connection brings its own configuration; without this one the endpoint would not listen.
-    Endpoint::new(config, Some(closed_config()?), socket, Arc::new(quinn::TokioRuntime))
+    // Every connection brings the configuration of its moment; this one is for what comes before, such as Retry.
+    Endpoint::new(config, Some(first.clone()), socket, Arc::new(quinn::TokioRuntime))
 }
 
 /// What becomes of first packets: the handshakes under way, and the configuration for the next.
@@ -100,11 +98,8 @@ impl Door {
     fn admit(self: Rc<Self>, worker: &Rc<Worker>, incoming: Incoming, drain: &DrainSignal, open: &mpsc::Sender<()>) {
         match judge(self.shaking.get(), incoming.remote_address_validated()) {
             Verdict::Accept => {}
-            Verdict::Retry => {
-                worker.metrics.connection_cut("quic-retry");
-                // Fails only for a client that was asked already.
-                return drop(incoming.retry());
-            }
+            // Fails only for a client that was asked already.
+            Verdict::Retry => return drop(incoming.retry()),
             Verdict::Refuse => {
                 worker.metrics.connection_cut("quic-refused");
                 return incoming.refuse();
@@ -173,19 +168,6 @@ fn server_config(crypto: Arc<dyn quinn::crypto::ServerConfig>, idle: Duration) -
     config
 }
 
-/// A configuration under which no handshake succeeds.
-fn closed_config() -> io::Result<ServerConfig> {
-    let nobody = Arc::new(rustls::server::ResolvesServerCertUsingSni::new());
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(io::Error::other)?
-        .with_no_client_auth()
-        .with_cert_resolver(nobody);
-    let crypto = QuicServerConfig::try_from(config).map_err(io::Error::other)?;
-    Ok(server_config(Arc::new(crypto), FAREWELL))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,10 +179,5 @@ mod tests {
         assert_eq!(judge(RETRY_ABOVE, false), Verdict::Retry);
         assert_eq!(judge(RETRY_ABOVE, true), Verdict::Accept);
         assert_eq!(judge(REFUSE_ABOVE, true), Verdict::Refuse);
-    }
-
-    #[test]
-    fn the_closed_configuration_can_be_made() {
-        assert!(closed_config().is_ok());
     }
 }

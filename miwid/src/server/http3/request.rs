@@ -44,17 +44,19 @@ async fn answer(
     activity: Activity,
     resolver: RequestResolver<h3_quinn::Connection, Bytes>,
 ) {
-    // What is wrong with the head itself, `h3` tells the client.
-    let (request, stream) = match resolver.resolve_request().await {
-        Ok(resolved) => resolved,
-        Err(error) => return tracing::debug!(%error, "HTTP/3 request refused"),
+    // What is wrong with the head itself, `h3` tells the client; a stream that brings none in time is dropped, which ends it.
+    let head_timeout = worker.snapshot().settings.request_timeout;
+    let (request, stream) = match tokio::time::timeout(head_timeout, resolver.resolve_request()).await {
+        Ok(Ok(resolved)) => resolved,
+        Ok(Err(error)) => return tracing::debug!(%error, "HTTP/3 request refused"),
+        Err(_) => return worker.metrics.connection_cut("slow-head"),
     };
     let (mut sending, mut receiving) = stream.split();
     if is_malformed(request.headers()) {
         receiving.stop_sending(Code::H3_MESSAGE_ERROR);
         return sending.stop_stream(Code::H3_MESSAGE_ERROR);
     }
-    let head = request.method() == Method::HEAD;
+    let (head, metrics) = (request.method() == Method::HEAD, worker.metrics.clone());
     let body = match StreamBody::begin(receiving, request.headers()).await {
         Ok(body) => body,
         Err(error) => {
@@ -65,6 +67,9 @@ async fn answer(
     let request: Request<Source> = request.map(|()| Source::Stream(Box::pin(body)));
     let answer = service::serve(worker, peer, activity, request).await;
     if let Err(error) = response::send(&mut sending, answer, head).await {
+        if error.kind() == std::io::ErrorKind::TimedOut {
+            metrics.connection_cut("write-stall");
+        }
         tracing::debug!(%error, "HTTP/3 answer ended early");
     }
 }

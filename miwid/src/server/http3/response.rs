@@ -13,7 +13,10 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body::Body;
 
 use super::request::strip_connection_specific;
-use crate::server::finish::Tracked;
+use crate::{net::patience, server::finish::Tracked};
+
+/// So much goes to the stream at once: what a client that takes nothing can keep for the time that it is given.
+const PIECE: usize = 64 << 10;
 
 type Sending = RequestStream<h3_quinn::SendStream<Bytes>, Bytes>;
 
@@ -35,8 +38,7 @@ pub(super) async fn send(stream: &mut Sending, answer: Response<Tracked>, head: 
             }
         };
         match frame.into_data() {
-            Ok(data) if data.is_empty() => {}
-            Ok(data) => stream.send_data(data).await.map_err(io::Error::other)?,
+            Ok(data) => send_data(stream, data).await?,
             Err(frame) => {
                 if let Ok(trailers) = frame.into_trailers() {
                     stream.send_trailers(trailers).await.map_err(io::Error::other)?;
@@ -45,6 +47,22 @@ pub(super) async fn send(stream: &mut Sending, answer: Response<Tracked>, head: 
         }
     }
     stream.finish().await.map_err(io::Error::other)
+}
+
+/// Flow control lets through what the client takes. One that takes too little for too long holds nothing any more.
+async fn send_data(stream: &mut Sending, mut data: Bytes) -> io::Result<()> {
+    while !data.is_empty() {
+        let piece = data.split_to(data.len().min(PIECE));
+        let allowed = patience(piece.len());
+        match tokio::time::timeout(allowed, stream.send_data(piece)).await {
+            Ok(sent) => sent.map_err(io::Error::other)?,
+            Err(_) => {
+                stream.stop_stream(Code::H3_REQUEST_CANCELLED);
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+        }
+    }
+    Ok(())
 }
 
 fn is_bodyless(status: StatusCode) -> bool {
