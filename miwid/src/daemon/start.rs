@@ -46,7 +46,8 @@ pub fn run(run: &Run) -> ExitCode {
 pub(super) enum StartError {
     Config(Vec<Problem>),
     Refused(String),
-    Bind(BindError),
+    /// With what to write to listen elsewhere.
+    Bind(BindError, String),
     Control(control::Error),
     Io(&'static str, io::Error),
 }
@@ -55,7 +56,7 @@ impl StartError {
     fn code(&self) -> u8 {
         match self {
             Self::Config(_) | Self::Refused(_) => INVALID,
-            Self::Bind(_) => TAKEN,
+            Self::Bind(..) => TAKEN,
             Self::Control(control::Error::Taken { .. }) => TAKEN,
             Self::Control(_) | Self::Io(..) => 1,
         }
@@ -69,11 +70,11 @@ impl StartError {
         if let Self::Control(control::Error::Taken { .. }) = self {
             eprintln!("hint: stop it with `miwictl shutdown`, or give this one a socket of its own: --socket PATH");
         }
-        if let Self::Bind(BindError { address, source }) = self {
+        if let Self::Bind(BindError { address, source }, elsewhere) = self {
             if source.kind() == io::ErrorKind::AddrInUse {
                 eprintln!("{}", who_has(*address));
             }
-            eprintln!("hint: choose another port: miwid --set server.http_port={}", alternative(address.port()));
+            eprintln!("hint: choose another port: miwid --set {elsewhere}");
         }
     }
 }
@@ -83,7 +84,7 @@ impl fmt::Display for StartError {
         match self {
             Self::Config(_) => f.write_str("the configuration is invalid"),
             Self::Refused(why) => f.write_str(why),
-            Self::Bind(error) => write!(f, "{error}: {}", error.source),
+            Self::Bind(error, _) => write!(f, "{error}: {}", error.source),
             Self::Control(error) => match std::error::Error::source(error) {
                 Some(source) => write!(f, "{error}: {source}"),
                 None => error.fmt(f),
@@ -96,12 +97,21 @@ impl fmt::Display for StartError {
 fn who_has(address: std::net::SocketAddr) -> String {
     match app::sockets::owner(&Address::Tcp(address)) {
         Some(owner) => format!("  {address} belongs to pid {} \"{}\" (user {})", owner.pid, owner.command, owner.user),
-        None => format!("  another process has {address}; `ss -ltnp` as root shows which"),
+        None => format!("  another process has {address}; `ss -ltunp` as root shows which"),
     }
 }
 
-fn alternative(port: u16) -> u16 {
-    port.checked_add(1000).unwrap_or(8080)
+/// A listener that could not be bound, with the setting that moves it.
+fn taken(error: BindError, server: &config::Server) -> StartError {
+    let port = error.address.port().checked_add(1000).unwrap_or(8080);
+    let elsewhere = if error.address.port() == server.http_port {
+        format!("server.http_port={port}")
+    } else if error.address.port() == server.https_port {
+        format!("server.https_port={port}")
+    } else {
+        format!("admin.listen={}", std::net::SocketAddr::new(error.address.ip(), port))
+    };
+    StartError::Bind(error, elsewhere)
 }
 
 fn start(run: &Run) -> Result<(), StartError> {
@@ -166,7 +176,8 @@ async fn assemble(
     let workers = Workers::start(count, &shared).map_err(|error| StartError::Io("cannot start a worker", error))?;
     let workers = Arc::new(workers);
     let listeners = Listeners::new(workers.clone());
-    let prepared = listeners.prepare(&addresses(&config)).map_err(|mut errors| StartError::Bind(errors.remove(0)))?;
+    let prepared =
+        listeners.prepare(&addresses(&config)).map_err(|mut errors| taken(errors.remove(0), &config.server))?;
     let admin = admin(&config).await?;
 
     let apps = app::Supervisor {
@@ -231,7 +242,7 @@ async fn admin(config: &Config) -> Result<Option<tokio::net::TcpListener>, Start
     let Some(address) = config.admin.listen else { return Ok(None) };
     match tokio::net::TcpListener::bind(address).await {
         Ok(listener) => Ok(Some(listener)),
-        Err(source) => Err(StartError::Bind(BindError { address, source })),
+        Err(source) => Err(taken(BindError { address, source }, &config.server)),
     }
 }
 

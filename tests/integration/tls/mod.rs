@@ -174,3 +174,17 @@ async fn a_handshake_that_never_ends_is_cut_and_disturbs_nobody() {
         assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_taken_port_is_named_with_the_setting_that_moves_it() {
+    let text = "[server]\nhttps_port = {port2}\nenable_https = true\n[ssl]\nissuer = \"local\"\n";
+    for kind in ["tcp", "udp"] {
+        let builder = Daemon::builder(&format!("{text}{}", site("a.test")));
+        let address = ("127.0.0.1", builder.port(2));
+        let _tcp = (kind == "tcp").then(|| std::net::TcpListener::bind(address).unwrap());
+        let _udp = (kind == "udp").then(|| std::net::UdpSocket::bind(address).unwrap());
+        let refusal = builder.refusal().await;
+        assert_eq!(refusal.code, Some(8), "{kind}: {refusal:?}");
+        assert!(refusal.stderr.contains("hint: choose another port: miwid --set server.https_port="), "{refusal:?}");
+    }
+}
