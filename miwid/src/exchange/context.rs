@@ -2,11 +2,14 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    rc::Rc,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use http::HeaderValue;
+
+use super::Stored;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
@@ -87,6 +90,9 @@ pub struct Context {
     pub upstream: Option<String>,
     pub upstream_duration: Option<Duration>,
     pub reason: Option<&'static str>,
+    /// The whole of this file is the answer, and will be that of the next plain GET for the same host and target. Whoever
+    /// makes an answer depend on more than these (and Accept-Encoding) must take it away.
+    pub stored: Option<Rc<Stored>>,
     /// Set with a 101 (or a CONNECT's 200): resolves when the tunnel has ended, and the access record is written then.
     pub tunnel: Option<tokio::sync::oneshot::Receiver<TunnelEnd>>,
 }

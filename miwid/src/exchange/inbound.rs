@@ -120,8 +120,8 @@ impl Inbound {
     }
 
     /// Where what an upstream says before its answer goes.
-    pub fn with_interim(mut self, desk: Option<&Desk>) -> Self {
-        self.interim = desk.cloned();
+    pub fn with_interim(mut self, desk: Option<Desk>) -> Self {
+        self.interim = desk;
         self
     }
 

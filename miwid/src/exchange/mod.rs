@@ -6,9 +6,11 @@ mod failure;
 mod grpc;
 pub mod headers;
 mod inbound;
+mod stored;
 
 pub use body::{Body, LocalBody};
 pub use context::{ClientCertificate, Context, Peer, Scheme, Secured, TunnelEnd};
 pub use failure::{Failure, Side, reason};
 pub use grpc::{is_call, is_grpc};
 pub use inbound::{Cut, Inbound, Meter, Source};
+pub use stored::Stored;

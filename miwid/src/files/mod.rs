@@ -4,6 +4,7 @@ mod serve;
 #[cfg(test)]
 mod tests;
 
+mod cache;
 mod open;
 
 mod body;
@@ -14,7 +15,8 @@ mod mime;
 mod multipart;
 mod range;
 
-pub use serve::Root;
+pub use cache::Cache;
+pub use serve::{Asked, Root};
 
 /// The doors that the fuzz targets in `tests/fuzz` come in by; nobody else uses them.
 #[doc(hidden)]

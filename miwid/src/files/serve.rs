@@ -3,12 +3,22 @@
 //! The order is: method, path, disk, conditions, range. What a newcomer would get wrong: a `path` below a route and the
 //! `uri` of the request may differ (`strip_prefix`), and only the `uri` may go into a redirect.
 
-use std::{os::fd::OwnedFd, sync::Arc, time::SystemTime};
+use std::{
+    io,
+    os::fd::OwnedFd,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
 
 use super::{
     body::{FileBody, Segment, read_whole},
+    cache::{BYTES_MAX, Cache, Hot},
     conditional::{Validators, Verdict, judge},
     listing::{self, Entry},
     locate::{Hidden, Located, Refusal, locate},
@@ -17,7 +27,7 @@ use super::{
     open::{Found, OpenError, Opened, Tree},
     range::{Slice, Wanted, wanted},
 };
-use crate::exchange::{Body, Failure, reason};
+use crate::exchange::{Body, Failure, Stored, reason};
 
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD");
 const VARY_ACCEPT: HeaderValue = HeaderValue::from_static("accept");
@@ -27,12 +37,23 @@ const INLINE_BYTES: u64 = 64 << 10;
 
 /// One configured root, built when the snapshot is built. Workers share it.
 pub struct Root {
+    /// No two roots of a process have the same.
+    id: u64,
     tree: Arc<Tree>,
     hidden: Arc<Hidden>,
     index: Vec<String>,
     listing: bool,
     spa_fallback: Option<String>,
     cache_control: Option<HeaderValue>,
+}
+
+/// What a request asks of a root.
+#[derive(Clone, Copy)]
+pub struct Asked<'a> {
+    pub method: &'a Method,
+    pub uri: &'a Uri,
+    pub path: &'a str,
+    pub headers: &'a HeaderMap,
 }
 
 /// What a path led to.
@@ -58,7 +79,9 @@ enum Served {
 impl Root {
     /// A root that does not exist is a warning of the caller, not an error: it may appear later (404 until then).
     pub fn new(config: &config::Files) -> Self {
+        static ROOTS: AtomicU64 = AtomicU64::new(0);
         Self {
+            id: ROOTS.fetch_add(1, Relaxed),
             tree: Arc::new(Tree::new(&config.root, config.symlinks)),
             hidden: Arc::new(Hidden::new(&config.hidden)),
             index: config.index.clone(),
@@ -69,13 +92,13 @@ impl Root {
     }
 
     /// `path` is the part of the URI's path below the route (`strip_prefix`), still percent-encoded, beginning with `/`;
-    /// `uri` is the request's own (for redirects, which keep the query).
+    /// `uri` is the request's own (for redirects, which keep the query). `stored` is set when the answer is a whole file
+    /// that may be used again.
     pub async fn serve(
         &self,
-        method: &Method,
-        uri: &Uri,
-        path: &str,
-        headers: &HeaderMap,
+        cache: &Cache,
+        stored: &mut Option<Rc<Stored>>,
+        Asked { method, uri, path, headers }: Asked<'_>,
     ) -> Result<Response<Body>, Failure> {
         match *method {
             Method::GET | Method::HEAD => {}
@@ -83,11 +106,19 @@ impl Root {
             _ => return Err(method_failure()),
         }
         let located = locate(path).map_err(refused)?;
+        if let Some(hot) = cache.fresh(self.id, &located) {
+            self.read_ahead(&hot).await?;
+            return self.answer_file(method, headers, hot, stored).await;
+        }
         let served = if self.hidden.hides(&located) { Err(not_found()) } else { self.resolve(&located, uri) };
         match self.or_fallback(served, &located, headers)? {
-            Served::File { opened, path } => self.answer_file(method, headers, opened, &path).await,
+            Served::File { opened, path } => {
+                let hot = cache.found(self.id, &located, opened, path);
+                self.answer_file(method, headers, hot, stored).await
+            }
             Served::Fallback { opened, path } => {
-                let mut response = self.answer_file(method, headers, opened, &path).await?;
+                let hot = Rc::new(Hot::passing(opened, path));
+                let mut response = self.answer_file(method, headers, hot, &mut None).await?;
                 // Whoever accepts something else gets a 404 here, and a cache between us must know.
                 response.headers_mut().insert(header::VARY, VARY_ACCEPT);
                 Ok(response)
@@ -98,6 +129,14 @@ impl Root {
             }
             Served::Redirect(location) => Ok(redirect(location)),
         }
+    }
+
+    /// What is asked for again within a moment is worth the memory.
+    async fn read_ahead(&self, hot: &Hot) -> Result<(), Failure> {
+        if hot.stored.length <= BYTES_MAX && hot.stored.bytes().is_none() {
+            read(hot).await?;
+        }
+        Ok(())
     }
 
     fn resolve(&self, located: &Located, uri: &Uri) -> Result<Served, Failure> {
@@ -153,33 +192,34 @@ impl Root {
         &self,
         method: &Method,
         headers: &HeaderMap,
-        opened: Opened,
-        path: &[u8],
+        hot: Rc<Hot>,
+        stored: &mut Option<Rc<Stored>>,
     ) -> Result<Response<Body>, Failure> {
-        let validators = Validators::of(&opened.stat, SystemTime::now());
-        let size = opened.stat.st_size as u64;
-        let asked = match judge(method, headers, &validators) {
+        let size = hot.stored.length;
+        let asked = match judge(method, headers, &hot.validators) {
             Verdict::PreconditionFailed => return Err(precondition_failure()),
-            Verdict::NotModified => return Ok(self.not_modified(validators)),
+            Verdict::NotModified => return Ok(self.not_modified(&hot.validators)),
             Verdict::Proceed if *method == Method::GET => asked_range(headers, size),
             Verdict::Proceed | Verdict::ProceedWhole => Wanted::Whole,
         };
-        let kind = mime::content_type(path);
         let mut response = match asked {
             Wanted::Unsatisfiable => return Err(range_failure(size)),
             _ if *method == Method::HEAD => sized(Body::Empty, size),
-            Wanted::Whole => whole(&opened, size).await?,
-            Wanted::One(slice) => partial(&opened, slice, size).await?,
-            Wanted::Several(slices) => several(&opened, &slices, size, &kind),
+            Wanted::Whole => {
+                *stored = hot.is_settled().then(|| hot.stored.clone());
+                whole(&hot, size).await?
+            }
+            Wanted::One(slice) => partial(&hot, slice, size).await?,
+            Wanted::Several(slices) => several(&hot.stored, &slices, size, &hot.kind),
         };
         let head = response.headers_mut();
-        head.entry(header::CONTENT_TYPE).or_insert(kind);
+        head.entry(header::CONTENT_TYPE).or_insert_with(|| hot.kind.clone());
         head.insert(header::ACCEPT_RANGES, ACCEPTS_BYTES);
-        self.stamp(head, validators);
+        self.stamp(head, &hot.validators);
         Ok(response)
     }
 
-    fn not_modified(&self, validators: Validators) -> Response<Body> {
+    fn not_modified(&self, validators: &Validators) -> Response<Body> {
         let mut response = Response::new(Body::Empty);
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         self.stamp(response.headers_mut(), validators);
@@ -187,10 +227,10 @@ impl Root {
     }
 
     /// What a 200, a 206 and a 304 have in common. `Date` is the connection's affair.
-    fn stamp(&self, head: &mut HeaderMap, validators: Validators) {
-        head.insert(header::ETAG, validators.etag);
-        if let Some(date) = validators.last_modified {
-            head.insert(header::LAST_MODIFIED, date);
+    fn stamp(&self, head: &mut HeaderMap, validators: &Validators) {
+        head.insert(header::ETAG, validators.etag.clone());
+        if let Some(date) = &validators.last_modified {
+            head.insert(header::LAST_MODIFIED, date.clone());
         }
         if let Some(value) = &self.cache_control {
             head.insert(header::CACHE_CONTROL, value.clone());
@@ -213,12 +253,12 @@ impl Root {
 
 // --- bodies ---
 
-async fn whole(opened: &Opened, size: u64) -> Result<Response<Body>, Failure> {
-    slice_body(opened, Slice { offset: 0, length: size }).await.map(|body| sized(body, size))
+async fn whole(hot: &Hot, size: u64) -> Result<Response<Body>, Failure> {
+    slice_body(hot, Slice { offset: 0, length: size }).await.map(|body| sized(body, size))
 }
 
-async fn partial(opened: &Opened, slice: Slice, size: u64) -> Result<Response<Body>, Failure> {
-    let body = slice_body(opened, slice).await?;
+async fn partial(hot: &Hot, slice: Slice, size: u64) -> Result<Response<Body>, Failure> {
+    let body = slice_body(hot, slice).await?;
     let mut response = sized(body, slice.length);
     *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     let range = format!("bytes {}-{}/{size}", slice.offset, slice.last());
@@ -228,24 +268,44 @@ async fn partial(opened: &Opened, slice: Slice, size: u64) -> Result<Response<Bo
     Ok(response)
 }
 
-fn several(opened: &Opened, slices: &[Slice], size: u64, kind: &HeaderValue) -> Response<Body> {
+fn several(stored: &Stored, slices: &[Slice], size: u64, kind: &HeaderValue) -> Response<Body> {
     let made = multipart(slices, size, kind, &boundary());
     let length = made.segments.iter().map(Segment::length).sum();
-    let mut response = sized(Body::stream(FileBody::new(opened.file.clone(), made.segments)), length);
+    let mut response = sized(Body::stream(FileBody::new(stored.file.clone(), made.segments)), length);
     *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     response.headers_mut().insert(header::CONTENT_TYPE, made.content_type);
     response
 }
 
-async fn slice_body(opened: &Opened, slice: Slice) -> Result<Body, Failure> {
+async fn slice_body(hot: &Hot, slice: Slice) -> Result<Body, Failure> {
+    let Stored { file, length, .. } = &*hot.stored;
+    let in_memory = |bytes: &Bytes| bytes.slice(slice.offset as usize..(slice.offset + slice.length) as usize);
+    if let Some(bytes) = hot.stored.bytes() {
+        return Ok(Body::from(in_memory(bytes)));
+    }
     if slice.length > INLINE_BYTES {
         let segment = Segment::File { offset: slice.offset, length: slice.length };
-        return Ok(Body::stream(FileBody::new(opened.file.clone(), [segment])));
+        return Ok(Body::stream(FileBody::new(file.clone(), [segment])));
     }
-    read_whole(&opened.file, slice.offset, slice.length).await.map(Body::from).map_err(|error| {
-        Failure::server(StatusCode::INTERNAL_SERVER_ERROR, reason::INTERNAL, "The file could not be read.")
-            .detail(error.to_string())
-    })
+    if slice.length == *length {
+        return read(hot).await.map(Body::from);
+    }
+    read_whole(file, slice.offset, slice.length).await.map(Body::from).map_err(read_failure)
+}
+
+/// The whole file; it is kept when it is sure that no other write came between.
+async fn read(hot: &Hot) -> Result<Bytes, Failure> {
+    let Stored { file, length, .. } = &*hot.stored;
+    let bytes = read_whole(file, 0, *length).await.map_err(read_failure)?;
+    if hot.is_settled() && hot.is_unchanged() {
+        hot.stored.keep(bytes.clone());
+    }
+    Ok(bytes)
+}
+
+fn read_failure(error: io::Error) -> Failure {
+    Failure::server(StatusCode::INTERNAL_SERVER_ERROR, reason::INTERNAL, "The file could not be read.")
+        .detail(error.to_string())
 }
 
 fn sized(body: Body, length: u64) -> Response<Body> {

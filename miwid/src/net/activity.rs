@@ -7,7 +7,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc, LazyLock, OnceLock,
+        Arc, LazyLock, Mutex, PoisonError,
         atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     task::{Context, Poll},
@@ -64,14 +64,18 @@ struct Inner {
     taken_at: AtomicU64,
     /// Bytes that it has taken since `owed_since`.
     taken: AtomicU64,
-    /// Where informational answers go; unset when the connection has no place for them.
-    desk: OnceLock<Desk>,
+    /// Where informational answers go; `None` when the connection has no place for them.
+    desk: Mutex<Option<Desk>>,
 }
 
 static EPOCH: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 fn millis() -> u64 {
     EPOCH.elapsed().as_millis() as u64
+}
+
+fn since_epoch(at: std::time::Instant) -> u64 {
+    at.saturating_duration_since(EPOCH.into_std()).as_millis() as u64
 }
 
 impl Activity {
@@ -85,7 +89,7 @@ impl Activity {
             owed_since: AtomicU64::new(0),
             taken_at: AtomicU64::new(0),
             taken: AtomicU64::new(0),
-            desk: OnceLock::new(),
+            desk: Mutex::default(),
         };
         let activity = Self(Arc::new(inner));
         activity.enter(Phase::Head);
@@ -111,12 +115,30 @@ impl Activity {
 
     /// Informational answers can be told here.
     pub fn set_desk(&self, desk: Desk) {
-        // A connection has one gate.
-        let _ = self.0.desk.set(desk);
+        *self.0.desk.lock().unwrap_or_else(PoisonError::into_inner) = Some(desk);
     }
 
-    pub fn desk(&self) -> Option<&Desk> {
-        self.0.desk.get()
+    pub fn desk(&self) -> Option<Desk> {
+        self.0.desk.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A request that began at `started` has been answered at once.
+    pub fn answered(&self, started: std::time::Instant) {
+        if self.phase() != Phase::Idle {
+            self.0.shard.connection_idle();
+            self.0.phase.store(Phase::Idle as u8, Relaxed);
+        }
+        self.0.since.store(since_epoch(started), Relaxed);
+    }
+
+    /// Part of a head has been read.
+    pub fn begin(&self) {
+        self.bytes_arrived();
+    }
+
+    /// Whether the present phase has lasted so long.
+    pub fn is_older(&self, limit: Duration) -> bool {
+        millis() >= self.0.since.load(Relaxed) + limit.as_millis() as u64
     }
 
     fn bytes_arrived(&self) {
@@ -138,7 +160,7 @@ impl Activity {
     }
 
     /// The client is not ready to take more.
-    fn write_blocked(&self) {
+    pub fn write_blocked(&self) {
         if self.0.owed_since.load(Relaxed) == 0 {
             let now = millis().max(1);
             self.0.owed_since.store(now, Relaxed);
@@ -147,7 +169,7 @@ impl Activity {
         }
     }
 
-    fn written(&self, bytes: usize) {
+    pub fn written(&self, bytes: usize) {
         if self.0.owed_since.load(Relaxed) != 0 {
             self.0.taken_at.store(millis(), Relaxed);
             self.0.taken.fetch_add(bytes as u64, Relaxed);
@@ -155,7 +177,7 @@ impl Activity {
     }
 
     /// The client has taken everything there was.
-    fn flushed(&self) {
+    pub fn flushed(&self) {
         if self.0.owed_since.load(Relaxed) != 0 {
             self.0.owed_since.store(0, Relaxed);
         }

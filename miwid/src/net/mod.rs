@@ -3,6 +3,7 @@
 
 mod accept;
 mod activity;
+mod bell;
 mod drain;
 mod frames;
 mod gate;
@@ -10,11 +11,13 @@ mod http2;
 mod listener;
 mod prefixed;
 pub mod proxy_protocol;
+mod sendfile;
 #[cfg(feature = "http3")]
 mod steering;
 
 pub use accept::{Acceptor, Admission, Permit};
 pub use activity::{Activity, Phase, Running, Timeouts, Watched, patience};
+pub use bell::{Bell, Rung};
 pub use drain::{Drain, DrainSignal};
 pub use frames::{Guard, Guarded};
 pub use gate::{After, Desk, Flaw, Gated, Rules, Verdict, content_length};
@@ -22,6 +25,7 @@ pub use http2::{CONNECTION_WINDOW, LocalExecutor, STREAM_WINDOW, STREAMS_MAX};
 #[cfg(feature = "http3")]
 pub use listener::bind_udp_group;
 pub use listener::{BindError, bind_group};
-pub use prefixed::{Preface, Prefixed, sniff};
+pub use prefixed::{Preface, Prefixed, is_preface, sniff};
+pub use sendfile::{Sending, poll_send_more};
 #[cfg(feature = "http3")]
 pub use steering::SteeredIds;

@@ -20,21 +20,27 @@ pub enum Preface {
     Closed,
 }
 
-/// Reads until the first bytes can be told apart: one byte is enough for every HTTP/1 method but `PRI`.
-pub async fn sniff<T: AsyncRead + AsyncWrite + Unpin>(mut io: T) -> io::Result<(Preface, Prefixed<T>)> {
-    let mut head = BytesMut::with_capacity(HTTP2_PREFACE.len());
+/// Whether bytes begin with the preface, or could once there are more of them.
+pub fn is_preface(bytes: &[u8]) -> bool {
+    let length = bytes.len().min(HTTP2_PREFACE.len());
+    bytes[..length] == HTTP2_PREFACE[..length]
+}
+
+/// Reads on from `first` until the first bytes can be told apart: one byte is enough for every HTTP/1 method but `PRI`.
+pub async fn sniff<T: AsyncRead + Unpin>(io: &mut T, first: Bytes) -> io::Result<(Preface, Bytes)> {
+    let mut head = BytesMut::from(first);
     let preface = loop {
-        if io.read_buf(&mut head).await? == 0 {
-            break if head.is_empty() { Preface::Closed } else { Preface::Http1 };
+        if head.is_empty() && io.read_buf(&mut head).await? == 0 {
+            break Preface::Closed;
         }
         if head.len() >= HTTP2_PREFACE.len() {
             break if head.starts_with(HTTP2_PREFACE) { Preface::Http2 } else { Preface::Http1 };
         }
-        if !HTTP2_PREFACE.starts_with(&head) {
+        if !HTTP2_PREFACE.starts_with(&head) || io.read_buf(&mut head).await? == 0 {
             break Preface::Http1;
         }
     };
-    Ok((preface, Prefixed { prefix: head.freeze(), io }))
+    Ok((preface, head.freeze()))
 }
 
 /// An io that gives back what was read ahead before it reads on.
@@ -44,8 +50,13 @@ pub struct Prefixed<T> {
 }
 
 impl<T> Prefixed<T> {
-    pub fn into_inner(self) -> T {
-        self.io
+    pub fn new(prefix: Bytes, io: T) -> Self {
+        Self { prefix, io }
+    }
+
+    /// `None`: not everything has been given back yet.
+    pub fn into_inner(self) -> Option<T> {
+        self.prefix.is_empty().then_some(self.io)
     }
 }
 
@@ -95,7 +106,9 @@ mod tests {
         let (mut client, server) = tokio::io::duplex(256);
         tokio::io::AsyncWriteExt::write_all(&mut client, first).await.expect("the pipe is open");
         drop(client);
-        let (preface, mut io) = sniff(server).await.expect("a pipe reads");
+        let mut server = server;
+        let (preface, read) = sniff(&mut server, Bytes::new()).await.expect("a pipe reads");
+        let mut io = Prefixed::new(read, server);
         assert_eq!(preface, expected, "{}", String::from_utf8_lossy(first));
         let mut all = Vec::new();
         io.read_to_end(&mut all).await.expect("a pipe reads");

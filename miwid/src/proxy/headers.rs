@@ -291,6 +291,7 @@ pub(super) mod tests {
             upstream: None,
             upstream_duration: None,
             reason: None,
+            stored: None,
             tunnel: None,
         }
     }

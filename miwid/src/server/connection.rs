@@ -16,14 +16,14 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
 };
+use tokio_rustls::server::TlsStream;
 
 use super::{finish::Tracked, listeners::Kind, service, worker::Worker};
 use crate::{
     exchange::{Peer, Scheme, Source},
     net::{
-        Activity, DrainSignal, Phase, Preface, Timeouts, Watched,
+        Activity, Bell, Phase, Prefixed, Timeouts, Watched,
         proxy_protocol::{self, Header},
-        sniff,
     },
     snapshot::Snapshot,
     telemetry::Handshake,
@@ -37,40 +37,54 @@ pub(super) const FAREWELL: Duration = Duration::from_secs(5);
 const INTRODUCTION: Duration = Duration::from_secs(5);
 
 /// What carries HTTP: a TCP connection, or the TLS over it.
-pub(super) trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
-impl<T: AsyncRead + AsyncWrite + Unpin + Send + 'static> Io for T {}
+pub(super) trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {
+    /// The socket itself, where nothing lies between.
+    fn socket(&self) -> Option<&TcpStream> {
+        None
+    }
+}
+
+impl Io for TcpStream {
+    fn socket(&self) -> Option<&TcpStream> {
+        Some(self)
+    }
+}
+
+impl Io for TlsStream<TcpStream> {}
+impl<T: Io> Io for Prefixed<T> {}
 
 /// A connection before it is known what it speaks.
 pub(super) struct Arrival {
     pub(super) stream: TcpStream,
     pub(super) remote: SocketAddr,
     pub(super) kind: Kind,
-    pub(super) drain: DrainSignal,
+    pub(super) bell: Bell,
 }
 
 pub(super) async fn serve(worker: &Rc<Worker>, arrival: Arrival) {
-    let Arrival { mut stream, remote, kind, mut drain } = arrival;
-    let Ok(local) = stream.local_addr() else { return };
-    let mut opening = Opening {
-        worker: worker.clone(),
-        snapshot: worker.snapshot(),
-        peer: Peer { remote, local, scheme: Scheme::Http, secured: None },
-        drain: drain.clone(),
-    };
-    let opened = async {
-        if opening.snapshot.settings.expects_proxy_header(remote.ip()) {
-            introduced(&mut stream, &mut opening.peer).await?;
-        }
-        if kind == Kind::Http { opening.cleartext(stream).await } else { opening.secured(stream).await }
-    };
     // A connection that has not said what it speaks is owed nothing when the daemon stops.
+    let rung = arrival.bell.rung();
+    // Boxed, so that a connection that is known does not carry the room its handshake needed.
+    let opened = Box::pin(open(worker.clone(), arrival));
     let opened = tokio::select! {
         opened = opened => opened,
-        () = drain.started() => return,
+        () = rung => return,
     };
     if let Some(speaking) = opened {
         speaking.await;
     }
+}
+
+async fn open(worker: Rc<Worker>, arrival: Arrival) -> Option<Speaking> {
+    let Arrival { mut stream, remote, kind, bell } = arrival;
+    let local = stream.local_addr().ok()?;
+    let snapshot = worker.snapshot();
+    let mut peer = Peer { remote, local, scheme: Scheme::Http, secured: None };
+    if snapshot.settings.expects_proxy_header(remote.ip()) {
+        introduced(&mut stream, &mut peer).await?;
+    }
+    let opening = Opening { worker, snapshot, peer, bell };
+    if kind == Kind::Http { Some(opening.cleartext(stream)) } else { opening.secured(stream).await }
 }
 
 /// Lets a trusted balancer say whose connection this is. One that says nothing, or nonsense, is not served.
@@ -96,30 +110,19 @@ async fn introduced(stream: &mut TcpStream, peer: &mut Peer) -> Option<()> {
 /// A connection that knows what it speaks and goes on by itself.
 type Speaking = Pin<Box<dyn Future<Output = ()>>>;
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Version {
-    Http1,
-    Http2,
-}
-
 /// A connection that is finding out what it speaks.
 struct Opening {
     worker: Rc<Worker>,
     snapshot: Arc<Snapshot>,
     peer: Peer,
-    drain: DrainSignal,
+    bell: Bell,
 }
 
 impl Opening {
-    async fn cleartext(self, stream: TcpStream) -> Option<Speaking> {
-        let settings = &self.snapshot.settings;
-        let (preface, io) = tokio::time::timeout(settings.request_timeout, sniff(stream)).await.ok()?.ok()?;
-        let version = match preface {
-            Preface::Closed => return None,
-            Preface::Http2 if settings.http2_cleartext => Version::Http2,
-            Preface::Http1 | Preface::Http2 => Version::Http1,
-        };
-        Some(self.speaking(io, version))
+    /// What it speaks, its first bytes will say.
+    fn cleartext(self, stream: TcpStream) -> Speaking {
+        let connection = self.connection();
+        Box::pin(connection.http1(stream))
     }
 
     async fn secured(mut self, stream: TcpStream) -> Option<Speaking> {
@@ -142,18 +145,18 @@ impl Opening {
             HandshakeKind::FullWithHelloRetryRequest => Handshake::FullRetry,
             HandshakeKind::Resumed => Handshake::Resumed,
         });
-        let version = if io.get_ref().1.alpn_protocol() == Some(b"h2") { Version::Http2 } else { Version::Http1 };
+        let is_http2 = io.get_ref().1.alpn_protocol() == Some(b"h2");
         (self.peer.scheme, self.peer.secured) = (Scheme::Https, Some(settled));
-        Some(self.speaking(io, version))
+        let connection = self.connection();
+        Some(if is_http2 { Box::pin(connection.http2(io)) } else { Box::pin(connection.http1(io)) })
     }
 
-    fn speaking(self, io: impl Io, version: Version) -> Speaking {
-        let Self { worker, snapshot, peer, drain } = self;
-        let connection = Connection::new(&worker, &snapshot, peer, drain);
-        match version {
-            Version::Http1 => Box::pin(async move { connection.http1(io, &snapshot).await }),
-            Version::Http2 => Box::pin(async move { connection.http2(io, &snapshot).await }),
-        }
+    fn connection(self) -> Connection {
+        let Self { worker, snapshot, peer, bell } = self;
+        let settings = &snapshot.settings;
+        let timeouts = Timeouts { idle: settings.keepalive_timeout, head: settings.request_timeout };
+        let activity = Activity::new(worker.shard.clone());
+        Connection { worker, peer, activity, timeouts, bell }
     }
 }
 
@@ -171,7 +174,7 @@ pub(super) struct Connection {
     pub(super) peer: Peer,
     pub(super) activity: Activity,
     pub(super) timeouts: Timeouts,
-    pub(super) drain: DrainSignal,
+    pub(super) bell: Bell,
 }
 
 /// What the driver of a connection hears beside the connection itself.
@@ -181,37 +184,29 @@ pub(super) enum Call {
 }
 
 impl Connection {
-    fn new(worker: &Rc<Worker>, snapshot: &Snapshot, peer: Peer, drain: DrainSignal) -> Self {
-        let settings = &snapshot.settings;
-        let timeouts = Timeouts { idle: settings.keepalive_timeout, head: settings.request_timeout };
-        let activity = Activity::new(worker.shard.clone());
-        Self { worker: worker.clone(), peer, activity, timeouts, drain }
-    }
-
     pub(super) fn watched<T: Io>(&self, io: T) -> Watched<T> {
         Watched::new(io, self.activity.clone())
     }
 
     /// After `graceful_shutdown` the connection ends by itself; only a head that never comes must be cut.
-    pub(super) async fn last_request(self, connection: impl Future<Output = hyper::Result<()>>) {
-        let expiry = pin!(self.expired());
+    pub(super) async fn last_request(&self, connection: impl Future<Output = hyper::Result<()>>) {
+        let expiry = pin!(self.expired(self.timeouts));
         let connection = pin!(connection);
         if let futures_util::future::Either::Left((done, _)) = futures_util::future::select(connection, expiry).await {
             ended(done);
         }
     }
 
-    pub(super) async fn called(&mut self) -> Call {
-        let mut drain = self.drain.clone();
+    pub(super) async fn called(&self, timeouts: Timeouts) -> Call {
         tokio::select! {
-            phase = self.expired() => Call::Expired(phase),
-            () = drain.started() => Call::Drain,
+            phase = self.expired(timeouts) => Call::Expired(phase),
+            () = self.bell.rung() => Call::Drain,
         }
     }
 
-    async fn expired(&self) -> Phase {
-        let mut timer = pin!(tokio::time::sleep(self.timeouts.head.min(self.timeouts.idle)));
-        std::future::poll_fn(|cx| self.activity.poll_expired(self.timeouts, timer.as_mut(), cx)).await
+    async fn expired(&self, timeouts: Timeouts) -> Phase {
+        let mut timer = pin!(tokio::time::sleep(timeouts.head.min(timeouts.idle)));
+        std::future::poll_fn(|cx| self.activity.poll_expired(timeouts, timer.as_mut(), cx)).await
     }
 }
 

@@ -5,18 +5,27 @@ use std::{
     io,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context as Task, Poll},
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version, header, request::Parts};
+use http::{
+    HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version, header,
+    request::Parts,
+    response,
+};
 use http_body::{Body as _, Frame, SizeHint};
 
-use super::worker::Worker;
+use super::{
+    shelf::{self, Label},
+    worker::Worker,
+};
 use crate::{
+    builtin::Pages,
     exchange::{Body, Context, Meter, TunnelEnd, headers, is_call},
     net::Running,
-    snapshot::Settings,
+    snapshot::Snapshot,
     telemetry::Record,
 };
 
@@ -31,6 +40,7 @@ pub(super) struct Summary {
     referer: Option<HeaderValue>,
     user_agent: Option<HeaderValue>,
     accept: Option<HeaderValue>,
+    accept_encoding: Option<HeaderValue>,
     /// The content type of a gRPC call.
     call: Option<HeaderValue>,
     meter: Meter,
@@ -46,6 +56,7 @@ impl Summary {
             referer: copy(header::REFERER),
             user_agent: copy(header::USER_AGENT),
             accept: copy(header::ACCEPT),
+            accept_encoding: copy(header::ACCEPT_ENCODING),
             call: copy(header::CONTENT_TYPE).filter(|_| is_call(parts.version, &parts.headers)),
             meter,
         }
@@ -59,7 +70,12 @@ impl Summary {
 }
 
 /// Dresses the answer and ties its end to the record.
-pub(super) fn finish(mut pending: Box<Pending>, settings: &Settings, response: Response<Body>) -> Response<Tracked> {
+pub(super) fn finish(
+    mut pending: Box<Pending>,
+    snapshot: &Arc<Snapshot>,
+    response: Response<Body>,
+) -> Response<Tracked> {
+    let settings = &snapshot.settings;
     let (mut parts, body) = response.into_parts();
     let context = &mut pending.context;
     if settings.server_header {
@@ -77,7 +93,8 @@ pub(super) fn finish(mut pending: Box<Pending>, settings: &Settings, response: R
     {
         parts.headers.insert(header::ALT_SVC, alternative.clone());
     }
-    let tunnel = context.tunnel.take();
+    let is_shelved = pending.shelve(snapshot, &parts);
+    let tunnel = pending.context.tunnel.take();
     pending.status = parts.status;
     let pending = match tunnel {
         Some(end) => {
@@ -89,7 +106,7 @@ pub(super) fn finish(mut pending: Box<Pending>, settings: &Settings, response: R
         }
         None => Some(pending),
     };
-    Response::from_parts(parts, Tracked { body, bytes_sent: 0, pending })
+    Response::from_parts(parts, Tracked { body, bytes_sent: 0, pending, is_shelved })
 }
 
 /// An exchange whose record is still to be written. Dropped unwritten, it says that the client went away before it was
@@ -108,6 +125,28 @@ impl Pending {
     pub(super) fn new(worker: Rc<Worker>, context: Context, summary: Summary, running: Running) -> Box<Self> {
         let status = StatusCode::from_u16(CLIENT_GONE).expect("three digits are a status");
         Box::new(Self { worker, context, summary, status, written: false, _running: running })
+    }
+
+    /// Keeps the answer for the next who asks the same, if it is one that does not care who asks.
+    fn shelve(&self, snapshot: &Arc<Snapshot>, parts: &response::Parts) -> bool {
+        let Self { context, summary, worker, .. } = self;
+        let is_plain = summary.version == Version::HTTP_11
+            && summary.method == Method::GET
+            && summary.uri.authority().is_none()
+            && !context.trusted
+            && context.peer.secured.as_ref().is_none_or(|it| it.is_open_to_all());
+        if context.stored.is_none() || !is_plain || Pages::has(summary.uri.path()) {
+            return false;
+        }
+        let Some(ready) = shelf::ready(parts.status, &parts.headers, context) else { return false };
+        let label = Label {
+            scheme: context.peer.scheme,
+            host: context.authority.as_bytes(),
+            accept_encoding: bytes_of(&summary.accept_encoding),
+            target: summary.uri.path_and_query().map_or(&[][..], |it| it.as_str().as_bytes()),
+        };
+        worker.shelf.put(snapshot, &label, ready);
+        true
     }
 
     fn write(&mut self, bytes: TunnelEnd, aborted: bool) {
@@ -168,9 +207,15 @@ pub(super) struct Tracked {
     body: Body,
     bytes_sent: u64,
     pending: Option<Box<Pending>>,
+    is_shelved: bool,
 }
 
 impl Tracked {
+    /// The next request for the same will not need the parser.
+    pub(super) fn is_shelved(&self) -> bool {
+        self.is_shelved
+    }
+
     fn ended(&mut self, aborted: bool) {
         if let Some(mut pending) = self.pending.take() {
             pending.write(TunnelEnd { from_client: 0, to_client: self.bytes_sent }, aborted);

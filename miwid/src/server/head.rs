@@ -31,6 +31,7 @@ pub(super) fn context(peer: Peer) -> Context {
         upstream: None,
         upstream_duration: None,
         reason: None,
+        stored: None,
         tunnel: None,
     }
 }
@@ -163,8 +164,7 @@ fn bad_request(message: &'static str) -> Failure {
 /// A peer in `trusted_proxies` may say who the client is: the rightmost address of X-Forwarded-For that is not itself
 /// trusted. Everybody else's claims are ignored (and dropped before an upstream sees them).
 fn trust(parts: &Parts, context: &mut Context, settings: &Settings) {
-    let trusted = |ip: IpAddr| settings.trusted_proxies.iter().any(|it| it.contains(&ip));
-    if settings.trusted_proxies.is_empty() || !trusted(context.client_ip) {
+    if !settings.trusts(context.client_ip) {
         return;
     }
     context.trusted = true;
@@ -183,7 +183,7 @@ fn trust(parts: &Parts, context: &mut Context, settings: &Settings) {
     for hop in hops.iter().rev() {
         let Ok(ip) = hop.parse::<IpAddr>() else { return };
         context.client_ip = ip.to_canonical();
-        if !trusted(context.client_ip) {
+        if !settings.trusts(context.client_ip) {
             return;
         }
     }
@@ -195,12 +195,12 @@ fn is_request_id(value: &HeaderValue) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use http::Request;
 
     use super::*;
 
-    fn settings() -> Settings {
+    pub(in crate::server) fn settings() -> Settings {
         Settings {
             request_bytes_max: 100,
             uri_bytes_max: 20,

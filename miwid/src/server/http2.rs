@@ -8,7 +8,6 @@ use hyper_util::rt::TokioIo;
 use super::connection::{Call, Connection, Io, ended, service};
 use crate::{
     net::{CONNECTION_WINDOW, Guarded, LocalExecutor, Phase, STREAM_WINDOW, STREAMS_MAX},
-    snapshot::Snapshot,
     telemetry::Metrics,
 };
 
@@ -18,7 +17,8 @@ const RESETS_PENDING_MAX: usize = 50;
 const RESETS_OURS_MAX: usize = 256;
 
 impl Connection {
-    pub(super) async fn http2(mut self, io: impl Io, snapshot: &Snapshot) {
+    pub(super) async fn http2(self, io: impl Io) {
+        let snapshot = self.worker.snapshot();
         let mut builder = conn::http2::Builder::new(LocalExecutor);
         builder
             .initial_stream_window_size(STREAM_WINDOW)
@@ -35,7 +35,7 @@ impl Connection {
         let metrics = self.worker.metrics.clone();
         let call = tokio::select! {
             done = &mut connection => return judged(done, &metrics),
-            call = self.called() => call,
+            call = self.called(self.timeouts) => call,
         };
         match call {
             // A client that takes nothing takes no farewell either.

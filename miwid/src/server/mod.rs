@@ -1,7 +1,9 @@
 //! The data plane: threads that accept, connections that speak HTTP, and the life of a request.
 
+mod clock;
 mod connection;
 mod finish;
+mod front;
 #[doc(hidden)]
 pub mod fuzzing;
 mod head;
@@ -11,8 +13,10 @@ mod http2;
 mod http3;
 mod internal;
 mod listeners;
+mod plain;
 mod secure;
 mod service;
+mod shelf;
 mod worker;
 
 pub use listeners::{Binding, Kind, Listeners, Prepared, addresses};

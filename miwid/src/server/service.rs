@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     exchange::{Body, Context, Failure, Inbound, Peer, Source, is_call, reason},
+    files::Asked,
     net::Activity,
     proxy::Exchange,
     routing::{NoPlan, Target, plan},
@@ -27,7 +28,7 @@ pub(super) async fn serve(
     let snapshot = worker.snapshot();
     let (mut parts, incoming) = request.into_parts();
     let inbound = Inbound::new(incoming, body_limit(&parts, &snapshot), snapshot.settings.request_timeout)
-        .with_interim(activity.desk().filter(|_| parts.version == Version::HTTP_11));
+        .with_interim((parts.version == Version::HTTP_11).then(|| activity.desk()).flatten());
     let summary = Summary::of(&parts, inbound.meter());
     let mut pending = Pending::new(worker.clone(), head::context(peer), summary, running);
     let context = &mut pending.context;
@@ -38,7 +39,7 @@ pub(super) async fn serve(
         Err(failure) => Err(failure),
     };
     let response = answer.unwrap_or_else(|failure| explain(failure, &mut pending));
-    finish(pending, &snapshot.settings, response)
+    finish(pending, &snapshot, response)
 }
 
 /// Health pages first, then the site's own target.
@@ -67,7 +68,11 @@ async fn answer(
         return elsewhere;
     }
     match &plan.route.target {
-        Target::Files(root) => root.serve(request.method(), &uri, &plan.path, request.headers()).await,
+        Target::Files(root) => {
+            let asked =
+                Asked { method: request.method(), uri: &uri, path: &plan.path, headers: request.headers() };
+            root.serve(&worker.files, &mut context.stored, asked).await
+        }
         Target::Proxy(forwarder) => {
             context.request_id.get_or_insert_with(new_request_id);
             let target = match uri.query() {

@@ -1,9 +1,17 @@
 //! A worker: one thread, one runtime, its own accepting sockets, pools, counters and log buffer. A request touches no
 //! other core and takes no lock that another core can hold across I/O.
 
-use std::{cell::RefCell, collections::HashMap, io, rc::Rc, sync::Arc, thread, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    io,
+    rc::Rc,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
-use arc_swap::{ArcSwap, Cache};
+use arc_swap::ArcSwap;
 use http::HeaderValue;
 use tokio::{
     runtime::{Builder, LocalOptions},
@@ -14,14 +22,18 @@ use tokio::{
 #[cfg(feature = "http3")]
 use super::http3;
 use super::{
+    clock::Clock,
     connection::{self, Arrival},
+    front::{READ_BYTES, WRITE_BYTES},
     listeners::{Key, Kind, Socket},
+    shelf::Shelf,
 };
 #[cfg(feature = "http3")]
 use crate::net::SteeredIds;
 use crate::{
     builtin::Pages,
-    net::{Acceptor, Admission, Drain, DrainSignal},
+    files::Cache,
+    net::{Acceptor, Admission, Bell, Drain, DrainSignal},
     proxy::Tunnels,
     snapshot::{Current, Snapshot},
     telemetry::{AccessBuffer, AccessLog, Metrics, Readiness, Shard},
@@ -30,6 +42,9 @@ use crate::{
 
 /// How often a worker shows that it lives and hands over its log lines.
 const TICK: Duration = Duration::from_secs(1);
+
+/// An answer that was not given for so long leaves the shelf.
+const UNUSED_FOR: Duration = Duration::from_secs(10);
 
 /// What every worker is given.
 #[derive(Clone)]
@@ -101,9 +116,17 @@ impl Workers {
 
 /// One worker's own state. Everything here is touched by its thread alone.
 pub(super) struct Worker {
-    snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
+    snapshot: RefCell<arc_swap::Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     pub(super) pools: Rc<Pools>,
     pub(super) tunnels: Tunnels,
+    pub(super) files: Cache,
+    pub(super) shelf: Shelf,
+    pub(super) clock: Clock,
+    /// One read and one answer at a time: the worker is one thread.
+    pub(super) read_buffer: RefCell<Box<[u8]>>,
+    pub(super) write_buffer: RefCell<Box<[u8]>>,
+    /// Open over TCP.
+    pub(super) connections: Cell<usize>,
     pub(super) access: RefCell<AccessBuffer>,
     pub(super) shard: Arc<Shard>,
     pub(super) metrics: Metrics,
@@ -135,6 +158,12 @@ async fn run(place: Place, shared: Shared, feed: Feed, inbox: mpsc::UnboundedRec
         snapshot: RefCell::new(shared.current.cached()),
         pools: Rc::default(),
         tunnels: Tunnels::new(drain.clone()),
+        files: Cache::default(),
+        shelf: Shelf::default(),
+        clock: Clock::default(),
+        read_buffer: RefCell::new(vec![0; READ_BYTES].into()),
+        write_buffer: RefCell::new(vec![0; WRITE_BYTES].into()),
+        connections: Cell::new(0),
         access: RefCell::new(shared.access.buffer()),
         shard: shared.metrics.shard(),
         metrics: shared.metrics.clone(),
@@ -158,6 +187,10 @@ async fn tick(index: usize, worker: Rc<Worker>, readiness: Readiness) {
         interval.tick().await;
         readiness.heartbeat(index);
         worker.access.borrow_mut().flush();
+        worker.files.sweep();
+        worker.shelf.align(&worker.snapshot());
+        let now = Instant::now();
+        worker.shelf.sweep(|it| it.age(now) < UNUSED_FOR);
     }
 }
 
@@ -180,6 +213,7 @@ async fn obey(worker: &Rc<Worker>, mut inbox: mpsc::UnboundedReceiver<Order>, mu
                 }
                 if key.1 == Kind::Http3 && !listeners.keys().any(|it| it.1 == Kind::Http3) {
                     worker.alternative.replace(None);
+                    worker.shelf.clear();
                 }
             }
             None => break,
@@ -204,6 +238,7 @@ fn open_listener(
         Socket::Udp(socket) => {
             let alternative = format!("h3=\":{}\"; ma=86400", key.0.port());
             worker.alternative.replace(HeaderValue::from_str(&alternative).ok());
+            worker.shelf.clear();
             let ids = SteeredIds::new(worker.place.index, worker.place.count);
             tokio::task::spawn_local(http3::listen(worker.clone(), ids, socket, drain, connections))
         }
@@ -221,11 +256,14 @@ async fn listen(
         Ok(acceptor) => acceptor,
         Err(error) => return tracing::error!(%error, "listener lost"),
     };
-    let spawn = |(stream, remote, permit), drain: DrainSignal| {
-        let (worker, open) = (worker.clone(), open.clone());
+    let bell = Bell::default();
+    let spawn = |(stream, remote, permit)| {
+        let (worker, open, bell) = (worker.clone(), open.clone(), bell.clone());
         tokio::task::spawn_local(async move {
             worker.shard.connection_opened();
-            connection::serve(&worker, Arrival { stream, remote, kind, drain }).await;
+            worker.connections.update(|it| it + 1);
+            connection::serve(&worker, Arrival { stream, remote, kind, bell }).await;
+            worker.connections.update(|it| it - 1);
             worker.shard.connection_closed();
             drop((permit, open));
         });
@@ -236,12 +274,13 @@ async fn listen(
             () = drain.started() => break,
         };
         match accepted {
-            Ok(accepted) => spawn(accepted, drain.clone()),
+            Ok(accepted) => spawn(accepted),
             Err(error) => return tracing::error!(%error, "listener lost"),
         }
     }
+    bell.ring();
     // What the kernel has accepted for us is ours to answer: closing the socket would reset it.
     while let Ok(Ok(accepted)) = tokio::time::timeout(Duration::ZERO, acceptor.accept()).await {
-        spawn(accepted, drain.clone());
+        spawn(accepted);
     }
 }

@@ -49,8 +49,12 @@ pub struct Settings {
 
 impl Settings {
     pub fn expects_proxy_header(&self, peer: IpAddr) -> bool {
-        let peer = peer.to_canonical();
-        self.proxy_protocol && self.trusted_proxies.iter().any(|it| it.contains(&peer))
+        self.proxy_protocol && self.trusts(peer.to_canonical())
+    }
+
+    /// Whether this address may speak for others.
+    pub fn trusts(&self, ip: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|it| it.contains(&ip))
     }
 }
 

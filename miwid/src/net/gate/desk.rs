@@ -49,6 +49,9 @@ struct State {
     tunnel: AtomicBool,
     expired: AtomicBool,
     begun: AtomicBool,
+    quiet: AtomicBool,
+    unflushed: AtomicBool,
+    parked: AtomicBool,
     waiting: AtomicWaker,
     /// Informational answers that are still to be written, as bytes.
     interim: Mutex<Vec<u8>>,
@@ -101,6 +104,28 @@ impl Desk {
         }
         drop(interim);
         self.0.waiting.wake();
+    }
+
+    /// For the driver: nothing is held at the gate, everything written has gone to the socket, and no upgrade is awaited.
+    pub fn is_quiet(&self) -> bool {
+        self.0.quiet.load(Relaxed) && !self.0.unflushed.load(Relaxed) && !self.0.has_interim.load(Relaxed)
+    }
+
+    /// For the driver: the parser is about to be ended, the connection is not.
+    pub fn park(&self) {
+        self.0.parked.store(true, Relaxed);
+    }
+
+    pub fn is_parked(&self) -> bool {
+        self.0.parked.load(Relaxed)
+    }
+
+    pub(super) fn set_quiet(&self, quiet: bool) {
+        self.0.quiet.store(quiet, Relaxed);
+    }
+
+    pub(super) fn set_flushed(&self, flushed: bool) {
+        self.0.unflushed.store(!flushed, Relaxed);
     }
 
     pub(super) fn take_interim(&self) -> Option<Vec<u8>> {

@@ -72,6 +72,20 @@ impl<T> Gated<T> {
         }
     }
 
+    /// `None`: something has been read that was not handed over.
+    pub fn into_inner(self) -> Option<T> {
+        (self.held.is_empty() && self.stand_in.is_empty()).then_some(self.io)
+    }
+
+    /// Nothing is held, owed or expected but another head.
+    fn is_quiet(&self) -> bool {
+        self.end.is_none()
+            && self.held.is_empty()
+            && self.stand_in.is_empty()
+            && self.interim.is_empty()
+            && self.gate.is_within_head()
+    }
+
     fn stopped(&mut self, step: Step) {
         self.desk.set_begun(self.gate.is_within_head() && self.held.len() > self.passed);
         match step.stop {
@@ -216,7 +230,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Gated<T> {
                 continue;
             }
             let through = me.held.is_empty() && !me.gate.is_waiting();
-            match ready!(if through { me.poll_through(cx, buf) } else { me.poll_more(cx) })? {
+            let read = if through { me.poll_through(cx, buf) } else { me.poll_more(cx) };
+            me.desk.set_quiet(read.is_pending() && me.is_quiet());
+            match ready!(read)? {
                 Read::Passed | Read::End => return Poll::Ready(Ok(())),
                 Read::Held => {}
             }
@@ -249,6 +265,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gated<T> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         ready!(self.poll_interim(cx))?;
         self.clean = false;
+        self.desk.set_flushed(false);
         Pin::new(&mut self.io).poll_write(cx, buf)
     }
 
@@ -259,10 +276,15 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gated<T> {
         }
         self.clean = true;
         ready!(self.poll_interim(cx))?;
-        Pin::new(&mut self.io).poll_flush(cx)
+        ready!(Pin::new(&mut self.io).poll_flush(cx))?;
+        self.desk.set_flushed(true);
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.desk.is_parked() {
+            return Poll::Ready(Ok(()));
+        }
         ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
         if self.end.is_some() || self.gate.is_within_body() {
             ready!(self.poll_linger(cx));
@@ -277,6 +299,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gated<T> {
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_interim(cx))?;
         self.clean = false;
+        self.desk.set_flushed(false);
         Pin::new(&mut self.io).poll_write_vectored(cx, bufs)
     }
 

@@ -1,0 +1,427 @@
+//! A connection between requests, and the short way of an answer: one read into the worker's buffer, one look on the shelf,
+//! one write. Whatever is not plain, or not on the shelf, leaves for the parser (`http1`) with every byte that was read.
+//!
+//! This is where thousands of connections spend their lives, so what it keeps for each of them must stay small.
+
+use std::{
+    io::{self, IoSlice},
+    pin::{Pin, pin},
+    rc::Rc,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use http::{Method, StatusCode};
+use tokio::io::ReadBuf;
+
+use super::{
+    connection::{Connection, Io},
+    plain::{Plain, plain},
+    shelf::{Label, Ready},
+};
+use crate::{
+    net::{Phase, Running, Sending, is_preface, poll_send_more},
+    snapshot::Snapshot,
+    telemetry::Record,
+};
+
+/// A head and a content that are written as one piece: to copy a little is cheaper than to describe two places.
+const ONE_PIECE: usize = 8 << 10;
+/// From here on a file goes to a plaintext socket without passing through our memory.
+const SENDFILE_FROM: u64 = 16 << 10;
+/// What a worker reads at once from a connection.
+pub(super) const READ_BYTES: usize = 32 << 10;
+pub(super) const WRITE_BYTES: usize = 16 << 10;
+
+/// Why a connection leaves.
+pub(super) enum Departure {
+    /// Nothing more is to be done for it.
+    End,
+    /// What has been read, and not been answered, is for the parser.
+    Parser(Bytes),
+    /// The first bytes could be those of HTTP/2.
+    Preface(Bytes),
+    Stalled,
+}
+
+pub(super) struct Front<T> {
+    io: T,
+    /// Read behind a request whose answer is still being written.
+    unread: Bytes,
+    owed: Option<Box<Owed>>,
+    /// Nothing has been read yet.
+    is_new: bool,
+}
+
+/// An answer that the client has not taken yet.
+struct Owed {
+    head: Vec<u8>,
+    progress: Progress,
+    record: Kept,
+    _running: Running,
+}
+
+/// What the record of an answer needs of its request when the buffer has been given to others.
+struct Kept {
+    ready: Rc<Ready>,
+    status: StatusCode,
+    started: Instant,
+    target: Box<str>,
+    referer: Box<[u8]>,
+    user_agent: Box<[u8]>,
+}
+
+enum Content {
+    None,
+    Bytes(Bytes),
+    File(Sending),
+}
+
+/// How far an answer has come.
+struct Progress {
+    head: usize,
+    content: Content,
+    sent: u64,
+}
+
+impl<T: Io> Front<T> {
+    pub(super) fn new(io: T, is_new: bool) -> Self {
+        Self { io, unread: Bytes::new(), owed: None, is_new }
+    }
+
+    pub(super) fn into_io(self) -> T {
+        self.io
+    }
+
+    /// Serves until the connection has to leave.
+    pub(super) async fn serve(&mut self, connection: &Connection) -> Departure {
+        let timeouts = connection.timeouts;
+        let mut timer = pin!(tokio::time::sleep(timeouts.head.min(timeouts.idle)));
+        let mut rung = connection.bell.rung();
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(departure) = self.poll(connection, cx) {
+                return Poll::Ready(departure);
+            }
+            if self.owed.is_none() && Pin::new(&mut rung).poll(cx).is_ready() {
+                return Poll::Ready(Departure::End);
+            }
+            connection.activity.poll_expired(timeouts, timer.as_mut(), cx).map(|phase| match phase {
+                Phase::Stalled => Departure::Stalled,
+                _ => Departure::End,
+            })
+        })
+        .await
+    }
+
+    fn poll(&mut self, connection: &Connection, cx: &mut Context<'_>) -> Poll<Departure> {
+        loop {
+            if self.owed.is_some() && ready!(self.poll_owed(connection, cx)).is_err() {
+                return Poll::Ready(Departure::End);
+            }
+            if !self.unread.is_empty() {
+                let unread = std::mem::take(&mut self.unread);
+                if let Some(departure) = self.answer(connection, &unread, cx) {
+                    return Poll::Ready(departure);
+                }
+                continue;
+            }
+            let mut buffer = connection.worker.read_buffer.borrow_mut();
+            let mut read = ReadBuf::new(&mut buffer);
+            if ready!(Pin::new(&mut self.io).poll_read(cx, &mut read)).is_err() || read.filled().is_empty() {
+                return Poll::Ready(Departure::End);
+            }
+            if let Some(departure) = self.answer(connection, read.filled(), cx) {
+                return Poll::Ready(departure);
+            }
+        }
+    }
+
+    /// Answers the requests in `bytes`, one after the other.
+    fn answer(&mut self, connection: &Connection, bytes: &[u8], cx: &mut Context<'_>) -> Option<Departure> {
+        if std::mem::take(&mut self.is_new) && is_preface(bytes) {
+            return Some(Departure::Preface(Bytes::copy_from_slice(bytes)));
+        }
+        let worker = &connection.worker;
+        let snapshot = worker.snapshot();
+        let mut at = 0;
+        while at < bytes.len() {
+            if self.owed.is_some() {
+                self.unread = Bytes::copy_from_slice(&bytes[at..]);
+                return None;
+            }
+            let started = Instant::now();
+            let found = plain(&bytes[at..], &snapshot.settings).and_then(|plain| {
+                let ready = connection.shelved(&snapshot, &plain, started)?;
+                let (status, content) = content(&self.io, &ready, &plain)?;
+                Some((plain, ready, status, content))
+            });
+            let Some((plain, ready, status, content)) = found else {
+                return Some(Departure::Parser(Bytes::copy_from_slice(&bytes[at..])));
+            };
+            at += plain.length;
+            let progress = Progress { head: 0, content, sent: 0 };
+            if self.give(connection, Given { plain: &plain, ready, status, started }, progress, cx).is_err() {
+                return Some(Departure::End);
+            }
+        }
+        None
+    }
+
+    /// Writes an answer, or what of it the client takes now; the rest is owed.
+    fn give(
+        &mut self,
+        connection: &Connection,
+        Given { plain, ready, status, started }: Given<'_>,
+        mut progress: Progress,
+        cx: &mut Context<'_>,
+    ) -> io::Result<()> {
+        let worker = &connection.worker;
+        let buffer = &mut *worker.write_buffer.borrow_mut();
+        let head = if status == StatusCode::NOT_MODIFIED { &ready.not_modified } else { &ready.whole };
+        let length = head.write(&worker.clock.date(started), buffer);
+        let written = progress.poll(&mut self.io, &mut buffer[..], length, cx);
+        match written {
+            Poll::Ready(done) => {
+                connection.record(plain.into(), &ready, status, started, progress.sent, done.is_err());
+                connection.activity.answered(started);
+                done
+            }
+            Poll::Pending => {
+                let running = connection.activity.request();
+                connection.activity.write_blocked();
+                let record = Kept {
+                    ready,
+                    status,
+                    started,
+                    target: plain.target.into(),
+                    referer: plain.referer.into(),
+                    user_agent: plain.user_agent.into(),
+                };
+                let head = buffer[..length].to_vec();
+                self.owed = Some(Box::new(Owed { head, progress, record, _running: running }));
+                Ok(())
+            }
+        }
+    }
+
+    fn poll_owed(&mut self, connection: &Connection, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(owed) = &mut self.owed else { return Poll::Ready(Ok(())) };
+        let before = owed.progress.head as u64 + owed.progress.sent;
+        let length = owed.head.len();
+        let done = owed.progress.poll(&mut self.io, &mut owed.head, length, cx);
+        let after = owed.progress.head as u64 + owed.progress.sent;
+        connection.activity.written((after - before) as usize);
+        let done = ready!(done);
+        connection.activity.flushed();
+        if let Some(owed) = self.owed.take() {
+            owed.record.write(connection, owed.progress.sent, done.is_err());
+        }
+        Poll::Ready(done)
+    }
+}
+
+/// A client that goes away before it has taken its answer.
+impl<T> Front<T> {
+    pub(super) fn abandon(&mut self, connection: &Connection) {
+        if let Some(owed) = self.owed.take() {
+            owed.record.write(connection, owed.progress.sent, true);
+        }
+    }
+}
+
+struct Given<'a> {
+    plain: &'a Plain<'a>,
+    ready: Rc<Ready>,
+    status: StatusCode,
+    started: Instant,
+}
+
+/// What follows the head; `None` when that is not at hand.
+fn content(io: &impl Io, ready: &Ready, plain: &Plain<'_>) -> Option<(StatusCode, Content)> {
+    match plain.if_none_match {
+        Some(tag) if *tag == *ready.etag => return Some((StatusCode::NOT_MODIFIED, Content::None)),
+        // Perhaps a list, or a weak one.
+        Some(_) => return None,
+        None => {}
+    }
+    let stored = &ready.stored;
+    if stored.length >= SENDFILE_FROM && io.socket().is_some() {
+        return Some((StatusCode::OK, Content::File(Sending::new(stored.file.clone(), stored.length))));
+    }
+    if stored.length == 0 {
+        return Some((StatusCode::OK, Content::None));
+    }
+    Some((StatusCode::OK, Content::Bytes(stored.bytes()?.clone())))
+}
+
+impl Progress {
+    /// `buffer` begins with the head, of `length` bytes; behind it there may be room for the content.
+    fn poll<T: Io>(
+        &mut self,
+        io: &mut T,
+        buffer: &mut [u8],
+        length: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Content::Bytes(bytes) = &self.content
+            && self.head == 0
+            && length + bytes.len() <= ONE_PIECE.min(buffer.len())
+        {
+            let end = length + bytes.len();
+            buffer[length..end].copy_from_slice(bytes);
+            let written = moved(Pin::new(&mut *io).poll_write(cx, &buffer[..end]))?;
+            if let Poll::Ready(written) = written {
+                self.count(written, length);
+            } else {
+                return Poll::Pending;
+            }
+        }
+        while self.head < length {
+            let rest = &buffer[self.head..length];
+            let written = match &self.content {
+                Content::None => Pin::new(&mut *io).poll_write(cx, rest),
+                Content::Bytes(bytes) => {
+                    Pin::new(&mut *io).poll_write_vectored(cx, &[IoSlice::new(rest), IoSlice::new(bytes)])
+                }
+                Content::File(_) => match io.socket() {
+                    Some(socket) => poll_send_more(socket, rest, cx),
+                    None => return Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
+                },
+            };
+            self.count(ready!(moved(written))?, length);
+        }
+        ready!(self.poll_content(io, cx))?;
+        Pin::new(io).poll_flush(cx)
+    }
+
+    fn poll_content<T: Io>(&mut self, io: &mut T, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            match &mut self.content {
+                Content::None => return Poll::Ready(Ok(())),
+                Content::Bytes(bytes) => {
+                    let written = ready!(moved(Pin::new(&mut *io).poll_write(cx, bytes)))?;
+                    self.count(written, self.head);
+                }
+                Content::File(sending) => {
+                    let Some(socket) = io.socket() else {
+                        return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+                    };
+                    let sent = ready!(sending.poll_send(socket, cx))?;
+                    self.sent += sent as u64;
+                    if sending.is_done() {
+                        self.content = Content::None;
+                    } else {
+                        // A client as fast as we are would keep all others waiting.
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                }
+            }
+        }
+    }
+
+    /// `written` bytes of what is left of the head (of `length`) and the content have gone.
+    fn count(&mut self, written: usize, length: usize) {
+        let of_head = written.min(length - self.head);
+        self.head += of_head;
+        let of_content = written - of_head;
+        self.sent += of_content as u64;
+        if let Content::Bytes(bytes) = &mut self.content {
+            let _ = bytes.split_to(of_content);
+            if bytes.is_empty() {
+                self.content = Content::None;
+            }
+        }
+    }
+}
+
+/// A socket that takes nothing although it is ready will never take anything.
+fn moved(written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    match written {
+        Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+        written => written,
+    }
+}
+
+/// What a record takes from the request itself.
+struct Sides<'a> {
+    target: &'a str,
+    referer: &'a [u8],
+    user_agent: &'a [u8],
+}
+
+impl<'a> From<&'a Plain<'a>> for Sides<'a> {
+    fn from(plain: &'a Plain<'a>) -> Self {
+        Self { target: plain.target, referer: plain.referer, user_agent: plain.user_agent }
+    }
+}
+
+impl Kept {
+    fn write(&self, connection: &Connection, sent: u64, aborted: bool) {
+        let sides = Sides { target: &self.target, referer: &self.referer, user_agent: &self.user_agent };
+        connection.record(sides, &self.ready, self.status, self.started, sent, aborted);
+    }
+}
+
+impl Connection {
+    /// The answer to a plain request, as long as it is fresh and this connection may give it.
+    fn shelved(
+        &self,
+        snapshot: &Arc<Snapshot>,
+        plain: &Plain<'_>,
+        now: Instant,
+    ) -> Option<Rc<Ready>> {
+        let secured = self.peer.secured.as_ref();
+        // A trusted peer speaks for others, a certificate may open more, and who is told to go is told so by the parser.
+        if secured.is_some_and(|it| !it.is_open_to_all())
+            || snapshot.settings.trusts(self.peer.remote.ip().to_canonical())
+            || self.bell.has_rung()
+        {
+            return None;
+        }
+        let label = Label {
+            scheme: self.peer.scheme,
+            host: plain.host,
+            accept_encoding: plain.accept_encoding,
+            target: plain.target.as_bytes(),
+        };
+        let ready = self.worker.shelf.find(snapshot, &label).filter(|it| it.stored.is_fresh(now))?;
+        if let Some(secured) = secured
+            && !snapshot.tls.as_ref().is_some_and(|it| it.covers(secured, &ready.host))
+        {
+            return None;
+        }
+        Some(ready)
+    }
+
+    fn record(&self, sides: Sides<'_>, ready: &Ready, status: StatusCode, started: Instant, sent: u64, aborted: bool) {
+        let duration = started.elapsed();
+        self.worker.shard.request(&Method::GET, status.as_u16(), duration);
+        let ip = self.peer.remote.ip();
+        let record = Record {
+            started: self.worker.clock.time(started),
+            duration,
+            client_ip: ip.to_canonical(),
+            peer_ip: ip,
+            method: "GET",
+            target: sides.target,
+            protocol: "HTTP/1.1",
+            scheme: self.peer.scheme.as_str(),
+            host: &ready.host,
+            status: status.as_u16(),
+            bytes_sent: sent,
+            bytes_received: 0,
+            referer: sides.referer,
+            user_agent: sides.user_agent,
+            request_id: "",
+            site: &ready.site,
+            upstream: "",
+            upstream_duration: None,
+            reason: "",
+            aborted,
+        };
+        self.worker.access.borrow_mut().record(&record);
+    }
+}

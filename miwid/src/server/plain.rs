@@ -1,0 +1,159 @@
+//! A request head at first sight: is it a GET without a body and without a wish of its own, written in a way that nobody
+//! could read differently? Pure. A "no" costs nothing but time: the gate and the parser judge the same bytes then.
+//!
+//! What is safe here is safe because an answer is found by the exact bytes of host and target: those that are found have
+//! been through the gate before.
+
+use config::UnderscoreHeaders;
+use httparse::{EMPTY_HEADER, Request, Status};
+
+use crate::snapshot::Settings;
+
+/// More fields than browsers send.
+const FIELDS_MAX: usize = 48;
+
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Plain<'a> {
+    /// Of the head, its empty line included.
+    pub(super) length: usize,
+    pub(super) target: &'a str,
+    pub(super) host: &'a [u8],
+    pub(super) accept_encoding: &'a [u8],
+    pub(super) if_none_match: Option<&'a [u8]>,
+    pub(super) referer: &'a [u8],
+    pub(super) user_agent: &'a [u8],
+}
+
+/// `None`: not plain, or not whole yet.
+pub(super) fn plain<'a>(bytes: &'a [u8], settings: &Settings) -> Option<Plain<'a>> {
+    let mut fields = [EMPTY_HEADER; FIELDS_MAX];
+    let mut request = Request::new(&mut fields);
+    // The parser would skip empty lines.
+    if !bytes.starts_with(b"GET /") {
+        return None;
+    }
+    let Ok(Status::Complete(length)) = request.parse(bytes) else { return None };
+    let (head, fields) = (&bytes[..length], &*request.headers);
+    let is_short = length <= settings.header_bytes_max && fields.len() <= settings.headers_max;
+    if request.version != Some(1) || !is_short || !is_beyond_doubt(head) {
+        return None;
+    }
+    let mut plain = Plain { length, target: request.path?, ..Plain::default() };
+    let mut seen = Seen::default();
+    for field in fields {
+        take(field, &mut plain, &mut seen, settings.underscore_headers)?;
+    }
+    seen.host.then_some(plain)
+}
+
+/// The parser takes a bare LF for the end of a line, and bytes that are no text.
+fn is_beyond_doubt(head: &[u8]) -> bool {
+    head.is_ascii() && memchr::memchr_iter(b'\n', head).all(|at| at > 0 && head[at - 1] == b'\r')
+}
+
+#[derive(Default)]
+struct Seen {
+    host: bool,
+    accept_encoding: bool,
+    user_agent: bool,
+    referer: bool,
+}
+
+/// Whether it is the first of its kind.
+fn first(seen: &mut bool) -> bool {
+    !std::mem::replace(seen, true)
+}
+
+/// `None`: this field makes the request one for the parser.
+fn take<'a>(
+    field: &httparse::Header<'a>,
+    plain: &mut Plain<'a>,
+    seen: &mut Seen,
+    underscores: UnderscoreHeaders,
+) -> Option<()> {
+    let (name, value) = (field.name, field.value);
+    let is = |known: &str| name.eq_ignore_ascii_case(known);
+    match name.len() {
+        4 if is("host") => {
+            plain.host = value;
+            return first(&mut seen.host).then_some(());
+        }
+        5 if is("range") => return None,
+        6 if is("expect") => return None,
+        7 if is("upgrade") => return None,
+        7 if is("referer") && first(&mut seen.referer) => plain.referer = value,
+        8 if is("if-match") || is("if-range") => return None,
+        10 if is("connection") => return value.eq_ignore_ascii_case(b"keep-alive").then_some(()),
+        10 if is("user-agent") && first(&mut seen.user_agent) => plain.user_agent = value,
+        13 if is("if-none-match") => return plain.if_none_match.replace(value).is_none().then_some(()),
+        14 if is("content-length") => return None,
+        15 if is("accept-encoding") => {
+            plain.accept_encoding = value;
+            return first(&mut seen.accept_encoding).then_some(());
+        }
+        // RFC 9110, 13.1.3: not heard when there is an If-None-Match. Alone, it is for the parser.
+        17 if is("if-modified-since") => return plain.if_none_match.is_some().then_some(()),
+        17 if is("transfer-encoding") => return None,
+        19 if is("if-unmodified-since") => return None,
+        _ => {}
+    }
+    (underscores == UnderscoreHeaders::Keep || !name.contains('_')).then_some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::head::tests::settings;
+
+    fn is_plain(head: &str) -> bool {
+        plain(head.as_bytes(), &Settings { header_bytes_max: 1000, headers_max: 10, ..settings() }).is_some()
+    }
+
+    #[test]
+    fn what_the_record_and_the_answer_need_is_read() {
+        let head = "GET /a?b HTTP/1.1\r\nHost: a.test:80\r\nUser-Agent: one\r\nuser-agent: two\r\nReferer: r\r\n\
+                    Accept-Encoding: gzip, br\r\nIf-None-Match: \"x\"\r\nConnection: Keep-Alive\r\n\r\nGET";
+        let settings = Settings { header_bytes_max: 1000, headers_max: 10, ..settings() };
+        let expected = Plain {
+            length: head.len() - 3,
+            target: "/a?b",
+            host: b"a.test:80",
+            accept_encoding: b"gzip, br",
+            if_none_match: Some(b"\"x\""),
+            referer: b"r",
+            user_agent: b"one",
+        };
+        assert_eq!(plain(head.as_bytes(), &settings), Some(expected));
+    }
+
+    #[test]
+    fn everything_else_is_for_the_parser() {
+        assert!(is_plain("GET / HTTP/1.1\r\nhost: a\r\n\r\n"));
+        assert!(is_plain("GET / HTTP/1.1\r\nhost: a\r\naccept: */*\r\nx-y: z\r\n\r\n"));
+        assert!(is_plain("GET / HTTP/1.1\r\nhost: a\r\nif-none-match: b\r\nif-modified-since: c\r\n\r\n"));
+        for line in [
+            "POST / HTTP/1.1", "HEAD / HTTP/1.1", "get / HTTP/1.1", "GET / HTTP/1.0", "GET / HTTP/1.2", "GET  / HTTP/1.1",
+            "GET http://a/ HTTP/1.1", "GET * HTTP/1.1", " GET / HTTP/1.1", "GET / HTTP/1.1 ", "GET /",
+        ] {
+            assert!(!is_plain(&format!("{line}\r\nhost: a\r\n\r\n")), "{line}");
+        }
+        for field in [
+            "host: a", "content-length: 0", "transfer-encoding: chunked", "expect: 100-continue", "upgrade: h2c",
+            "connection: close", "connection: keep-alive, upgrade", "range: bytes=0-1", "if-range: x", "if-match: x",
+            "if-modified-since: c", "if-unmodified-since: c", "a_b: c", "a : b", " folded", "a: b\u{e4}", "a: \u{1}",
+            "no colon", "a: b\n", "a: b\rc",
+        ] {
+            assert!(!is_plain(&format!("GET / HTTP/1.1\r\nhost: a\r\n{field}\r\n\r\n")), "{field:?}");
+        }
+        for head in [
+            "", "G", "GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\n\r\n", "\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n",
+            "GET / HTTP/1.1\nhost: a\n\n", "GET / HTTP/1.1\r\nhost: a\r\n\n", "GET / HTTP/1.1\r\nhost: a\r\n\r",
+        ] {
+            assert!(!is_plain(head), "{head:?}");
+        }
+        let many = "a: b\r\n".repeat(10);
+        assert!(!is_plain(&format!("GET / HTTP/1.1\r\nhost: a\r\n{many}\r\n")), "too many fields");
+        let long = "a".repeat(1000);
+        assert!(!is_plain(&format!("GET / HTTP/1.1\r\nhost: a\r\nb: {long}\r\n\r\n")), "too long");
+    }
+}
