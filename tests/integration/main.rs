@@ -16,6 +16,7 @@ mod lifecycle;
 mod logs;
 mod proxy;
 mod reload;
+mod shelf;
 mod systemd;
 mod tls;
 mod upstream;

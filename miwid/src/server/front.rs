@@ -399,6 +399,7 @@ impl Connection {
     fn record(&self, sides: Sides<'_>, ready: &Ready, status: StatusCode, started: Instant, sent: u64, aborted: bool) {
         let duration = started.elapsed();
         self.worker.shard.request(&Method::GET, status.as_u16(), duration);
+        self.worker.shard.shelved();
         let ip = self.peer.remote.ip();
         let record = Record {
             started: self.worker.clock.time(started),

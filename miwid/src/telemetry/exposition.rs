@@ -17,6 +17,7 @@ pub(super) struct Sums {
     pub(super) opened: u64,
     pub(super) closed: u64,
     pub(super) idle: u64,
+    pub(super) shelved: u64,
     pub(super) handshakes: [u64; HANDSHAKES.len()],
     pub(super) reloads: BTreeMap<&'static str, u64>,
     pub(super) dropped: BTreeMap<String, u64>,
@@ -102,6 +103,8 @@ fn daemon(text: &mut Text, sums: &Sums) {
     text.sample("miwid_connections", &[("state", "idle")], sums.idle);
     text.family("miwid_connections_total", "counter", "Client connections accepted");
     text.sample("miwid_connections_total", &[], sums.opened);
+    text.family("miwid_shelf_answers_total", "counter", "Answers that were at hand, without parser and file");
+    text.sample("miwid_shelf_answers_total", &[], sums.shelved);
     text.family("miwid_reloads_total", "counter", "Reloads of the configuration by result");
     for (result, count) in &sums.reloads {
         text.sample("miwid_reloads_total", &[("result", result)], count);

@@ -130,6 +130,7 @@ pub struct Shard {
     opened: AtomicU64,
     closed: AtomicU64,
     idle: AtomicU64,
+    shelved: AtomicU64,
     handshakes: [AtomicU64; HANDSHAKES.len()],
 }
 
@@ -142,6 +143,7 @@ impl Default for Shard {
             opened: AtomicU64::new(0),
             closed: AtomicU64::new(0),
             idle: AtomicU64::new(0),
+            shelved: AtomicU64::new(0),
             handshakes: Default::default(),
         }
     }
@@ -170,6 +172,11 @@ impl Shard {
         add(&self.handshakes[ended as usize], 1);
     }
 
+    /// An answer was at hand: no parser, no file.
+    pub fn shelved(&self) {
+        add(&self.shelved, 1);
+    }
+
     /// A connection waits for its next request.
     pub fn connection_idle(&self) {
         add(&self.idle, 1);
@@ -193,6 +200,7 @@ impl Shard {
         for (sum, counter) in sums.handshakes.iter_mut().zip(&self.handshakes) {
             *sum += counter.load(Ordering::Relaxed);
         }
+        sums.shelved += self.shelved.load(Ordering::Relaxed);
         sums.micros += self.micros.load(Ordering::Relaxed);
         // Closed before opened, so that a connection that ends meanwhile never counts as less than none.
         sums.closed += self.closed.load(Ordering::Relaxed);

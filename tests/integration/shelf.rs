@@ -1,0 +1,243 @@
+//! Answers from the shelf beside those of the long way: the same bytes, the same records, and never an old file. Whether an
+//! answer came from the shelf, a counter says; the first of its kind never does.
+
+use std::fs;
+
+use harness::{Daemon, wait};
+use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+const CONFIG: &str = r#"
+[server]
+bind = ["127.0.0.1"]
+http_port = {port}
+
+[admin]
+listen = "127.0.0.1:{port2}"
+
+[backends."a.test"]
+root = "{dir}/www"
+
+[backends."a.test".files]
+cache_control = "max-age=60"
+
+[logging.access_log]
+enabled = true
+path = "{dir}/log/access.log"
+format = "json"
+buffer_size = 1
+"#;
+
+/// Around every threshold: nothing, one write, two, sendfile, more than one stretch of it.
+const SIZES: [usize; 9] = [0, 1, 1000, 7800, 9000, 16 << 10, 100_000, 1 << 20, 3_000_001];
+
+fn content(size: usize) -> Vec<u8> {
+    (0..size).map(|it| (it * 31 % 251) as u8).collect()
+}
+
+async fn serving() -> Daemon {
+    let daemon = Daemon::builder(CONFIG).file("www/index.html", "index").start().await;
+    for size in SIZES {
+        fs::write(daemon.dir().join(format!("www/{size}.bin")), content(size)).expect("there is space");
+    }
+    daemon
+}
+
+async fn shelf_answers(daemon: &Daemon) -> u64 {
+    let page = harness::get(daemon.address(2), "localhost", "/metrics").await.expect("the admin listener answers").text();
+    let line = page.lines().find_map(|it| it.strip_prefix("miwid_shelf_answers_total ")).expect("the counter is there");
+    line.parse().expect("it is a number")
+}
+
+/// A client that keeps its connection and sees every byte.
+struct Wire(TcpStream);
+
+impl Wire {
+    async fn to(daemon: &Daemon) -> Self {
+        Self(TcpStream::connect(daemon.http()).await.expect("it listens"))
+    }
+
+    async fn send(&mut self, target: &str, fields: &str) {
+        let head = format!("GET {target} HTTP/1.1\r\nhost: a.test\r\n{fields}\r\n");
+        self.0.write_all(head.as_bytes()).await.expect("it is open");
+    }
+
+    /// Head and body of the next answer, read byte for byte as its length says.
+    async fn answer(&mut self) -> (String, Vec<u8>) {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let byte = tokio::time::timeout(wait::SOON, self.0.read_u8()).await.expect("an answer comes");
+            head.push(byte.unwrap_or_else(|error| panic!("{error} after {}", String::from_utf8_lossy(&head))));
+        }
+        let head = String::from_utf8(head).expect("heads are text");
+        let length = head.lines().find_map(|it| it.strip_prefix("content-length: ")).map_or(0, |it| it.parse().unwrap());
+        let mut body = vec![0; length];
+        let read = tokio::time::timeout(wait::SOON, self.0.read_exact(&mut body)).await.expect("the body comes");
+        read.expect("all of it");
+        (head, body)
+    }
+
+    async fn ask(&mut self, target: &str, fields: &str) -> (String, Vec<u8>) {
+        self.send(target, fields).await;
+        self.answer().await
+    }
+}
+
+/// Asks until the shelf answers: a file that has just been written is not kept yet.
+async fn shelve(daemon: &Daemon, target: &str, fields: &str) {
+    wait::until(wait::SOON, &format!("{target} is on the shelf"), async || {
+        let mut wire = Wire::to(daemon).await;
+        let before = shelf_answers(daemon).await;
+        wire.ask(target, fields).await;
+        wire.ask(target, fields).await;
+        shelf_answers(daemon).await > before
+    })
+    .await;
+}
+
+fn undated(head: &str) -> String {
+    let lines = head.split("\r\n").map(|it| if it.starts_with("date: ") { "date: then" } else { it });
+    lines.collect::<Vec<_>>().join("\r\n")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn both_ways_give_the_same_bytes() {
+    let daemon = serving().await;
+    let mut wire = Wire::to(&daemon).await;
+    for size in SIZES {
+        let target = format!("/{size}.bin");
+        shelve(&daemon, &target, "").await;
+        let etag = wire.ask(&target, "").await.0;
+        let etag = etag.lines().find_map(|it| it.strip_prefix("etag: ")).expect("it has one").to_owned();
+        let same = format!("if-none-match: {etag}\r\n");
+        let dated = format!("if-none-match: {etag}\r\nif-modified-since: Sun, 06 Nov 1994 08:49:37 GMT\r\n");
+        for fields in ["", "accept-encoding: gzip\r\n", "if-none-match: \"x\"\r\n", &same, &dated] {
+            // A query makes it another target; asked for the first time, it takes the long way.
+            let other = format!("{target}?{}", fields.len());
+            let before = shelf_answers(&daemon).await;
+            let long = wire.ask(&other, fields).await;
+            assert_eq!(shelf_answers(&daemon).await, before, "{other} was not known");
+            assert!(long.1 == if long.0.contains(" 304 ") { Vec::new() } else { content(size) }, "{other}");
+            shelve(&daemon, &other, if fields.starts_with("accept") { fields } else { "" }).await;
+            let short = wire.ask(&other, fields).await;
+            assert_eq!(undated(&short.0), undated(&long.0), "{other} {fields}");
+            assert!(short.1 == long.1, "{other} {fields}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pipelined_and_chopped_requests_stay_in_order_on_both_ways() {
+    let daemon = serving().await;
+    let mut wire = Wire::to(&daemon).await;
+    shelve(&daemon, "/1000.bin", "").await;
+    shelve(&daemon, "/3000001.bin", "").await;
+    let mut pipeline = String::new();
+    for target in ["/1000.bin", "/3000001.bin", "/1000.bin", "/nothing", "/1000.bin", "/3000001.bin"] {
+        pipeline.push_str(&format!("GET {target} HTTP/1.1\r\nhost: a.test\r\n\r\n"));
+    }
+    for chop in [pipeline.len(), 7, 1] {
+        let reading = async |wire: &mut Wire| {
+            for size in [1000, 3_000_001, 1000, 0, 1000, 3_000_001] {
+                let (head, body) = wire.answer().await;
+                assert_eq!(head.starts_with("HTTP/1.1 404 "), size == 0, "{head}");
+                assert!(size == 0 || body == content(size), "{head}");
+            }
+        };
+        for piece in pipeline.as_bytes().chunks(chop) {
+            wire.0.write_all(piece).await.expect("it is open");
+        }
+        reading(&mut wire).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_both_ways_say_the_same() {
+    let daemon = serving().await;
+    let mut wire = Wire::to(&daemon).await;
+    shelve(&daemon, "/1000.bin", "").await;
+    let fields = "user-agent: tester \"1\"\r\nreferer: http://b.test/\r\n";
+    let before = shelf_answers(&daemon).await;
+    wire.ask("/1000.bin?record", fields).await;
+    assert_eq!(shelf_answers(&daemon).await, before);
+    shelve(&daemon, "/1000.bin?record", "").await;
+    wire.ask("/1000.bin?record", fields).await;
+    let records = wait::for_some(wait::SOON, "two records of the tester", async || {
+        let log = daemon.read("log/access.log");
+        let records: Vec<Value> = log.lines().filter_map(|it| serde_json::from_str(it).ok()).collect();
+        let of_tester: Vec<_> = records.into_iter().filter(|it| it.to_string().contains("tester")).collect();
+        (of_tester.len() == 2).then_some(of_tester)
+    })
+    .await;
+    let lasting = |record: &Value| {
+        let mut record = record.as_object().expect("a record is an object").clone();
+        for own in ["timestamp", "response_time_ms", "request_id"] {
+            assert!(record.remove(own).is_some(), "{own} is missing");
+        }
+        record
+    };
+    assert_eq!(lasting(&records[0]), lasting(&records[1]));
+    assert_eq!(records[0]["bytes_sent"], 1000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_file_is_seen_within_a_second_and_never_half() {
+    let daemon = serving().await;
+    let mut wire = Wire::to(&daemon).await;
+    shelve(&daemon, "/1000.bin", "").await;
+    let old = wire.ask("/1000.bin", "").await;
+    let next = daemon.dir().join("www/next");
+    fs::write(&next, b"next").expect("there is space");
+    fs::rename(next, daemon.dir().join("www/1000.bin")).expect("it is replaced");
+    wait::until(wait::SOON, "the new file is served", async || {
+        let (head, body) = Wire::to(&daemon).await.ask("/1000.bin", "").await;
+        assert!(body == b"next" || (body == old.1 && undated(&head) == undated(&old.0)), "{head}");
+        body == b"next"
+    })
+    .await;
+    assert_eq!(wire.ask("/1000.bin", "").await.1, b"next", "on the old connection too");
+    fs::remove_file(daemon.dir().join("www/1000.bin")).expect("it is there");
+    wait::until(wait::SOON, "its removal is seen", async || {
+        Wire::to(&daemon).await.ask("/1000.bin", "").await.0.starts_with("HTTP/1.1 404 ")
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_empties_the_shelf() {
+    let daemon = serving().await;
+    let mut wire = Wire::to(&daemon).await;
+    shelve(&daemon, "/1000.bin", "").await;
+    assert!(wire.ask("/1000.bin", "").await.0.contains("cache-control: max-age=60\r\n"));
+    daemon.rewrite_config(&CONFIG.replace("max-age=60", "no-cache"));
+    daemon.reload().await;
+    let (head, _) = wire.ask("/1000.bin", "").await;
+    assert!(head.contains("cache-control: no-cache\r\n"), "{head}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_its_time_gets_everything_and_one_that_leaves_is_recorded() {
+    let daemon = serving().await;
+    let mut wire = Wire::to(&daemon).await;
+    shelve(&daemon, "/3000001.bin", "").await;
+    wire.send("/3000001.bin?slow", "").await;
+    wire.answer().await;
+    // On the shelf now. More than the buffers on the way can hold waits until it is read.
+    wire.send("/3000001.bin?slow", "").await;
+    wire.send("/1000.bin", "").await;
+    assert!(wire.answer().await.1 == content(3_000_001));
+    assert!(wire.answer().await.1 == content(1000));
+    wire.send("/3000001.bin?slow", "user-agent: leaver\r\n").await;
+    assert!(wire.0.read_u8().await.is_ok());
+    drop(wire);
+    let record: Value = wait::for_some(wait::SOON, "the record of the one who left", async || {
+        let log = daemon.read("log/access.log");
+        log.lines().find(|it| it.contains("leaver")).and_then(|it| serde_json::from_str(it).ok())
+    })
+    .await;
+    assert!(record["bytes_sent"].as_u64() < Some(3_000_001), "{record}");
+    assert_eq!(record["aborted"], true, "{record}");
+}
