@@ -62,6 +62,15 @@ impl Summary {
         }
     }
 
+    /// For a record that will be written long after: what points into the buffer of the head lets go of it.
+    fn detach(&mut self) {
+        let copy = |it: &HeaderValue| HeaderValue::from_bytes(it.as_bytes()).ok();
+        self.referer = self.referer.as_ref().and_then(copy);
+        self.user_agent = self.user_agent.as_ref().and_then(copy);
+        self.uri = Uri::try_from(self.uri.to_string()).unwrap_or_default();
+        (self.accept, self.accept_encoding, self.call) = (None, None, None);
+    }
+
     /// The headers that decide how an error looks.
     pub(super) fn accept(&self) -> HeaderMap {
         let kept = [(header::ACCEPT, &self.accept), (header::CONTENT_TYPE, &self.call)];
@@ -98,6 +107,7 @@ pub(super) fn finish(
     pending.status = parts.status;
     let pending = match tunnel {
         Some(end) => {
+            pending.summary.detach();
             tokio::task::spawn_local(async move {
                 let end = end.await.unwrap_or_default();
                 pending.write(end, false);

@@ -17,6 +17,8 @@ use crate::{
 /// Heads and contents of one worker's shelf.
 const WEIGHT_MAX: u64 = 32 << 20;
 const ENTRIES_EXPECTED: usize = 256;
+/// Longer files are not kept in memory.
+const KEPT_MAX: u64 = 1 << 20;
 /// What an entry weighs beside its content; so there are never more than 32,768 of them.
 const WEIGHT_LEAST: u64 = 1 << 10;
 /// A head that is longer is not worth it.
@@ -97,7 +99,9 @@ struct Size;
 
 impl Weighter<Box<[u8]>, Rc<Ready>> for Size {
     fn weight(&self, _: &Box<[u8]>, ready: &Rc<Ready>) -> u64 {
-        ready.stored.bytes().map_or(0, |it| it.len() as u64) + WEIGHT_LEAST
+        // The same for ever, so it cannot depend on whether the content has been read.
+        let content = if ready.stored.length <= KEPT_MAX { ready.stored.length } else { 0 };
+        content + WEIGHT_LEAST
     }
 }
 
