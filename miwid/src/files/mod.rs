@@ -13,6 +13,8 @@ mod locate;
 mod mime;
 mod multipart;
 mod range;
+mod siblings;
+mod variants;
 
 pub use serve::Root;
 

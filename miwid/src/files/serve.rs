@@ -5,6 +5,7 @@
 
 use std::{os::fd::OwnedFd, sync::Arc, time::SystemTime};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header};
 
 use super::{
@@ -16,8 +17,13 @@ use super::{
     multipart::{boundary, multipart},
     open::{Found, OpenError, Opened, Tree},
     range::{Slice, Wanted, wanted},
+    siblings::{Sibling, Siblings},
+    variants,
 };
-use crate::exchange::{Body, Failure, reason};
+use crate::{
+    encoding::{Accepted, Coding, Rules, coded, forbids_transformation},
+    exchange::{Body, Failure, reason},
+};
 
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD");
 const VARY_ACCEPT: HeaderValue = HeaderValue::from_static("accept");
@@ -33,6 +39,8 @@ pub struct Root {
     listing: bool,
     spa_fallback: Option<String>,
     cache_control: Option<HeaderValue>,
+    siblings: Siblings,
+    compression: Option<Arc<Rules>>,
 }
 
 /// What a path led to.
@@ -65,7 +73,17 @@ impl Root {
             listing: config.listing,
             spa_fallback: config.spa_fallback.as_ref().map(|path| path.trim_start_matches('/').to_owned()),
             cache_control: config.cache_control.as_deref().and_then(|value| HeaderValue::from_str(value).ok()),
+            siblings: Siblings::new(config.precompressed),
+            compression: None,
         }
+    }
+
+    /// Files that these rules cover are also kept as well encoded as can be, once they were asked for.
+    pub fn with_compression(mut self, rules: Option<Arc<Rules>>) -> Self {
+        self.siblings = self.siblings.preferring(rules.as_deref());
+        let transforms = |_: &Arc<Rules>| !self.cache_control.as_ref().is_some_and(forbids_transformation);
+        self.compression = rules.filter(transforms);
+        self
     }
 
     /// `path` is the part of the URI's path below the route (`strip_prefix`), still percent-encoded, beginning with `/`;
@@ -89,7 +107,7 @@ impl Root {
             Served::Fallback { opened, path } => {
                 let mut response = self.answer_file(method, headers, opened, &path).await?;
                 // Whoever accepts something else gets a 404 here, and a cache between us must know.
-                response.headers_mut().insert(header::VARY, VARY_ACCEPT);
+                response.headers_mut().append(header::VARY, VARY_ACCEPT);
                 Ok(response)
             }
             Served::Listing { directory, relative } => {
@@ -156,17 +174,24 @@ impl Root {
         opened: Opened,
         path: &[u8],
     ) -> Result<Response<Body>, Failure> {
+        let kind = mime::content_type(path);
+        let (opened, sibling) = self.siblings.choose(&self.tree, opened, path, &kind, headers);
         let validators = Validators::of(&opened.stat, SystemTime::now());
         let size = opened.stat.st_size as u64;
         let asked = match judge(method, headers, &validators) {
             Verdict::PreconditionFailed => return Err(precondition_failure()),
-            Verdict::NotModified => return Ok(self.not_modified(validators)),
+            Verdict::NotModified => {
+                let mut response = self.not_modified(validators);
+                sibling.mark_unmodified(response.headers_mut());
+                return Ok(response);
+            }
             Verdict::Proceed if *method == Method::GET => asked_range(headers, size),
             Verdict::Proceed | Verdict::ProceedWhole => Wanted::Whole,
         };
-        let kind = mime::content_type(path);
+        let variant = self.variant(&asked, &opened, &sibling, &kind, headers);
         let mut response = match asked {
             Wanted::Unsatisfiable => return Err(range_failure(size)),
+            _ if variant.is_some() => Response::new(Body::Empty),
             _ if *method == Method::HEAD => sized(Body::Empty, size),
             Wanted::Whole => whole(&opened, size).await?,
             Wanted::One(slice) => partial(&opened, slice, size).await?,
@@ -176,7 +201,33 @@ impl Root {
         head.entry(header::CONTENT_TYPE).or_insert(kind);
         head.insert(header::ACCEPT_RANGES, ACCEPTS_BYTES);
         self.stamp(head, validators);
+        sibling.mark(head);
+        if let Some((coding, bytes)) = variant {
+            coded(head, coding);
+            head.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+            if *method == Method::GET {
+                *response.body_mut() = Body::from(bytes);
+            }
+        }
         Ok(response)
+    }
+
+    /// The whole file in another coding, when that is there already.
+    fn variant(
+        &self,
+        asked: &Wanted,
+        opened: &Opened,
+        sibling: &Sibling,
+        kind: &HeaderValue,
+        headers: &HeaderMap,
+    ) -> Option<(Coding, Bytes)> {
+        let rules = self.compression.as_deref().filter(|it| it.covers(kind.as_bytes()))?;
+        let plain = !matches!(sibling, Sibling::Taken(_)) && matches!(asked, Wanted::Whole);
+        if !plain || headers.contains_key(header::RANGE) || (opened.stat.st_size as u64) < rules.bytes_min() {
+            return None;
+        }
+        let coding = Accepted::of(headers).best(rules.codings())?;
+        Some((coding, variants::variant(opened, coding)?))
     }
 
     fn not_modified(&self, validators: Validators) -> Response<Body> {

@@ -10,8 +10,10 @@ use super::{
     worker::Worker,
 };
 use crate::{
+    encoding::Rules,
     exchange::{Body, Context, Failure, Inbound, Peer, Source, is_call, reason},
     net::Activity,
+    policy::{Asked, compress},
     proxy::Exchange,
     routing::{NoPlan, Target, plan},
     snapshot::Snapshot,
@@ -49,7 +51,8 @@ async fn answer(
     request: Request<Inbound>,
 ) -> Result<Response<Body>, Failure> {
     if let Some(response) = internal::answer(&worker.pages, &snapshot.hosts, context, &request).await {
-        return Ok(response);
+        let asked = asked(snapshot.compression.as_deref(), &request);
+        return Ok(compressed(asked, request.method(), response, worker));
     }
     if request.method() == Method::OPTIONS && request.uri().path() == "*" {
         return Ok(internal::options());
@@ -58,7 +61,9 @@ async fn answer(
     let plan = match plan(&snapshot.hosts, &context.host, uri.path()) {
         Ok(plan) => plan,
         Err(NoPlan::NoSite) => {
-            return internal::no_site(&snapshot.settings, &worker.pages, request.method(), uri.path());
+            let response = internal::no_site(&snapshot.settings, &worker.pages, request.method(), uri.path())?;
+            let asked = asked(snapshot.compression.as_deref(), &request);
+            return Ok(compressed(asked, request.method(), response, worker));
         }
         Err(NoPlan::BadPath) => return Err(bad_path()),
     };
@@ -66,7 +71,8 @@ async fn answer(
     if let Some(elsewhere) = secure::only_over_tls(snapshot, context, &request) {
         return elsewhere;
     }
-    match &plan.route.target {
+    let (method, asked) = (request.method().clone(), asked(plan.route.compression.as_deref(), &request));
+    let response = match &plan.route.target {
         Target::Files(root) => root.serve(request.method(), &uri, &plan.path, request.headers()).await,
         Target::Proxy(forwarder) => {
             context.request_id.get_or_insert_with(new_request_id);
@@ -84,6 +90,19 @@ async fn answer(
             response.headers_mut().insert(header::CONTENT_TYPE, content_type.clone());
             Ok(response)
         }
+    }?;
+    Ok(compressed(asked, &method, response, worker))
+}
+
+/// What an answer's encoding will depend on; `None` where nothing is encoded, and nothing is looked at.
+fn asked<'a>(rules: Option<&'a Rules>, request: &Request<Inbound>) -> Option<Asked<'a>> {
+    rules.map(|it| Asked::of(it, request.method(), request.headers()))
+}
+
+fn compressed(asked: Option<Asked<'_>>, method: &Method, response: Response<Body>, worker: &Worker) -> Response<Body> {
+    match asked {
+        Some(asked) => compress(&asked, method, response, &worker.encoders),
+        None => response,
     }
 }
 

@@ -21,6 +21,7 @@ use super::{
 use crate::net::SteeredIds;
 use crate::{
     builtin::Pages,
+    encoding::Budget,
     net::{Acceptor, Admission, Drain, DrainSignal},
     proxy::Tunnels,
     snapshot::{Current, Snapshot},
@@ -104,6 +105,8 @@ pub(super) struct Worker {
     snapshot: RefCell<Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>>,
     pub(super) pools: Rc<Pools>,
     pub(super) tunnels: Tunnels,
+    /// What encoders may take.
+    pub(super) encoders: Budget,
     pub(super) access: RefCell<AccessBuffer>,
     pub(super) shard: Arc<Shard>,
     pub(super) metrics: Metrics,
@@ -135,6 +138,7 @@ async fn run(place: Place, shared: Shared, feed: Feed, inbox: mpsc::UnboundedRec
         snapshot: RefCell::new(shared.current.cached()),
         pools: Rc::default(),
         tunnels: Tunnels::new(drain.clone()),
+        encoders: Budget::default(),
         access: RefCell::new(shared.access.buffer()),
         shard: shared.metrics.shard(),
         metrics: shared.metrics.clone(),
