@@ -64,14 +64,19 @@ pub fn decide(asked: &Asked<'_>, head: &response::Parts, length: Option<u64>) ->
     let Some(kind) = headers.get(header::CONTENT_TYPE) else { return Verdict::Leave };
     if !asked.rules.covers(kind.as_bytes())
         || kind.as_bytes().starts_with(b"application/grpc")
-        || length.is_some_and(|it| it < asked.rules.bytes_min())
         || headers.get_all(header::CACHE_CONTROL).iter().any(forbids_transformation)
         || DIGESTS.iter().any(|it| headers.contains_key(it))
     {
         return Verdict::Leave;
     }
-    let partial = head.status == StatusCode::PARTIAL_CONTENT || headers.contains_key(header::CONTENT_RANGE);
-    if partial || asked.ranged {
+    // The length of a part says nothing of the whole.
+    if head.status == StatusCode::PARTIAL_CONTENT || headers.contains_key(header::CONTENT_RANGE) {
+        return Verdict::Plain;
+    }
+    if length.is_some_and(|it| it < asked.rules.bytes_min()) {
+        return Verdict::Leave;
+    }
+    if asked.ranged {
         return Verdict::Plain;
     }
     asked.accepted.best(asked.rules.codings()).map_or(Verdict::Plain, Verdict::Encode)
@@ -146,7 +151,7 @@ mod tests {
         check(&[GZIP], 200, &[HTML, ("cache-control", "max-age=1")], BIG, ENCODED);
         check(&[GZIP], 200, &[HTML, ("content-digest", "sha-256=:x:")], BIG, Verdict::Leave);
         check(&[GZIP], 206, &[HTML, ("content-range", "bytes 0-4999/9000")], BIG, Verdict::Plain);
-        check(&[GZIP], 206, &[HTML], BIG, Verdict::Plain);
+        check(&[GZIP], 206, &[HTML], Some(10), Verdict::Plain);
         check(&[GZIP, ("range", "bytes=0-")], 200, &[HTML], BIG, Verdict::Plain);
         check(&[GZIP], 204, &[HTML], None, Verdict::Leave);
         check(&[GZIP], 205, &[HTML], None, Verdict::Leave);
