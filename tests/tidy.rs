@@ -66,6 +66,7 @@ const EXAMPLES: &[&str] = &[
     "python-asgi",
     "https",
     "client-certificates",
+    "compression",
     "grpc",
 ];
 

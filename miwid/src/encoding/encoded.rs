@@ -198,3 +198,144 @@ impl<B: Body<Data = Bytes, Error = io::Error> + Unpin> Body for Encoded<B> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::{cell::Cell, collections::VecDeque, rc::Rc};
+
+    use http_body_util::BodyExt;
+
+    use super::*;
+    use crate::encoding::{
+        Budget, Purpose,
+        encoder::tests::{decoded, text},
+    };
+
+    enum Said {
+        Data(Bytes),
+        Pause,
+        Trailers,
+        Trouble,
+    }
+
+    /// A source that says what it was told to, and how often it was asked.
+    struct Script(VecDeque<Said>);
+
+    impl Body for Script {
+        type Data = Bytes;
+        type Error = io::Error;
+
+        fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+            Poll::Ready(match self.0.pop_front() {
+                Some(Said::Data(data)) => Some(Ok(Frame::data(data))),
+                Some(Said::Pause) => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Some(Said::Trailers) => Some(Ok(Frame::trailers(HeaderMap::new()))),
+                Some(Said::Trouble) => Some(Err(io::Error::other("the source broke"))),
+                None => None,
+            })
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.0.is_empty()
+        }
+    }
+
+    fn body(coding: Coding, flush: Flush, said: Vec<Said>, budget: &Budget) -> Encoded<Script> {
+        let encoder = Encoder::new(coding, 4, Purpose::Body, None).unwrap();
+        Encoded::new(Script(said.into()), encoder, flush, budget.take(1).unwrap())
+    }
+
+    fn data(bytes: &[u8]) -> Said {
+        Said::Data(Bytes::copy_from_slice(bytes))
+    }
+
+    #[tokio::test]
+    async fn all_comes_out_and_the_permit_goes_back() {
+        let text = text(500_000);
+        for coding in Coding::ALL {
+            for flush in [Flush::AtPauses, Flush::WhenFull] {
+                let budget = Budget::of(1);
+                let mut said = vec![data(&text[..7]), Said::Pause];
+                said.extend(text[7..].chunks(100_001).flat_map(|it| [data(it), Said::Pause]));
+                let mut body = body(coding, flush, said, &budget);
+                assert!(!body.is_end_stream() && body.size_hint().exact().is_none());
+                let mut out = Vec::new();
+                while let Some(frame) = body.frame().await {
+                    out.extend_from_slice(&frame.unwrap().into_data().unwrap());
+                }
+                assert_eq!(decoded(coding, &out), text, "{coding:?} {flush:?}");
+                assert!(body.is_end_stream() && budget.take(1).is_some());
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn at_a_pause_all_is_on_its_way() {
+        for coding in Coding::ALL {
+            let budget = Budget::of(1);
+            let said = vec![data(b"one "), data(b"two "), Said::Pause, data(b"three"), Said::Pause, Said::Pause];
+            let mut body = body(coding, Flush::AtPauses, said, &budget);
+            let mut out = Vec::new();
+            for expected in ["one two ", "one two three"] {
+                out.extend_from_slice(&body.frame().await.unwrap().unwrap().into_data().unwrap());
+                assert_eq!(decoded(coding, &out), expected.as_bytes(), "{coding:?}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn others_go_first_however_much_is_there() {
+        let text = text(1 << 20);
+        let turns = Rc::new(Cell::new(0));
+        let counted = turns.clone();
+        let other = async move {
+            loop {
+                counted.set(counted.get() + 1);
+                tokio::task::yield_now().await;
+            }
+        };
+        let budget = Budget::of(1);
+        let encoding = body(Coding::Gzip, Flush::WhenFull, vec![data(&text)], &budget).collect();
+        tokio::select! {
+            biased;
+            () = other => unreachable!("it never ends"),
+            whole = encoding => drop(whole.unwrap()),
+        }
+        assert!(turns.get() >= (1 << 20) / WORK_BYTES, "{} turns", turns.get());
+    }
+
+    #[tokio::test]
+    async fn trailers_come_last_and_trouble_is_no_end() {
+        let budget = Budget::of(1);
+        let mut whole = body(Coding::Brotli, Flush::WhenFull, vec![data(b"text"), Said::Trailers], &budget);
+        let first = whole.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(decoded(Coding::Brotli, &first), b"text");
+        assert!(!whole.is_end_stream());
+        assert!(whole.frame().await.unwrap().unwrap().is_trailers());
+        assert!(whole.is_end_stream() && whole.frame().await.is_none());
+
+        let mut broken = body(Coding::Brotli, Flush::WhenFull, vec![data(b"text"), Said::Trouble], &Budget::of(1));
+        assert!(broken.frame().await.unwrap().is_err());
+        assert!(!broken.is_end_stream());
+    }
+
+    #[tokio::test]
+    async fn small_bodies_are_gathered() {
+        for said in [vec![data(b"a whole")], vec![data(b"a "), Said::Pause, data(b"who"), data(b"le"), Said::Trailers]]
+        {
+            let mut body = Encoded::small(Script(said.into()), Coding::Gzip, 6);
+            let out = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            assert_eq!(decoded(Coding::Gzip, &out), b"a whole");
+        }
+        let long = vec![data(&[0; INLINE_BYTES as usize]), data(b"more")];
+        let mut body = Encoded::small(Script(long.into()), Coding::Gzip, 6);
+        assert!(body.frame().await.unwrap().is_err());
+        let mut body = Encoded::small(Script(vec![data(b"x"), Said::Trouble].into()), Coding::Gzip, 6);
+        assert!(body.frame().await.unwrap().is_err());
+    }
+}

@@ -17,11 +17,12 @@ pub struct Rules {
     types: Box<[Pattern]>,
 }
 
-/// A media type, a whole kind of them (`text/*`), or all.
+/// A media type, a whole kind of them (`text/*`), those with an ending (`*+json`), or all.
 #[derive(Debug)]
 enum Pattern {
     Exactly(Box<str>),
     Kind(Box<str>),
+    Ending(Box<str>),
     Any,
 }
 
@@ -65,6 +66,9 @@ impl Rules {
 impl Pattern {
     fn new(text: &str) -> Self {
         let text = text.trim().to_ascii_lowercase();
+        if let Some(ending) = text.strip_prefix('*').filter(|it| it.starts_with('+')) {
+            return Self::Ending(ending.into());
+        }
         match text.strip_suffix('*') {
             Some("" | "*/") => Self::Any,
             Some(kind) if kind.ends_with('/') => Self::Kind(kind.into()),
@@ -76,6 +80,10 @@ impl Pattern {
         match self {
             Self::Exactly(name) => essence.eq_ignore_ascii_case(name.as_bytes()),
             Self::Kind(kind) => essence.get(..kind.len()).is_some_and(|it| it.eq_ignore_ascii_case(kind.as_bytes())),
+            Self::Ending(ending) => {
+                let from = essence.len().checked_sub(ending.len());
+                from.is_some_and(|it| essence[it..].eq_ignore_ascii_case(ending.as_bytes()))
+            }
             Self::Any => true,
         }
     }
@@ -101,7 +109,7 @@ pub(crate) mod tests {
 
     #[test]
     fn types_are_matched_by_name_and_by_kind() {
-        let rules = rules(&["gzip"], None, &["text/*", "Application/JSON"]);
+        let rules = rules(&["gzip"], None, &["text/*", "Application/JSON", "*+xml"]);
         for (content_type, expected) in [
             ("text/html", true),
             ("TEXT/HTML; charset=utf-8", true),
@@ -110,6 +118,10 @@ pub(crate) mod tests {
             (" application/json ;charset=utf-8", true),
             ("application/jsonp", false),
             ("application/json+x", false),
+            ("image/SVG+XML", true),
+            ("application/xml", false),
+            ("+xml", true),
+            ("xml", false),
             ("texty/html", false),
             ("text", false),
             ("image/png", false),

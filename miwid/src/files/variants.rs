@@ -23,11 +23,12 @@ use super::open::Opened;
 use crate::encoding::{Coding, Encoder, Purpose};
 
 /// The best that brotli and zstd do takes seconds per megabyte, and memory many times the file's.
-const FILE_BYTES_MAX: u64 = 4 << 20;
+const FILE_BYTES_MAX: u64 = 2 << 20;
 const STORE_BYTES_MAX: u64 = 64 << 20;
 /// Keys, links and counters of an entry; what keeps files that cannot be made smaller from filling the table.
 const ENTRY_BYTES: u64 = 256;
-const QUEUE_MAX: usize = 256;
+/// Each holds its file open.
+const QUEUE_MAX: usize = 64;
 /// As nice as can be.
 const NICE: i32 = 19;
 const PIECE_BYTES: usize = 256 << 10;
@@ -196,4 +197,93 @@ fn encoded(key: &Key, file: &File) -> io::Result<Option<Bytes>> {
     encoder.finish()?;
     let bytes = encoder.take();
     Ok(((bytes.len() as u64) < key.size).then_some(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    fn opened(bytes: &[u8]) -> Opened {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(bytes, 0).unwrap();
+        Opened { stat: fstat(&file).unwrap(), file: Arc::new(file) }
+    }
+
+    fn text(bytes: usize) -> Vec<u8> {
+        (0_u64..).flat_map(|it| format!("{} of many lines\n", it * it % 977).into_bytes()).take(bytes).collect()
+    }
+
+    fn wait_until(what: &str, condition: impl Fn() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !condition() {
+            assert!(Instant::now() < deadline, "still not so: {what}");
+            std::thread::yield_now();
+        }
+    }
+
+    fn wait_for_rest(store: &Store) {
+        wait_until("the thread has nothing left to do", || !store.orders().at_work);
+    }
+
+    #[test]
+    fn who_asks_first_orders_and_who_asks_later_gets() {
+        let (store, file) = (Arc::new(Store::new(1 << 20)), opened(&text(50_000)));
+        for coding in Coding::ALL {
+            assert!(store.variant(&file, coding).is_none(), "{coding:?}");
+        }
+        wait_for_rest(&store);
+        for coding in Coding::ALL {
+            let bytes = store.variant(&file, coding).unwrap();
+            assert!(bytes.len() < 25_000, "{coding:?}");
+        }
+        assert!(store.orders().known.is_empty());
+    }
+
+    #[test]
+    fn a_changed_file_is_another() {
+        let (store, before) = (Arc::new(Store::new(1 << 20)), opened(&text(5000)));
+        store.variant(&before, Coding::Gzip);
+        wait_for_rest(&store);
+        before.file.write_all_at(&text(6000), 0).unwrap();
+        let after = Opened { stat: fstat(&before.file).unwrap(), file: before.file.clone() };
+        assert!(store.variant(&after, Coding::Gzip).is_none());
+        // One that changes between the order and the work is not kept under its old name.
+        let stale = Key { size: 5000, ..Key::of(&after.stat, Coding::Brotli) };
+        assert!(encoded(&stale, &after.file).is_err());
+    }
+
+    #[test]
+    fn what_does_not_become_smaller_is_tried_once() {
+        let noise: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(5000).collect();
+        let (store, file) = (Arc::new(Store::new(1 << 20)), opened(&noise));
+        assert!(store.variant(&file, Coding::Zstd).is_none());
+        wait_for_rest(&store);
+        assert!(store.variant(&file, Coding::Zstd).is_none());
+        assert!(!store.orders().at_work && store.table.load().len() == 1);
+    }
+
+    #[test]
+    fn the_store_is_bounded_and_lets_go_of_what_nobody_asks_for() {
+        let store = Store::new(3 * (1000 + ENTRY_BYTES));
+        let key = |size| Key { device: 1, inode: size, modified: (1, 1), size, coding: Coding::Gzip };
+        let keep = |number| store.keep(key(number), Some(Bytes::from(vec![0; 1000])));
+        (0..3).for_each(keep);
+        store.table.load()[&key(0)].used.store(100, Ordering::Relaxed);
+        keep(3);
+        let table = store.table.load();
+        assert_eq!((table.len(), table.contains_key(&key(0)), table.contains_key(&key(1))), (3, true, false));
+    }
+
+    #[test]
+    fn what_is_too_large_is_not_ordered() {
+        let store = Arc::new(Store::new(1 << 20));
+        let mut large = opened(b"x");
+        large.stat.st_size = FILE_BYTES_MAX as i64 + 1;
+        assert!(store.variant(&large, Coding::Gzip).is_none());
+        assert!(store.orders().known.is_empty() && !store.orders().at_work);
+    }
 }

@@ -91,3 +91,86 @@ impl Job<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use bytes::Bytes;
+    use http::{HeaderMap, HeaderValue};
+    use http_body_util::{BodyExt, StreamBody};
+
+    use super::*;
+
+    /// A body whose length nobody knows.
+    fn stream(bytes: usize) -> Body {
+        let frames = futures_util::stream::iter([Ok(http_body::Frame::data(Bytes::from(vec![b'x'; bytes])))]);
+        Body::stream(StreamBody::new(frames))
+    }
+
+    fn compressed(
+        accept: &'static str,
+        method: &Method,
+        length: Option<u64>,
+        body: Body,
+        budget: &Budget,
+    ) -> Response<Body> {
+        let rules = Rules::new(&config::Compression {
+            enabled: true,
+            algorithms: vec!["zstd".into(), "br".into(), "gzip".into()],
+            level: None,
+            min_size: config::ByteSize::kib(1),
+            types: vec!["text/*".into()],
+        })
+        .unwrap();
+        let headers = HeaderMap::from_iter([(header::ACCEPT_ENCODING, HeaderValue::from_static(accept))]);
+        let mut response = Response::new(body);
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        response.headers_mut().insert(header::ETAG, HeaderValue::from_static("\"x\""));
+        if let Some(length) = length {
+            response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        compress(&Asked::of(&rules, method, &headers), method, response, budget)
+    }
+
+    fn coding(response: &Response<Body>) -> &str {
+        response.headers().get(header::CONTENT_ENCODING).map_or("", |it| it.to_str().unwrap())
+    }
+
+    #[tokio::test]
+    async fn with_no_memory_left_the_answer_goes_as_it_is() {
+        let budget = Budget::of(Encoder::cost(Coding::Gzip, 6, Purpose::Body));
+        let first = compressed("gzip", &Method::GET, None, stream(5000), &budget);
+        assert_eq!(coding(&first), "gzip");
+        let second = compressed("gzip", &Method::GET, None, stream(5000), &budget);
+        assert_eq!(
+            (coding(&second), &second.headers()["vary"], &second.headers()["etag"]),
+            ("", &"accept-encoding".parse().unwrap(), &"\"x\"".parse().unwrap())
+        );
+        assert_eq!(second.into_body().collect().await.unwrap().to_bytes().len(), 5000);
+        drop(first);
+        let third = compressed("gzip", &Method::GET, None, stream(5000), &budget);
+        assert_eq!(coding(&third), "gzip");
+    }
+
+    #[tokio::test]
+    async fn small_bodies_need_no_encoder_of_their_own() {
+        let none = Budget::of(0);
+        for body in [Body::from(Bytes::from(vec![b'x'; 5000])), stream(5000)] {
+            let response = compressed("br", &Method::GET, Some(5000), body, &none);
+            assert_eq!(coding(&response), "br");
+            assert!(!response.headers().contains_key(header::CONTENT_LENGTH));
+            assert!(response.into_body().collect().await.unwrap().to_bytes().len() < 100);
+        }
+        let large = compressed("br", &Method::GET, None, Body::from(Bytes::from(vec![b'x'; 100_000])), &none);
+        assert_eq!(coding(&large), "");
+    }
+
+    #[test]
+    fn a_head_needs_nothing_and_says_the_same() {
+        let response = compressed("zstd", &Method::HEAD, Some(5000), Body::Empty, &Budget::of(0));
+        assert_eq!((coding(&response), &response.headers()["etag"]), ("zstd", &"W/\"x\"".parse().unwrap()));
+        let response = compressed("zstd", &Method::HEAD, Some(50), Body::Empty, &Budget::of(0));
+        assert_eq!((coding(&response), &response.headers()["content-length"]), ("", &"50".parse().unwrap()));
+    }
+}
