@@ -29,11 +29,17 @@ enum Pattern {
 impl Rules {
     /// `None` when nothing is to be encoded.
     pub fn new(config: &config::Compression) -> Option<Arc<Self>> {
-        let codings: Box<[Coding]> = config.algorithms.iter().filter_map(|it| Coding::named(it)).collect();
+        let mut codings = Vec::with_capacity(Coding::ALL.len());
+        for coding in config.algorithms.iter().filter_map(|it| Coding::named(it)) {
+            if !codings.contains(&coding) {
+                codings.push(coding);
+            }
+        }
         if !config.enabled || codings.is_empty() {
             return None;
         }
         let types = config.types.iter().map(|it| Pattern::new(it)).collect();
+        let codings = codings.into_boxed_slice();
         Some(Arc::new(Self { codings, level: config.level, bytes_min: config.min_size.bytes(), types }))
     }
 
@@ -143,6 +149,12 @@ pub(crate) mod tests {
         assert_eq!(levels(Some(1)), [1, 1, 1]);
         assert_eq!(levels(Some(8)), [8, 6, 8]);
         assert_eq!(levels(Some(19)), [12, 6, 9]);
+    }
+
+    #[test]
+    fn a_coding_counts_once() {
+        let rules = rules(&["gzip", "gzip", "br", "gzip", "zstd"], None, &[]);
+        assert_eq!(rules.codings(), [Coding::Gzip, Coding::Brotli, Coding::Zstd]);
     }
 
     #[test]

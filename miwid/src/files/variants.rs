@@ -105,16 +105,21 @@ impl Store {
             return None;
         }
         if let Some(kept) = self.table.load().get(&key) {
-            kept.used.store(self.clock.fetch_add(1, Ordering::Relaxed), Ordering::Relaxed);
+            // The clock moves only when something is kept, so that readers on other cores seldom write what they share.
+            let now = self.clock.load(Ordering::Relaxed);
+            if kept.used.load(Ordering::Relaxed) != now {
+                kept.used.store(now, Ordering::Relaxed);
+            }
             return kept.bytes.clone();
         }
         self.order(key, &opened.file);
         None
     }
 
-    /// A full queue forgets the order: whoever asks next makes it again.
+    /// A full queue, or one that the thread holds (it may be long in coming back), forgets the order: whoever asks next
+    /// makes it again.
     fn order(self: &Arc<Self>, key: Key, file: &Arc<File>) {
-        let mut orders = self.orders();
+        let Ok(mut orders) = self.orders.try_lock() else { return };
         if orders.queue.len() >= QUEUE_MAX || !orders.known.insert(key) {
             return;
         }
@@ -151,7 +156,7 @@ impl Store {
 
     /// Called by the thread alone. What was not asked for longest goes first.
     fn keep(&self, key: Key, bytes: Option<Bytes>) {
-        let used = AtomicU64::new(self.clock.fetch_add(1, Ordering::Relaxed));
+        let used = AtomicU64::new(self.clock.fetch_add(1, Ordering::Relaxed) + 1);
         let mut table = Table::clone(&self.table.load());
         table.insert(key, Arc::new(Kept { bytes, used }));
         let mut total: u64 = table.values().map(|it| it.cost()).sum();
@@ -196,7 +201,8 @@ fn encoded(key: &Key, file: &File) -> io::Result<Option<Bytes>> {
     }
     encoder.finish()?;
     let bytes = encoder.take();
-    Ok(((bytes.len() as u64) < key.size).then_some(bytes))
+    // A copy has no room to spare, the encoder's own buffer may have as much again.
+    Ok(((bytes.len() as u64) < key.size).then(|| Bytes::copy_from_slice(&bytes)))
 }
 
 #[cfg(test)]
@@ -232,14 +238,12 @@ mod tests {
     #[test]
     fn who_asks_first_orders_and_who_asks_later_gets() {
         let (store, file) = (Arc::new(Store::new(1 << 20)), opened(&text(50_000)));
+        assert!(store.variant(&file, Coding::Zstd).is_none());
         for coding in Coding::ALL {
-            assert!(store.variant(&file, coding).is_none(), "{coding:?}");
+            // An order may be forgotten, so it is asked for until it is there.
+            wait_until("a variant", || store.variant(&file, coding).is_some_and(|it| it.len() < 25_000));
         }
         wait_for_rest(&store);
-        for coding in Coding::ALL {
-            let bytes = store.variant(&file, coding).unwrap();
-            assert!(bytes.len() < 25_000, "{coding:?}");
-        }
         assert!(store.orders().known.is_empty());
     }
 

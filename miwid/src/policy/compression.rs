@@ -12,8 +12,8 @@ use crate::encoding::{Accepted, Coding, Rules, forbids_transformation};
 pub struct Asked<'a> {
     pub(super) rules: &'a Rules,
     accepted: Accepted,
-    /// Bytes of a range are counted in the content as it is, so it is sent as it is.
-    ranged: bool,
+    /// Bytes of a range are counted in the content as it is; and a client may ask us not to transform anything.
+    plain: bool,
     /// The client holds what we sent it encoded: its tag is weak.
     holds_weak: bool,
     tunnel: bool,
@@ -45,7 +45,8 @@ impl<'a> Asked<'a> {
         Self {
             rules,
             accepted: Accepted::of(headers),
-            ranged: headers.contains_key(header::RANGE),
+            plain: headers.contains_key(header::RANGE)
+                || headers.get_all(header::CACHE_CONTROL).iter().any(forbids_transformation),
             holds_weak: headers.get_all(header::IF_NONE_MATCH).iter().any(weak),
             tunnel: method == Method::CONNECT,
         }
@@ -76,7 +77,7 @@ pub fn decide(asked: &Asked<'_>, head: &response::Parts, length: Option<u64>) ->
     if length.is_some_and(|it| it < asked.rules.bytes_min()) {
         return Verdict::Leave;
     }
-    if asked.ranged {
+    if asked.plain {
         return Verdict::Plain;
     }
     asked.accepted.best(asked.rules.codings()).map_or(Verdict::Plain, Verdict::Encode)
@@ -153,6 +154,7 @@ mod tests {
         check(&[GZIP], 206, &[HTML, ("content-range", "bytes 0-4999/9000")], BIG, Verdict::Plain);
         check(&[GZIP], 206, &[HTML], Some(10), Verdict::Plain);
         check(&[GZIP, ("range", "bytes=0-")], 200, &[HTML], BIG, Verdict::Plain);
+        check(&[GZIP, ("cache-control", "no-transform")], 200, &[HTML], BIG, Verdict::Plain);
         check(&[GZIP], 204, &[HTML], None, Verdict::Leave);
         check(&[GZIP], 205, &[HTML], None, Verdict::Leave);
         check(&[GZIP], 101, &[HTML], None, Verdict::Leave);
