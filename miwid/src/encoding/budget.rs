@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, rc::Rc};
 
-/// Enough for some forty bodies or two hundred streams of events at once.
+/// Enough for forty bodies in zstd, or for two hundred streams of events, at once.
 const BYTES_MAX: usize = 64 << 20;
 
 /// One worker's; clones are the same budget.

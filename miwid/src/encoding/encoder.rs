@@ -31,8 +31,19 @@ impl Purpose {
             Self::Best => 22,
         }
     }
+
+    /// zstd's tables have so many places, by their logarithm. `None`: as many as the level asks for.
+    fn table_log(self) -> Option<u32> {
+        match self {
+            Self::Body => Some(17),
+            Self::Events => Some(14),
+            Self::Best => None,
+        }
+    }
 }
 
+/// From here on brotli takes tables of another kind, which are five times as large.
+const BROTLI_HINT_MAX: u64 = (1 << 20) - 1;
 /// zstd and brotli know no smaller window.
 const WINDOW_LOG_MIN: u32 = 10;
 const BROTLI_BUFFER: usize = 16 << 10;
@@ -59,7 +70,7 @@ impl Encoder {
                 let params = BrotliEncoderParams {
                     quality: level as i32,
                     lgwin: window_log as i32,
-                    size_hint: length.map_or(0, |it| usize::try_from(it).unwrap_or(usize::MAX)),
+                    size_hint: length.map_or(0, |it| it.min(BROTLI_HINT_MAX) as usize),
                     ..BrotliEncoderParams::default()
                 };
                 Kind::Brotli(Box::new(brotli::CompressorWriter::with_params(out, BROTLI_BUFFER, &params)))
@@ -68,15 +79,15 @@ impl Encoder {
         }))
     }
 
-    /// About what an encoder keeps in memory, its output apart.
+    /// About what an encoder keeps in memory, its output apart; measured.
     pub fn cost(coding: Coding, level: u32, purpose: Purpose) -> usize {
         match (coding, purpose) {
-            (Coding::Gzip, _) => 320 << 10,
-            (Coding::Zstd, Purpose::Events) => 384 << 10,
-            (Coding::Zstd, _) if level <= 4 => 1536 << 10,
-            (Coding::Zstd, _) => 4 << 20,
+            (Coding::Gzip, _) => 384 << 10,
+            (Coding::Zstd, Purpose::Events) => 320 << 10,
+            (Coding::Zstd, _) => 1536 << 10,
             (Coding::Brotli, Purpose::Events) => 768 << 10,
-            (Coding::Brotli, _) => 2 << 20,
+            (Coding::Brotli, _) if level <= 4 => 2 << 20,
+            (Coding::Brotli, _) => 3584 << 10,
         }
     }
 
@@ -139,10 +150,10 @@ fn zstd(
 ) -> io::Result<ZstdEncoder<'static, Vec<u8>>> {
     let mut encoder = ZstdEncoder::new(out, level as i32)?;
     encoder.window_log(window_log)?;
-    if purpose == Purpose::Events {
-        // What a stream of events repeats is near; tables for megabytes would be kept for nothing.
-        encoder.set_parameter(CParameter::HashLog(14))?;
-        encoder.set_parameter(CParameter::ChainLog(14))?;
+    // By themselves high levels take tables of tens of megabytes, however small the window.
+    if let Some(table_log) = purpose.table_log() {
+        encoder.set_parameter(CParameter::HashLog(table_log))?;
+        encoder.set_parameter(CParameter::ChainLog(table_log))?;
     }
     encoder.set_pledged_src_size(length)?;
     Ok(encoder)
