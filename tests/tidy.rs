@@ -40,6 +40,8 @@ const LODGERS: &[(&str, &[&str])] = &[
     ("tonic_reflection", &["control"]),
     ("axum", &["builtin"]),
     ("tower", &["builtin"]),
+    ("brotli", &["encoding"]),
+    ("zstd", &["encoding"]),
     // `daemon` for the demo app, which is a program of its own.
     ("tokio_rustls", &["tls", "upstream"]),
     ("rcgen", &["tls"]),
@@ -64,6 +66,7 @@ const EXAMPLES: &[&str] = &[
     "python-asgi",
     "https",
     "client-certificates",
+    "compression",
     "grpc",
 ];
 

@@ -30,6 +30,7 @@ fn every_example_loads_and_is_short() {
     names.sort();
     let known = [
         "client-certificates",
+        "compression",
         "grpc",
         "https",
         "load-balancer",

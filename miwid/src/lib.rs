@@ -6,6 +6,7 @@ pub mod telemetry;
 // Floor 2
 pub mod net;
 // Floor 3
+pub mod encoding;
 pub mod exchange;
 // Floor 5
 pub mod tls;
@@ -15,6 +16,7 @@ pub mod upstream;
 pub mod app;
 pub mod builtin;
 pub mod files;
+pub mod policy;
 pub mod proxy;
 // Floor 8
 pub mod routing;

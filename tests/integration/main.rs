@@ -5,6 +5,7 @@
 
 mod admin;
 mod apps;
+mod compression;
 mod connections;
 mod control;
 mod files;

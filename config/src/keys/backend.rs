@@ -121,7 +121,7 @@ static FILES: Table = Table {
             "precompressed",
             Kind::Flag,
             "false",
-            "Whether `.zst`, `.br` and `.gz` files beside the original are used.",
+            "Whether `.zst`, `.br` and `.gz` files beside the original are served in its place, unless they are older.",
         ),
         key("hidden", TEXTS, "[]", "Globs of names that are never served, beside dotfiles."),
         key("cache_control", Kind::HeaderValue, "", "Value of the `Cache-Control` header."),

@@ -3,18 +3,30 @@
 use super::{DURATION, Kind, NETS, SIZE, TEXTS, Table, key};
 
 pub(crate) static COMPRESSION: Table = Table {
-    doc: "Compression of answers. What a site or route does not set comes from the table above it.",
+    doc: "Compression of answers. What a site or route does not set comes from the table above it. Parts, answers that are \
+          encoded already and `Cache-Control: no-transform` are left alone; streams are flushed whenever they pause. Do not \
+          compress pages that mix secrets with what a stranger can put there (BREACH).",
     groups: &[&[
         key("enabled", Kind::Flag, "true when the table is there", "Whether answers are compressed."),
         key(
             "algorithms",
             Kind::List(&Kind::Choice(&["zstd", "br", "gzip"])),
             "[\"zstd\", \"br\", \"gzip\"]",
-            "In order of preference.",
+            "In order of preference, where the client has none.",
         ),
-        key("level", Kind::Integer { min: 1, max: 19 }, "per algorithm", "How hard to try."),
+        key(
+            "level",
+            Kind::Integer { min: 1, max: 19 },
+            "3 for zstd, 4 for br, 6 for gzip",
+            "How hard to try while the client waits; at most 12, 6 and 9. Files are kept at the best level once asked for.",
+        ),
         key("min_size", Kind::Size { min: 0 }, "1KB", "Smaller answers are left alone."),
-        key("types", TEXTS, "text, JSON, JavaScript, XML, SVG, WebAssembly", "Media types; `text/*` is all of a kind."),
+        key(
+            "types",
+            TEXTS,
+            "text, JSON, JavaScript, XML, SVG, YAML, TOML, WebAssembly, TTF, OTF, ICO",
+            "Media types; `text/*` is all of a kind, `*+json` all with that ending.",
+        ),
     ]],
 };
 

@@ -8,15 +8,19 @@ use crate::{
     values,
 };
 
-const COMPRESSIBLE: [&str; 8] = [
+const COMPRESSIBLE: [&str; 12] = [
     "text/*",
+    "*+json",
+    "*+xml",
     "application/json",
     "application/javascript",
     "application/xml",
-    "application/rss+xml",
-    "application/manifest+json",
+    "application/yaml",
+    "application/toml",
     "application/wasm",
-    "image/svg+xml",
+    "font/ttf",
+    "font/otf",
+    "image/x-icon",
 ];
 
 pub(super) fn compression(section: &Section<'_>, above: Option<&Compression>) -> Compression {

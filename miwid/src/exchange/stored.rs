@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, OnceCell},
     fs::File,
+    rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,15 +16,23 @@ const FRESH_FOR: Duration = Duration::from_millis(250);
 /// What a plain GET of it is answered with. Of one worker: not `Send`.
 #[derive(Debug)]
 pub struct Stored {
-    pub file: Arc<File>,
+    /// `None`: only its bytes are what is sent.
+    pub file: Option<Arc<File>>,
     pub length: u64,
     bytes: OnceCell<Bytes>,
-    checked: Cell<Instant>,
+    /// When the file was last found to be the same.
+    checked: Rc<Cell<Instant>>,
 }
 
 impl Stored {
     pub fn new(file: Arc<File>, length: u64, checked: Instant) -> Self {
-        Self { file, length, bytes: OnceCell::new(), checked: Cell::new(checked) }
+        Self { file: Some(file), length, bytes: OnceCell::new(), checked: Rc::new(Cell::new(checked)) }
+    }
+
+    /// The same in another coding, fresh as long as this is.
+    pub fn in_other_words(&self, bytes: Bytes) -> Self {
+        let length = bytes.len() as u64;
+        Self { file: None, length, bytes: OnceCell::from(bytes), checked: self.checked.clone() }
     }
 
     /// The content, once it has been read into memory.

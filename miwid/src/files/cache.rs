@@ -35,6 +35,7 @@ pub(super) struct Hot {
     pub(super) validators: Validators,
     pub(super) kind: HeaderValue,
     pub(super) path: Vec<u8>,
+    pub(super) opened: Opened,
     identity: Identity,
     settled: bool,
 }
@@ -49,12 +50,13 @@ impl Hot {
         let now = SystemTime::now();
         let identity = Identity::of(&opened.stat);
         Self {
-            stored: Rc::new(Stored::new(opened.file, opened.stat.st_size as u64, Instant::now())),
+            stored: Rc::new(Stored::new(opened.file.clone(), opened.stat.st_size as u64, Instant::now())),
             validators: Validators::of(&opened.stat, now),
             kind: mime::content_type(&path),
             path,
             settled: identity.is_settled(now, settled_after),
             identity,
+            opened,
         }
     }
 
@@ -65,7 +67,7 @@ impl Hot {
 
     /// Nothing has been written since it was opened.
     pub(super) fn is_unchanged(&self) -> bool {
-        rustix::fs::fstat(&self.stored.file).is_ok_and(|it| Identity::of(&it) == self.identity)
+        rustix::fs::fstat(&self.opened.file).is_ok_and(|it| Identity::of(&it) == self.identity)
     }
 }
 

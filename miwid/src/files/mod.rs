@@ -14,9 +14,11 @@ mod locate;
 mod mime;
 mod multipart;
 mod range;
+mod siblings;
+mod variants;
 
 pub use cache::Cache;
-pub use serve::{Asked, Root};
+pub use serve::{Root, Sought};
 
 /// The doors that the fuzz targets in `tests/fuzz` come in by; nobody else uses them.
 #[doc(hidden)]

@@ -26,8 +26,13 @@ use super::{
     multipart::{boundary, multipart},
     open::{Found, OpenError, Opened, Tree},
     range::{Slice, Wanted, wanted},
+    siblings::{Sibling, Siblings},
+    variants,
 };
-use crate::exchange::{Body, Failure, Stored, reason};
+use crate::{
+    encoding::{Accepted, Coding, Rules, coded, forbids_transformation},
+    exchange::{Body, Failure, Stored, reason},
+};
 
 const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD");
 const VARY_ACCEPT: HeaderValue = HeaderValue::from_static("accept");
@@ -45,11 +50,13 @@ pub struct Root {
     listing: bool,
     spa_fallback: Option<String>,
     cache_control: Option<HeaderValue>,
+    siblings: Siblings,
+    compression: Option<Arc<Rules>>,
 }
 
 /// What a request asks of a root.
 #[derive(Clone, Copy)]
-pub struct Asked<'a> {
+pub struct Sought<'a> {
     pub method: &'a Method,
     pub uri: &'a Uri,
     pub path: &'a str,
@@ -88,7 +95,17 @@ impl Root {
             listing: config.listing,
             spa_fallback: config.spa_fallback.as_ref().map(|path| path.trim_start_matches('/').to_owned()),
             cache_control: config.cache_control.as_deref().and_then(|value| HeaderValue::from_str(value).ok()),
+            siblings: Siblings::new(config.precompressed),
+            compression: None,
         }
+    }
+
+    /// Files that these rules cover are also kept as well encoded as can be, once they were asked for.
+    pub fn with_compression(mut self, rules: Option<Arc<Rules>>) -> Self {
+        self.siblings = self.siblings.preferring(rules.as_deref());
+        let transforms = |_: &Arc<Rules>| !self.cache_control.as_ref().is_some_and(forbids_transformation);
+        self.compression = rules.filter(transforms);
+        self
     }
 
     /// `path` is the part of the URI's path below the route (`strip_prefix`), still percent-encoded, beginning with `/`;
@@ -98,7 +115,7 @@ impl Root {
         &self,
         cache: &Cache,
         stored: &mut Option<Rc<Stored>>,
-        Asked { method, uri, path, headers }: Asked<'_>,
+        Sought { method, uri, path, headers }: Sought<'_>,
     ) -> Result<Response<Body>, Failure> {
         match *method {
             Method::GET | Method::HEAD => {}
@@ -108,19 +125,19 @@ impl Root {
         let located = locate(path).map_err(refused)?;
         if let Some(hot) = cache.fresh(self.id, &located) {
             self.read_ahead(&hot).await?;
-            return self.answer_file(method, headers, hot, stored).await;
+            return self.answer_file(cache, method, headers, hot, stored).await;
         }
         let served = if self.hidden.hides(&located) { Err(not_found()) } else { self.resolve(&located, uri) };
         match self.or_fallback(served, &located, headers)? {
             Served::File { opened, path } => {
                 let hot = cache.found(self.id, &located, opened, path);
-                self.answer_file(method, headers, hot, stored).await
+                self.answer_file(cache, method, headers, hot, stored).await
             }
             Served::Fallback { opened, path } => {
                 let hot = Rc::new(Hot::passing(opened, path));
-                let mut response = self.answer_file(method, headers, hot, &mut None).await?;
+                let mut response = self.answer_file(cache, method, headers, hot, &mut None).await?;
                 // Whoever accepts something else gets a 404 here, and a cache between us must know.
-                response.headers_mut().insert(header::VARY, VARY_ACCEPT);
+                response.headers_mut().append(header::VARY, VARY_ACCEPT);
                 Ok(response)
             }
             Served::Listing { directory, relative } => {
@@ -190,33 +207,70 @@ impl Root {
 
     async fn answer_file(
         &self,
+        cache: &Cache,
         method: &Method,
         headers: &HeaderMap,
-        hot: Rc<Hot>,
+        original: Rc<Hot>,
         stored: &mut Option<Rc<Stored>>,
     ) -> Result<Response<Body>, Failure> {
+        let (hot, sibling) = self.siblings.choose(cache, self.id, &self.tree, &original, headers);
         let size = hot.stored.length;
         let asked = match judge(method, headers, &hot.validators) {
             Verdict::PreconditionFailed => return Err(precondition_failure()),
-            Verdict::NotModified => return Ok(self.not_modified(&hot.validators)),
+            Verdict::NotModified => {
+                let mut response = self.not_modified(&hot.validators);
+                sibling.mark_unmodified(response.headers_mut());
+                return Ok(response);
+            }
             Verdict::Proceed if *method == Method::GET => asked_range(headers, size),
             Verdict::Proceed | Verdict::ProceedWhole => Wanted::Whole,
         };
+        let variant = self.variant(&asked, &hot, sibling, headers);
+        let is_whole = *method == Method::GET && matches!(asked, Wanted::Whole) && hot.is_settled();
         let mut response = match asked {
             Wanted::Unsatisfiable => return Err(range_failure(size)),
+            _ if variant.is_some() => Response::new(Body::Empty),
             _ if *method == Method::HEAD => sized(Body::Empty, size),
-            Wanted::Whole => {
-                *stored = hot.is_settled().then(|| hot.stored.clone());
-                whole(&hot, size).await?
-            }
+            Wanted::Whole => whole(&hot, size).await?,
             Wanted::One(slice) => partial(&hot, slice, size).await?,
-            Wanted::Several(slices) => several(&hot.stored, &slices, size, &hot.kind),
+            Wanted::Several(slices) => several(&hot, &slices, size, &original.kind),
         };
+        if is_whole {
+            *stored = Some(hot.stored.clone());
+        }
         let head = response.headers_mut();
-        head.entry(header::CONTENT_TYPE).or_insert_with(|| hot.kind.clone());
+        head.entry(header::CONTENT_TYPE).or_insert_with(|| original.kind.clone());
         head.insert(header::ACCEPT_RANGES, ACCEPTS_BYTES);
         self.stamp(head, &hot.validators);
+        sibling.mark(head);
+        if let Some((coding, bytes)) = variant {
+            coded(head, coding);
+            head.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+            if is_whole {
+                *stored = Some(Rc::new(hot.stored.in_other_words(bytes.clone())));
+            }
+            if *method == Method::GET {
+                *response.body_mut() = Body::from(bytes);
+            }
+        }
         Ok(response)
+    }
+
+    /// The whole file in another coding, when that is there already.
+    fn variant(
+        &self,
+        asked: &Wanted,
+        hot: &Hot,
+        sibling: Sibling,
+        headers: &HeaderMap,
+    ) -> Option<(Coding, Bytes)> {
+        let rules = self.compression.as_deref().filter(|it| it.covers(hot.kind.as_bytes()))?;
+        let plain = !matches!(sibling, Sibling::Taken(_)) && matches!(asked, Wanted::Whole);
+        if !plain || headers.contains_key(header::RANGE) || hot.stored.length < rules.bytes_min() {
+            return None;
+        }
+        let coding = Accepted::of(headers).best(rules.codings())?;
+        Some((coding, variants::variant(&hot.opened, coding)?))
     }
 
     fn not_modified(&self, validators: &Validators) -> Response<Body> {
@@ -268,17 +322,17 @@ async fn partial(hot: &Hot, slice: Slice, size: u64) -> Result<Response<Body>, F
     Ok(response)
 }
 
-fn several(stored: &Stored, slices: &[Slice], size: u64, kind: &HeaderValue) -> Response<Body> {
+fn several(hot: &Hot, slices: &[Slice], size: u64, kind: &HeaderValue) -> Response<Body> {
     let made = multipart(slices, size, kind, &boundary());
     let length = made.segments.iter().map(Segment::length).sum();
-    let mut response = sized(Body::stream(FileBody::new(stored.file.clone(), made.segments)), length);
+    let mut response = sized(Body::stream(FileBody::new(hot.opened.file.clone(), made.segments)), length);
     *response.status_mut() = StatusCode::PARTIAL_CONTENT;
     response.headers_mut().insert(header::CONTENT_TYPE, made.content_type);
     response
 }
 
 async fn slice_body(hot: &Hot, slice: Slice) -> Result<Body, Failure> {
-    let Stored { file, length, .. } = &*hot.stored;
+    let (file, length) = (&hot.opened.file, hot.stored.length);
     let in_memory = |bytes: &Bytes| bytes.slice(slice.offset as usize..(slice.offset + slice.length) as usize);
     if let Some(bytes) = hot.stored.bytes() {
         return Ok(Body::from(in_memory(bytes)));
@@ -287,7 +341,7 @@ async fn slice_body(hot: &Hot, slice: Slice) -> Result<Body, Failure> {
         let segment = Segment::File { offset: slice.offset, length: slice.length };
         return Ok(Body::stream(FileBody::new(file.clone(), [segment])));
     }
-    if slice.length == *length {
+    if slice.length == length {
         return read(hot).await.map(Body::from);
     }
     read_whole(file, slice.offset, slice.length).await.map(Body::from).map_err(read_failure)
@@ -295,8 +349,7 @@ async fn slice_body(hot: &Hot, slice: Slice) -> Result<Body, Failure> {
 
 /// The whole file; it is kept when it is sure that no other write came between.
 async fn read(hot: &Hot) -> Result<Bytes, Failure> {
-    let Stored { file, length, .. } = &*hot.stored;
-    let bytes = read_whole(file, 0, *length).await.map_err(read_failure)?;
+    let bytes = read_whole(&hot.opened.file, 0, hot.stored.length).await.map_err(read_failure)?;
     if hot.is_settled() && hot.is_unchanged() {
         hot.stored.keep(bytes.clone());
     }

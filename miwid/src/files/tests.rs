@@ -10,7 +10,7 @@ use http_body::Body as _;
 use http_body_util::BodyExt;
 use tempfile::TempDir;
 
-use super::{Asked, Cache, Root};
+use super::{Cache, Root, Sought};
 use crate::exchange::{Body, Failure};
 
 struct Site {
@@ -71,7 +71,7 @@ impl Site {
         }
         let root = Root::new(&self.config);
         let cache = Cache::eager();
-        let asked = Asked { method: &method, uri, path, headers: &headers };
+        let asked = Sought { method: &method, uri, path, headers: &headers };
         let first = Reply::of(root.serve(&cache, &mut None, asked).await, &headers).await;
         // Found, then known, then known and read: the answer is the same, but for the boundary of several ranges.
         for _ in 0..2 {
@@ -174,7 +174,7 @@ async fn a_file_over_four_gibibytes_is_served_to_its_last_byte() {
     let late = site.ask(Method::GET, "/big.bin", &[("range", "bytes=5368509120-")]).await;
     assert_eq!((late.status, late.body.len()), (206, 200_000));
     let uri = Uri::from_static("/big.bin");
-    let asked = Asked { method: &Method::GET, uri: &uri, path: "/big.bin", headers: &HeaderMap::new() };
+    let asked = Sought { method: &Method::GET, uri: &uri, path: "/big.bin", headers: &HeaderMap::new() };
     let response = Root::new(&site.config).serve(&Cache::default(), &mut None, asked).await;
     let whole = response.unwrap_or_else(|failure| panic!("{failure:?}"));
     assert_eq!(whole.status(), StatusCode::OK);

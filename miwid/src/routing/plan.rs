@@ -59,6 +59,7 @@ mod tests {
             prefix: prefix.into(),
             strip_prefix,
             target: Target::Redirect { to: "/".into(), status: StatusCode::FOUND },
+            compression: None,
         };
         let routes = vec![route("/static/", true), route("/api", true), route("/", false)];
         let mut hosts = Hosts::default();

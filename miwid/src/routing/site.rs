@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
-use crate::{files::Root, proxy::Forwarder};
+use crate::{encoding::Rules, files::Root, proxy::Forwarder};
 
 pub struct Site {
     pub name: Arc<str>,
@@ -16,6 +16,8 @@ pub struct Route {
     pub prefix: Box<str>,
     pub strip_prefix: bool,
     pub target: Target,
+    /// `None`: answers go as they are.
+    pub compression: Option<Arc<Rules>>,
 }
 
 pub enum Target {

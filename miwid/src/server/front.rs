@@ -247,8 +247,8 @@ fn content(io: &impl Io, ready: &Ready, plain: &Plain<'_>) -> Option<(StatusCode
         None => {}
     }
     let stored = &ready.stored;
-    if stored.length >= SENDFILE_FROM && io.socket().is_some() {
-        return Some((StatusCode::OK, Content::File(Sending::new(stored.file.clone(), stored.length))));
+    if let Some(file) = stored.file.as_ref().filter(|_| stored.length >= SENDFILE_FROM && io.socket().is_some()) {
+        return Some((StatusCode::OK, Content::File(Sending::new(file.clone(), stored.length))));
     }
     if stored.length == 0 {
         return Some((StatusCode::OK, Content::None));

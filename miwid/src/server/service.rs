@@ -10,9 +10,11 @@ use super::{
     worker::Worker,
 };
 use crate::{
+    encoding::Rules,
     exchange::{Body, Context, Failure, Inbound, Peer, Source, is_call, reason},
-    files::Asked,
+    files::Sought,
     net::Activity,
+    policy::{Asked, compress},
     proxy::Exchange,
     routing::{NoPlan, Target, plan},
     snapshot::Snapshot,
@@ -50,7 +52,8 @@ async fn answer(
     request: Request<Inbound>,
 ) -> Result<Response<Body>, Failure> {
     if let Some(response) = internal::answer(&worker.pages, &snapshot.hosts, context, &request).await {
-        return Ok(response);
+        let asked = asked(snapshot.compression.as_deref(), &request);
+        return Ok(compressed(asked, request.method(), response, worker));
     }
     if request.method() == Method::OPTIONS && request.uri().path() == "*" {
         return Ok(internal::options());
@@ -59,7 +62,9 @@ async fn answer(
     let plan = match plan(&snapshot.hosts, &context.host, uri.path()) {
         Ok(plan) => plan,
         Err(NoPlan::NoSite) => {
-            return internal::no_site(&snapshot.settings, &worker.pages, request.method(), uri.path());
+            let response = internal::no_site(&snapshot.settings, &worker.pages, request.method(), uri.path())?;
+            let asked = asked(snapshot.compression.as_deref(), &request);
+            return Ok(compressed(asked, request.method(), response, worker));
         }
         Err(NoPlan::BadPath) => return Err(bad_path()),
     };
@@ -67,10 +72,10 @@ async fn answer(
     if let Some(elsewhere) = secure::only_over_tls(snapshot, context, &request) {
         return elsewhere;
     }
-    match &plan.route.target {
+    let (method, asked) = (request.method().clone(), asked(plan.route.compression.as_deref(), &request));
+    let response = match &plan.route.target {
         Target::Files(root) => {
-            let asked =
-                Asked { method: request.method(), uri: &uri, path: &plan.path, headers: request.headers() };
+            let asked = Sought { method: request.method(), uri: &uri, path: &plan.path, headers: request.headers() };
             root.serve(&worker.files, &mut context.stored, asked).await
         }
         Target::Proxy(forwarder) => {
@@ -89,6 +94,24 @@ async fn answer(
             response.headers_mut().insert(header::CONTENT_TYPE, content_type.clone());
             Ok(response)
         }
+    }?;
+    let response = compressed(asked, &method, response, worker);
+    if matches!(response.body(), Body::Stream(_)) && response.headers().contains_key(header::CONTENT_ENCODING) {
+        // Encoded on its way: what is stored is not what is sent.
+        context.stored = None;
+    }
+    Ok(response)
+}
+
+/// What an answer's encoding will depend on; `None` where nothing is encoded, and nothing is looked at.
+fn asked<'a>(rules: Option<&'a Rules>, request: &Request<Inbound>) -> Option<Asked<'a>> {
+    rules.map(|it| Asked::of(it, request.method(), request.headers()))
+}
+
+fn compressed(asked: Option<Asked<'_>>, method: &Method, response: Response<Body>, worker: &Worker) -> Response<Body> {
+    match asked {
+        Some(asked) => compress(&asked, method, response, &worker.encoders),
+        None => response,
     }
 }
 

@@ -11,6 +11,7 @@ use quick_cache::{Weighter, unsync};
 use super::clock::DATE_BYTES;
 use crate::{
     exchange::{Context, Scheme, Stored, headers},
+    net::content_length,
     snapshot::Snapshot,
 };
 
@@ -164,8 +165,9 @@ impl Shelf {
 /// The answer as it can be given again; `None` when it is for its own request only. `headers` are all that were sent.
 pub(super) fn ready(status: StatusCode, headers: &HeaderMap, context: &Context) -> Option<Ready> {
     let stored = context.stored.clone()?;
-    let own = [headers::X_REQUEST_ID, header::CONTENT_ENCODING, header::SET_COOKIE];
-    if status != StatusCode::OK || own.iter().any(|it| headers.contains_key(it)) {
+    let length = headers.get(header::CONTENT_LENGTH).and_then(|it| content_length(it.as_bytes()));
+    let own = [headers::X_REQUEST_ID, header::SET_COOKIE];
+    if status != StatusCode::OK || length != Some(stored.length) || own.iter().any(|it| headers.contains_key(it)) {
         return None;
     }
     let whole = Head::new(status, headers, |_| true);

@@ -32,6 +32,7 @@ use super::{
 use crate::net::SteeredIds;
 use crate::{
     builtin::Pages,
+    encoding::Budget,
     files::Cache,
     net::{Acceptor, Admission, Bell, Drain, DrainSignal},
     proxy::Tunnels,
@@ -127,6 +128,8 @@ pub(super) struct Worker {
     pub(super) write_buffer: RefCell<Box<[u8]>>,
     /// Open over TCP.
     pub(super) connections: Cell<usize>,
+    /// What encoders may take.
+    pub(super) encoders: Budget,
     pub(super) access: RefCell<AccessBuffer>,
     pub(super) shard: Arc<Shard>,
     pub(super) metrics: Metrics,
@@ -164,6 +167,7 @@ async fn run(place: Place, shared: Shared, feed: Feed, inbox: mpsc::UnboundedRec
         read_buffer: RefCell::new(vec![0; READ_BYTES].into()),
         write_buffer: RefCell::new(vec![0; WRITE_BYTES].into()),
         connections: Cell::new(0),
+        encoders: Budget::default(),
         access: RefCell::new(shared.access.buffer()),
         shard: shared.metrics.shard(),
         metrics: shared.metrics.clone(),

@@ -9,6 +9,7 @@ use http::{HeaderValue, StatusCode};
 use ipnet::IpNet;
 
 use crate::{
+    encoding::Rules,
     files::Root,
     proxy::Forwarder,
     routing::{Hosts, Route, Site, Target},
@@ -20,6 +21,8 @@ pub struct Snapshot {
     pub generation: u64,
     pub hosts: Hosts,
     pub settings: Settings,
+    /// For answers that belong to no site.
+    pub compression: Option<Arc<Rules>>,
     /// `None` when HTTPS is off.
     pub tls: Option<Arc<Terminator>>,
     /// Names of the upstream sets that this snapshot uses.
@@ -82,7 +85,8 @@ pub fn build(
     if !builder.problems.is_empty() {
         return Err(builder.problems);
     }
-    Ok(Snapshot { generation, hosts, settings: settings(config), tls, upstreams: builder.upstreams })
+    let (compression, upstreams) = (Rules::new(&config.compression), builder.upstreams);
+    Ok(Snapshot { generation, hosts, settings: settings(config), compression, tls, upstreams })
 }
 
 fn settings(config: &Config) -> Settings {
@@ -116,24 +120,34 @@ impl Builder<'_> {
     fn site(&mut self, backend: &config::Backend) -> Site {
         let mut routes: Vec<Route> = backend.routes.iter().map(|it| self.route(backend, it)).collect();
         if !routes.iter().any(|it| &*it.prefix == "/") {
-            let target = self.target(backend, "", &backend.target);
-            routes.push(Route { prefix: "/".into(), strip_prefix: false, target });
+            let compression = Rules::new(backend.compression.as_ref().unwrap_or(&self.config.compression));
+            let target = self.target(backend, "", &backend.target, compression.as_ref());
+            routes.push(Route { prefix: "/".into(), strip_prefix: false, target, compression });
         }
         routes.sort_by_key(|it| std::cmp::Reverse(it.prefix.len()));
         Site { name: backend.name.as_str().into(), routes }
     }
 
     fn route(&mut self, backend: &config::Backend, route: &config::Route) -> Route {
+        let own = route.compression.as_ref().or(backend.compression.as_ref());
+        let compression = Rules::new(own.unwrap_or(&self.config.compression));
         Route {
             prefix: route.prefix.as_str().into(),
             strip_prefix: route.strip_prefix,
-            target: self.target(backend, &route.prefix, &route.target),
+            target: self.target(backend, &route.prefix, &route.target, compression.as_ref()),
+            compression,
         }
     }
 
-    fn target(&mut self, backend: &config::Backend, prefix: &str, target: &config::Target) -> Target {
+    fn target(
+        &mut self,
+        backend: &config::Backend,
+        prefix: &str,
+        target: &config::Target,
+        compression: Option<&Arc<Rules>>,
+    ) -> Target {
         match target {
-            config::Target::Files(files) => Target::Files(Root::new(files)),
+            config::Target::Files(files) => Target::Files(Root::new(files).with_compression(compression.cloned())),
             config::Target::Proxy(proxy) | config::Target::App(proxy) => {
                 // A route that inherits its site's app leads to that app, not to a set of its own.
                 let prefix = if matches!(target, config::Target::App(_)) { "" } else { prefix };

@@ -22,7 +22,9 @@ type Sending = RequestStream<h3_quinn::SendStream<Bytes>, Bytes>;
 
 pub(super) async fn send(stream: &mut Sending, answer: Response<Tracked>, head: bool) -> io::Result<()> {
     let (mut parts, mut body) = answer.into_parts();
-    complete(&mut parts.headers, parts.status, body.size_hint().exact());
+    // No body at all says nothing of how long the answer to a GET would be.
+    let length = body.size_hint().exact().filter(|it| !head || *it > 0);
+    complete(&mut parts.headers, parts.status, length);
     let bodyless = head || is_bodyless(parts.status);
     stream.send_response(Response::from_parts(parts, ())).await.map_err(io::Error::other)?;
     if bodyless {
