@@ -13,7 +13,7 @@ use crate::{
 pub fn compress(asked: &Asked<'_>, method: &Method, response: Response<Body>, budget: &Budget) -> Response<Body> {
     let (mut head, mut body) = response.into_parts();
     let said = head.headers.get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
-    let length = said.or_else(|| body.size_hint().exact().filter(|_| method != Method::HEAD));
+    let length = said.or_else(|| body.size_hint().exact().filter(|it| method != Method::HEAD || *it > 0));
     match decide(asked, &head, length) {
         Verdict::Leave => {}
         Verdict::Plain | Verdict::Same => varies(&mut head.headers),
@@ -27,7 +27,7 @@ pub fn compress(asked: &Asked<'_>, method: &Method, response: Response<Body>, bu
             let purpose = if events { Purpose::Events } else { Purpose::Body };
             let job = Job { rules: asked.rules, coding, purpose, length, budget };
             let encoded;
-            (body, encoded) = if method == Method::HEAD { (body, true) } else { job.encoded(body) };
+            (body, encoded) = if method == Method::HEAD { (unsent(body), true) } else { job.encoded(body) };
             if encoded {
                 coded(&mut head.headers, coding);
             } else {
@@ -36,6 +36,15 @@ pub fn compress(asked: &Asked<'_>, method: &Method, response: Response<Body>, bu
         }
     }
     Response::from_parts(head, body)
+}
+
+/// The answer to a HEAD: what is not sent must not be measured either, for it would be encoded.
+fn unsent(body: Body) -> Body {
+    match body {
+        Body::Full(_) => Body::Empty,
+        // An upstream's, which says nothing of a length, and whose end gives its connection back.
+        Body::Empty | Body::Stream(_) => body,
+    }
 }
 
 struct Job<'a> {
@@ -172,5 +181,11 @@ mod tests {
         assert_eq!((coding(&response), &response.headers()["etag"]), ("zstd", &"W/\"x\"".parse().unwrap()));
         let response = compressed("zstd", &Method::HEAD, Some(50), Body::Empty, &Budget::of(0));
         assert_eq!((coding(&response), &response.headers()["content-length"]), ("", &"50".parse().unwrap()));
+        for (length, expected) in [(50, ""), (5000, "zstd")] {
+            let body = Body::from(Bytes::from(vec![b'x'; length]));
+            let response = compressed("zstd", &Method::HEAD, None, body, &Budget::of(0));
+            let sent = if expected.is_empty() { length as u64 } else { 0 };
+            assert_eq!((coding(&response), response.body().size_hint().exact()), (expected, Some(sent)));
+        }
     }
 }
