@@ -1,6 +1,6 @@
 //! Does what `compression` decided, once an answer is otherwise complete.
 
-use http::{Method, Response, header};
+use http::{Response, header};
 use http_body::Body as _;
 
 use super::{Asked, Verdict, decide};
@@ -10,10 +10,10 @@ use crate::{
 };
 
 /// `budget` is the worker's: with nothing left in it the answer goes as it is.
-pub fn compress(asked: &Asked<'_>, method: &Method, response: Response<Body>, budget: &Budget) -> Response<Body> {
+pub fn compress(asked: &Asked<'_>, response: Response<Body>, budget: &Budget) -> Response<Body> {
     let (mut head, mut body) = response.into_parts();
     let said = head.headers.get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
-    let length = said.or_else(|| body.size_hint().exact().filter(|it| method != Method::HEAD || *it > 0));
+    let length = said.or_else(|| body.size_hint().exact().filter(|it| !asked.head || *it > 0));
     match decide(asked, &head, length) {
         Verdict::Leave => {}
         Verdict::Plain | Verdict::Same => varies(&mut head.headers),
@@ -27,7 +27,7 @@ pub fn compress(asked: &Asked<'_>, method: &Method, response: Response<Body>, bu
             let purpose = if events { Purpose::Events } else { Purpose::Body };
             let job = Job { rules: asked.rules, coding, purpose, length, budget };
             let encoded;
-            (body, encoded) = if method == Method::HEAD { (unsent(body), true) } else { job.encoded(body) };
+            (body, encoded) = if asked.head { (unsent(body), true) } else { job.encoded(body) };
             if encoded {
                 coded(&mut head.headers, coding);
             } else {
@@ -106,7 +106,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use bytes::Bytes;
-    use http::{HeaderMap, HeaderValue};
+    use http::{HeaderMap, HeaderValue, Method};
     use http_body_util::{BodyExt, StreamBody};
 
     use super::*;
@@ -139,7 +139,7 @@ mod tests {
         if let Some(length) = length {
             response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
-        compress(&Asked::of(&rules, method, &headers), method, response, budget)
+        compress(&Asked::of(&rules, method, &headers), response, budget)
     }
 
     fn coding(response: &Response<Body>) -> &str {
