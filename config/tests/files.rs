@@ -73,7 +73,8 @@ fn the_commented_values_are_the_defaults() {
                 request_timeout = \"30s\"\nstream_idle_timeout = \"1h\"\nshutdown_timeout = \"75s\"\nserver_header = true\n\
                 [server.limits]\nmax_request_size = \"10MB\"\nmax_header_size = \"32KB\"\nmax_uri_length = 8192\n\
                 [logging]\nlevel = \"info\"\nformat = \"text\"\n[logging.rotation]\nmax_size_mb = 100\nmax_backups = 10\n\
-                compress = true\n[metrics]\nenabled = true\n[admin]\nlisten = \"127.0.0.1:9180\"\n";
+                compress = true\n[metrics]\nenabled = true\n[compression]\nenabled = false\nalgorithms = [\"zstd\", \"br\", \"gzip\"]\n\
+                min_size = \"1KB\"\n[admin]\nlisten = \"127.0.0.1:9180\"\n";
     let written = load_text(Path::new("/etc/miwid/miwid.toml"), text, &[], &Capabilities::default()).unwrap().config;
     assert_eq!(empty, written);
 }

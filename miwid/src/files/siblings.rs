@@ -40,12 +40,13 @@ impl Siblings {
         Self { codings: if precompressed { PREFERENCE.into() } else { Box::default() } }
     }
 
-    /// In the order of `[compression]`, where there is one; a coding that it leaves out is not spoken.
-    pub(super) fn preferring(self, rules: Option<&Rules>) -> Self {
-        match rules {
-            Some(rules) if !self.codings.is_empty() => Self { codings: rules.codings().into() },
-            _ => self,
+    /// In the order of `[compression]`, where there is one. What it does not name comes last: it is there, after all.
+    pub(super) fn preferring(mut self, rules: Option<&Rules>) -> Self {
+        if let Some(rules) = rules {
+            let place = |it: &Coding| rules.codings().iter().position(|named| named == it);
+            self.codings.sort_by_key(|it| place(it).unwrap_or(usize::MAX));
         }
+        self
     }
 
     /// The file to be served in place of `original`, or that one.
@@ -108,6 +109,45 @@ impl Sibling {
     pub(super) fn mark_unmodified(self, headers: &mut HeaderMap) {
         if self != Self::Unasked {
             varies(headers);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_order_is_that_of_the_configuration_and_nothing_is_left_out() {
+        let ordered = |algorithms: &[&str]| {
+            let rules = Rules::new(&config::Compression {
+                enabled: true,
+                algorithms: algorithms.iter().map(|it| (*it).to_owned()).collect(),
+                level: None,
+                min_size: config::ByteSize::kib(1),
+                types: Vec::new(),
+            });
+            Siblings::new(true).preferring(rules.as_deref()).codings
+        };
+        assert_eq!(*ordered(&[]), PREFERENCE);
+        assert_eq!(*ordered(&["gzip"]), [Coding::Gzip, Coding::Brotli, Coding::Zstd]);
+        assert_eq!(*ordered(&["zstd", "gzip", "br"]), [Coding::Zstd, Coding::Gzip, Coding::Brotli]);
+        assert!(Siblings::new(false).preferring(None).codings.is_empty());
+    }
+
+    #[test]
+    fn what_is_compressed_by_nature_has_none() {
+        for (kind, path, expected) in [
+            ("text/html", "a.html", false),
+            ("image/svg+xml", "a.svg", false),
+            ("application/wasm", "a.wasm", false),
+            ("image/png", "a.png", true),
+            ("video/mp4", "a.mp4", true),
+            ("font/woff2", "a.woff2", true),
+            ("application/octet-stream", "a.js.br", true),
+            ("application/gzip", "a.tar.gz", true),
+        ] {
+            assert_eq!(is_compressed(kind.as_bytes(), path.as_bytes()), expected, "{path}");
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Does what `compression` decided, once an answer is otherwise complete.
 
-use http::{Method, Response, header};
+use http::{Response, header};
 use http_body::Body as _;
 
 use super::{Asked, Verdict, decide};
@@ -10,10 +10,10 @@ use crate::{
 };
 
 /// `budget` is the worker's: with nothing left in it the answer goes as it is.
-pub fn compress(asked: &Asked<'_>, method: &Method, response: Response<Body>, budget: &Budget) -> Response<Body> {
+pub fn compress(asked: &Asked<'_>, response: Response<Body>, budget: &Budget) -> Response<Body> {
     let (mut head, mut body) = response.into_parts();
     let said = head.headers.get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
-    let length = said.or_else(|| body.size_hint().exact().filter(|_| method != Method::HEAD));
+    let length = said.or_else(|| body.size_hint().exact().filter(|it| !asked.head || *it > 0));
     match decide(asked, &head, length) {
         Verdict::Leave => {}
         Verdict::Plain | Verdict::Same => varies(&mut head.headers),
@@ -27,7 +27,7 @@ pub fn compress(asked: &Asked<'_>, method: &Method, response: Response<Body>, bu
             let purpose = if events { Purpose::Events } else { Purpose::Body };
             let job = Job { rules: asked.rules, coding, purpose, length, budget };
             let encoded;
-            (body, encoded) = if method == Method::HEAD { (body, true) } else { job.encoded(body) };
+            (body, encoded) = if asked.head { (unsent(body), true) } else { job.encoded(body) };
             if encoded {
                 coded(&mut head.headers, coding);
             } else {
@@ -36,6 +36,15 @@ pub fn compress(asked: &Asked<'_>, method: &Method, response: Response<Body>, bu
         }
     }
     Response::from_parts(head, body)
+}
+
+/// The answer to a HEAD: what is not sent must not be measured either, for it would be encoded.
+fn unsent(body: Body) -> Body {
+    match body {
+        Body::Full(_) => Body::Empty,
+        // An upstream's, which says nothing of a length, and whose end gives its connection back.
+        Body::Empty | Body::Stream(_) => body,
+    }
 }
 
 struct Job<'a> {
@@ -97,7 +106,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use bytes::Bytes;
-    use http::{HeaderMap, HeaderValue};
+    use http::{HeaderMap, HeaderValue, Method};
     use http_body_util::{BodyExt, StreamBody};
 
     use super::*;
@@ -130,7 +139,7 @@ mod tests {
         if let Some(length) = length {
             response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
-        compress(&Asked::of(&rules, method, &headers), method, response, budget)
+        compress(&Asked::of(&rules, method, &headers), response, budget)
     }
 
     fn coding(response: &Response<Body>) -> &str {
@@ -172,5 +181,11 @@ mod tests {
         assert_eq!((coding(&response), &response.headers()["etag"]), ("zstd", &"W/\"x\"".parse().unwrap()));
         let response = compressed("zstd", &Method::HEAD, Some(50), Body::Empty, &Budget::of(0));
         assert_eq!((coding(&response), &response.headers()["content-length"]), ("", &"50".parse().unwrap()));
+        for (length, expected) in [(50, ""), (5000, "zstd")] {
+            let body = Body::from(Bytes::from(vec![b'x'; length]));
+            let response = compressed("zstd", &Method::HEAD, None, body, &Budget::of(0));
+            let sent = if expected.is_empty() { length as u64 } else { 0 };
+            assert_eq!((coding(&response), response.body().size_hint().exact()), (expected, Some(sent)));
+        }
     }
 }

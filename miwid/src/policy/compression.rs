@@ -16,6 +16,7 @@ pub struct Asked<'a> {
     plain: bool,
     /// The client holds what we sent it encoded: its tag is weak.
     holds_weak: bool,
+    pub(super) head: bool,
     tunnel: bool,
 }
 
@@ -48,6 +49,7 @@ impl<'a> Asked<'a> {
             plain: headers.contains_key(header::RANGE)
                 || headers.get_all(header::CACHE_CONTROL).iter().any(forbids_transformation),
             holds_weak: headers.get_all(header::IF_NONE_MATCH).iter().any(weak),
+            head: method == Method::HEAD,
             tunnel: method == Method::CONNECT,
         }
     }

@@ -53,7 +53,7 @@ async fn answer(
 ) -> Result<Response<Body>, Failure> {
     if let Some(response) = internal::answer(&worker.pages, &snapshot.hosts, context, &request).await {
         let asked = asked(snapshot.compression.as_deref(), &request);
-        return Ok(compressed(asked, request.method(), response, worker));
+        return Ok(compressed(asked, response, worker));
     }
     if request.method() == Method::OPTIONS && request.uri().path() == "*" {
         return Ok(internal::options());
@@ -64,7 +64,7 @@ async fn answer(
         Err(NoPlan::NoSite) => {
             let response = internal::no_site(&snapshot.settings, &worker.pages, request.method(), uri.path())?;
             let asked = asked(snapshot.compression.as_deref(), &request);
-            return Ok(compressed(asked, request.method(), response, worker));
+            return Ok(compressed(asked, response, worker));
         }
         Err(NoPlan::BadPath) => return Err(bad_path()),
     };
@@ -72,7 +72,7 @@ async fn answer(
     if let Some(elsewhere) = secure::only_over_tls(snapshot, context, &request) {
         return elsewhere;
     }
-    let (method, asked) = (request.method().clone(), asked(plan.route.compression.as_deref(), &request));
+    let asked = asked(plan.route.compression.as_deref(), &request);
     let response = match &plan.route.target {
         Target::Files(root) => {
             let asked = Sought { method: request.method(), uri: &uri, path: &plan.path, headers: request.headers() };
@@ -95,8 +95,9 @@ async fn answer(
             Ok(response)
         }
     }?;
-    let response = compressed(asked, &method, response, worker);
-    if matches!(response.body(), Body::Stream(_)) && response.headers().contains_key(header::CONTENT_ENCODING) {
+    let was_coded = response.headers().contains_key(header::CONTENT_ENCODING);
+    let response = compressed(asked, response, worker);
+    if !was_coded && response.headers().contains_key(header::CONTENT_ENCODING) {
         // Encoded on its way: what is stored is not what is sent.
         context.stored = None;
     }
@@ -108,9 +109,9 @@ fn asked<'a>(rules: Option<&'a Rules>, request: &Request<Inbound>) -> Option<Ask
     rules.map(|it| Asked::of(it, request.method(), request.headers()))
 }
 
-fn compressed(asked: Option<Asked<'_>>, method: &Method, response: Response<Body>, worker: &Worker) -> Response<Body> {
+fn compressed(asked: Option<Asked<'_>>, response: Response<Body>, worker: &Worker) -> Response<Body> {
     match asked {
-        Some(asked) => compress(&asked, method, response, &worker.encoders),
+        Some(asked) => compress(&asked, response, &worker.encoders),
         None => response,
     }
 }

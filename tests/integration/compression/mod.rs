@@ -155,6 +155,21 @@ async fn request_of(daemon: &Daemon, builder: http::request::Builder) -> Reply {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn fixed_answers_are_encoded_and_their_heads_tell_it() {
+    for size in [100, 3000, 100_000] {
+        let respond = format!("respond = {{ status = 200, body = \"{}\" }}", text(size).replace('\n', "\\n"));
+        let daemon = Daemon::start(&format!("[compression]\n[backends.\"a.test\"]\n{respond}\n")).await;
+        let got = get(&daemon, "/", "br").await;
+        assert_eq!(got.header("content-encoding"), if size > 1024 { "br" } else { "" });
+        assert!(plain(&got) == text(size), "{size}");
+        let head = ask(&daemon, Method::HEAD, "/", &[("accept-encoding", "br")]).await;
+        assert_eq!(told(&head.headers), told(&got.headers), "{size}");
+        let length = head.header("content-length");
+        assert!(length.is_empty() || length == got.body.len().to_string(), "{size}: {length}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_the_table_nothing_is_encoded_and_a_reload_brings_it() {
     let config = "[backends.\"a.test\"]\nroot = \"{dir}/www\"\n";
     let daemon = Daemon::builder(config).file("www/a.txt", &text(5000)).start().await;

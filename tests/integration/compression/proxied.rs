@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use harness::{Daemon, raw_exchange, wait};
+use harness::{
+    Daemon,
+    h2::{DATA, END_HEADERS, END_STREAM, HEADERS, RawH2, block},
+    raw_exchange, wait,
+};
 use http::Method;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -271,6 +275,50 @@ async fn events_arrive_one_by_one() {
             assert_eq!(super::decoded(coding, &unchunked(&stream.got)), expected.as_bytes(), "{kind} {coding}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_arrive_one_by_one_over_http_2_too() {
+    for coding in CODINGS {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let daemon = before(&format!("http://{}", listener.local_addr().unwrap())).await;
+        let mut client = RawH2::connect(daemon.http()).await;
+        let fields = [
+            (":method", "GET"),
+            (":scheme", "http"),
+            (":authority", "a.test"),
+            (":path", "/"),
+            ("accept-encoding", coding),
+        ];
+        client.send(HEADERS, END_HEADERS | END_STREAM, 1, &block(&fields)).await.unwrap();
+        let (mut upstream, _) = timeout(wait::SOON, listener.accept()).await.unwrap().unwrap();
+        assert!(upstream.read(&mut [0; 4096]).await.unwrap() > 0);
+        upstream
+            .write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: text/event-stream\r\n\r\n")
+            .await
+            .unwrap();
+        let (mut got, mut expected) = (Vec::new(), String::new());
+        for number in 0..5 {
+            let event = format!("data: event {number}\n\n");
+            expected.push_str(&event);
+            upstream.write_all(format!("{:x}\r\n{event}\r\n", event.len()).as_bytes()).await.unwrap();
+            while decoded_so_far(coding, &got) != expected {
+                got.extend(client.until(DATA).await.expect("each event comes at once").payload);
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tunnel_is_no_answer_to_encode() {
+    let switching = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: echo\r\n\
+                     Content-Type: text/plain\r\n\r\nas it is";
+    let daemon = before(&origin(switching).await).await;
+    let request =
+        b"GET / HTTP/1.1\r\nHost: a.test\r\nAccept-Encoding: gzip\r\nConnection: upgrade\r\nUpgrade: echo\r\n\r\n";
+    let answer = raw_exchange(daemon.http(), request, wait::SOON).await;
+    let answer = String::from_utf8_lossy(&answer).to_lowercase();
+    assert!(answer.starts_with("http/1.1 101") && !answer.contains("gzip") && answer.ends_with("as it is"), "{answer}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
