@@ -20,4 +20,5 @@ mod systemd;
 mod tls;
 mod upstream;
 mod websocket;
+mod websocket_cases;
 mod welcome;
