@@ -3,6 +3,7 @@
 //! CONNECT of HTTP/2 (RFC 8441). The proxy judges no frame: what it changed would show as another verdict.
 
 mod cases;
+mod deflate;
 mod echo;
 mod roads;
 
