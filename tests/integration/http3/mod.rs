@@ -10,6 +10,7 @@ use tokio::{
 };
 
 mod chromium;
+mod devtools;
 
 const CONFIG: &str = r#"
 [server]
