@@ -11,6 +11,7 @@ mod http2;
 mod http3;
 mod internal;
 mod listeners;
+mod paced;
 mod secure;
 mod service;
 mod worker;
