@@ -137,6 +137,25 @@ async fn sighup_reloads_and_a_dry_run_does_not() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_makes_no_local_ca() {
+    let http = "[server]\nenable_https = false\n[backends.\"a.test\"]\nroot = \"{dir}\"\n";
+    let daemon = Daemon::start(http).await;
+    let https = "enable_https = true\nhttps_port = {port2}\n[ssl]\nissuer = \"local\"";
+    daemon.rewrite_config(&http.replace("enable_https = false", https));
+    let found = || walk(daemon.dir()).into_iter().filter(|it| it.ends_with("ca.key")).collect::<Vec<_>>();
+    assert_eq!(daemon.ctl_json(&["reload", "--dry-run"]).await["result"], "applied");
+    assert!(found().is_empty(), "{:?}", found());
+    daemon.ctl_ok(&["reload"]).await;
+    assert_eq!(found().len(), 1, "the reload itself makes it");
+}
+
+/// All files below a directory.
+fn walk(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(directory).unwrap().map(|it| it.unwrap().path());
+    entries.flat_map(|it| if it.is_dir() { walk(&it) } else { vec![it] }).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_unchanged_configuration_says_so() {
     let daemon = Daemon::start(&site("a.test", "root = \"{dir}\"")).await;
     assert_eq!(daemon.ctl_json(&["reload"]).await["result"], "unchanged");

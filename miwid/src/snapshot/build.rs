@@ -11,7 +11,7 @@ use ipnet::IpNet;
 use crate::{
     files::Root,
     proxy::Forwarder,
-    routing::{Hosts, Route, Site, Target},
+    routing::{Hosts, Route, Site, Target, normalized},
     tls::Terminator,
     upstream::{Directory, Set, Transport, Unusable},
 };
@@ -121,7 +121,8 @@ impl Builder<'_> {
 
     fn route(&mut self, backend: &config::Backend, route: &config::Route) -> Route {
         Route {
-            prefix: route.prefix.as_str().into(),
+            // As paths are when they are matched: decoded.
+            prefix: normalized(&route.prefix).map_or_else(|| route.prefix.as_str().into(), Into::into),
             strip_prefix: route.strip_prefix,
             target: self.target(backend, &route.prefix, &route.target),
         }
