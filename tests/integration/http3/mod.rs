@@ -151,6 +151,21 @@ async fn what_was_asked_before_a_stop_is_answered() {
     succeeds(child, &daemon).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_asked_before_http3_was_switched_off_is_answered() {
+    let Some(python) = python() else { skip!("the Python clients of HTTP/3 are not installed (tests/run install)") };
+    let origin = Origin::start("origin").await;
+    origin.delay(std::time::Duration::from_secs(1));
+    let daemon = daemon(&origin).await;
+    let mut child = client(&python, &daemon, "through_stop");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    until_ready(&mut lines).await;
+    wait::until(wait::SOON, "the request is with the origin", async || origin.requests() == 1).await;
+    daemon.rewrite_config(&CONFIG.replace("workers = 2", "workers = 2\nhttp3 = false"));
+    assert_eq!(daemon.reload().await.status, 0);
+    succeeds(child, &daemon).await;
+}
+
 async fn until_ready(lines: &mut tokio::io::Lines<BufReader<tokio::process::ChildStdout>>) {
     let ready = async {
         while let Some(line) = lines.next_line().await.expect("standard output reads") {
