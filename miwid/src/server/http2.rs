@@ -11,7 +11,7 @@ use super::{
     paced::Streams,
 };
 use crate::{
-    net::{CONNECTION_WINDOW, Guarded, Phase, STREAM_WINDOW, STREAMS_MAX},
+    net::{CONNECTION_WINDOW, Guarded, Phase, STREAM_WINDOW, STREAMS_MAX, head_max},
     snapshot::Snapshot,
     telemetry::Metrics,
 };
@@ -34,7 +34,7 @@ impl Connection {
             .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
             .max_local_error_reset_streams(RESETS_OURS_MAX)
             .enable_connect_protocol()
-            .max_header_list_size(u32::try_from(snapshot.settings.header_bytes_max).unwrap_or(u32::MAX));
+            .max_header_list_size(head_max(snapshot.settings.header_bytes_max));
         let answer = service::<Incoming>(&self);
         let service = service_fn(move |request: Request<Incoming>| {
             let (stream, answer) = (streams.open(), answer(request));

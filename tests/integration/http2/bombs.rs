@@ -7,7 +7,9 @@ use harness::{
     wait,
 };
 
-use super::{ENHANCE_YOUR_CALM, FILES, GET, cut};
+use http::{HeaderValue, Request};
+
+use super::{ENHANCE_YOUR_CALM, FILES, GET, cut, time::client};
 
 /// What a request may cost the daemon at most when everything about it is refused.
 const GROWTH_MAX: usize = 24 << 20;
@@ -94,6 +96,19 @@ async fn a_head_over_the_limit_is_refused_and_the_connection_goes_on() {
     client.send(HEADERS, END_HEADERS | END_STREAM, 3, &block(&GET)).await.unwrap();
     let head = client.until(HEADERS).await.expect("an answer");
     assert_eq!((head.stream, head.payload[0]), (3, 0x88), "a 200");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_over_the_limit_has_its_record() {
+    let daemon = serving().await;
+    let request = Request::get("http://localhost/a").header("x-long", "a".repeat(40_000)).body(()).unwrap();
+    let (answer, _) = client(&daemon).await.send_request(request, true).unwrap();
+    let answer = answer.await.expect("an answer");
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()["miwi-reason"]),
+        (431, &HeaderValue::from_static("limit-header"))
+    );
+    wait::until(wait::SOON, "it is on record", async || daemon.read("access.log").contains("\"limit-header\"")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
