@@ -18,6 +18,11 @@ const NORMAL: u16 = 1000;
 const PROTOCOL: u16 = 1002;
 const INVALID: u16 = 1007;
 
+/// The first of the reserved bits, as permessage-deflate uses it.
+const COMPRESSED: u8 = 0x40;
+/// What ends every compressed message and is left out.
+const END_OF_BLOCK: &[u8] = &[0, 0, 0xff, 0xff];
+
 /// Bytes above this are sent in larger pieces where a case is chopped.
 const SMALL: usize = 2000;
 
@@ -27,6 +32,8 @@ pub struct Case {
     /// The length of the pieces it is sent in; all at once without.
     pub chop: Option<usize>,
     pub goodbye: Goodbye,
+    /// The extension that is offered, if any.
+    pub offer: &'static str,
     pub expected: Vec<Seen>,
 }
 
@@ -38,7 +45,7 @@ pub enum Goodbye {
 }
 
 fn case(name: impl Into<String>, sent: &[Vec<u8>], expected: Vec<Seen>) -> Case {
-    Case { name: name.into(), sent: sent.concat(), chop: None, goodbye: Goodbye::Wait, expected }
+    Case { name: name.into(), sent: sent.concat(), chop: None, goodbye: Goodbye::Wait, offer: "", expected }
 }
 
 /// A frame of a client: masked, with the shortest form of its length.
@@ -66,6 +73,28 @@ fn code(code: u16) -> Vec<u8> {
     code.to_be_bytes().to_vec()
 }
 
+/// Compressed by itself (RFC 7692, 7.2.1, without what the other messages have taught).
+fn deflated(message: &[u8]) -> Vec<u8> {
+    let mut deflate = flate2::Compress::new(flate2::Compression::default(), false);
+    let mut bytes = Vec::with_capacity(message.len() + 1024);
+    deflate.compress_vec(message, &mut bytes, flate2::FlushCompress::Sync).expect("there is room");
+    assert!(bytes.ends_with(END_OF_BLOCK) && deflate.total_in() == message.len() as u64);
+    bytes.truncate(bytes.len() - END_OF_BLOCK.len());
+    bytes
+}
+
+/// The other way, where a frame says that it is compressed.
+pub fn inflated(frame: Seen) -> Seen {
+    if frame.first & COMPRESSED == 0 {
+        return frame;
+    }
+    let mut inflate = flate2::Decompress::new(false);
+    let mut message = Vec::with_capacity(2 << 20);
+    let bytes = [&frame.payload[..], END_OF_BLOCK].concat();
+    inflate.decompress_vec(&bytes, &mut message, flate2::FlushDecompress::Sync).expect("it is compressed");
+    Seen { first: frame.first ^ COMPRESSED, payload: message.into() }
+}
+
 /// The client's own goodbye.
 fn bye() -> Vec<u8> {
     frame(CLOSE, code(NORMAL))
@@ -86,6 +115,7 @@ fn and_chopped(mut cases: Vec<Case>) -> Vec<Case> {
         sent: case.sent.clone(),
         chop: Some(if case.sent.len() < SMALL { 1 } else { 997 }),
         goodbye: case.goodbye,
+        offer: case.offer,
         expected: case.expected.clone(),
     });
     let chopped: Vec<Case> = chopped.collect();
@@ -294,4 +324,41 @@ pub fn half_closes() -> Vec<Case> {
         ended("half a frame, then the end", &[frame(TEXT, "cut")[..7].to_vec()], vec![]),
         ended("a close, then the end", &[bye()], vec![closed(NORMAL)]),
     ])
+}
+
+fn offering(name: impl Into<String>, sent: &[Vec<u8>], expected: Vec<Seen>) -> Case {
+    let offer = "permessage-deflate; client_no_context_takeover; server_no_context_takeover";
+    Case { offer, ..case(name, sent, expected) }
+}
+
+/// For an origin that takes the offer and compresses what it answers.
+pub fn compressed() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for size in [1 << 10, 1 << 14, 1 << 17, 1 << 20] {
+        let text: String =
+            (0..).flat_map(|it: u64| format!("line {}\n", it * it).into_bytes()).take(size).map(char::from).collect();
+        let noise: Vec<u8> = (0..size as u64).map(|it| (it.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8).collect();
+        for (kind, message) in [(TEXT, text.into_bytes()), (BINARY, noise)] {
+            let small = deflated(&message);
+            let expected = vec![seen(kind, &message), closed(NORMAL)];
+            let whole = [frame(kind | COMPRESSED, &small), bye()];
+            cases.push(offering(format!("{size} bytes of {kind:#x}"), &whole, expected.clone()));
+            let (head, rest) = small.split_at(small.len() / 3);
+            let (middle, end) = rest.split_at(rest.len() / 2);
+            let parts = [frame((kind | COMPRESSED) & !FIN, head), frame(0, middle), frame(CONTINUED, end), bye()];
+            cases.push(offering(format!("{size} bytes of {kind:#x} in fragments"), &parts, expected));
+        }
+    }
+    let plain = [frame(TEXT, "plain"), bye()];
+    cases.push(offering("a text that is not compressed", &plain, vec![seen(TEXT, "plain"), closed(NORMAL)]));
+    cases
+}
+
+pub fn badly_compressed() -> Vec<Case> {
+    let late = [frame(TEXT & !FIN, "one"), frame(CONTINUED | COMPRESSED, "two")];
+    let broken = [frame(TEXT | COMPRESSED, [0xff; 40])];
+    vec![
+        offering("a continuation that says it is compressed", &late, vec![closed(PROTOCOL)]),
+        offering("what cannot be expanded", &broken, vec![closed(INVALID)]),
+    ]
 }

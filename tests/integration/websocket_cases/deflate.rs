@@ -18,14 +18,19 @@ fn python() -> Option<PathBuf> {
     found.then(|| environment.join("bin/python"))
 }
 
-/// The origin and its port.
-async fn echo() -> Option<(Child, u16)> {
+/// The origin, which waits so many milliseconds for a Close that it is owed, and its port.
+pub async fn echo(patience: &str) -> Option<(Child, u16)> {
     let folder = repository().join("tests/websocket");
     if !folder.join("node_modules/ws").is_dir() {
         return None;
     }
     let mut command = Command::new("node");
-    command.arg("echo.js").current_dir(folder).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+    command
+        .args(["echo.js", "0", patience])
+        .current_dir(folder)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true);
     let mut child = command.spawn().ok()?;
     let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
     let port = timeout(wait::SOON, lines.next_line()).await.expect("it starts in time").expect("text");
@@ -35,7 +40,7 @@ async fn echo() -> Option<(Child, u16)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_ends_agree_on_compression_and_what_they_compress_arrives() {
     let Some(python) = python() else { skip!("the WebSocket client is not installed (tests/run install)") };
-    let Some((_origin, port)) = echo().await else {
+    let Some((_origin, port)) = echo("30000").await else {
         skip!("the WebSocket origin is not installed (tests/run install)")
     };
     let daemon = Daemon::start(&format!("[backends.\"localhost\"]\nurl = \"http://127.0.0.1:{port}\"\n")).await;

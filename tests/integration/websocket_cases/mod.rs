@@ -7,10 +7,10 @@ mod deflate;
 mod echo;
 mod roads;
 
-use std::fmt;
+use std::{fmt, net::SocketAddr};
 
 use bytes::Bytes;
-use harness::Daemon;
+use harness::{Daemon, skip};
 
 use self::{cases::Case, echo::Echo, roads::Road};
 
@@ -42,15 +42,20 @@ impl fmt::Debug for Seen {
     }
 }
 
-/// Runs every case on every road.
+/// Runs every case on every road to the strict echo.
 async fn judge(cases: Vec<Case>) {
     let echo = Echo::start().await;
-    let daemon = Daemon::start(&format!("[backends.\"localhost\"]\nurl = \"http://{}\"\n", echo.address())).await;
+    judge_at(echo.address(), cases).await;
+}
+
+async fn judge_at(origin: SocketAddr, cases: Vec<Case>) {
+    let daemon = Daemon::start(&format!("[backends.\"localhost\"]\nurl = \"http://{origin}\"\n")).await;
     println!("{} cases", cases.len());
     for case in cases {
         let expected = Verdict { frames: case.expected.clone(), ended: End::Whole };
-        for road in [Road::Direct(echo.address()), Road::Http1(daemon.http()), Road::Http2(daemon.http())] {
-            let verdict = road.walk(&case).await;
+        for road in [Road::Direct(origin), Road::Http1(daemon.http()), Road::Http2(daemon.http())] {
+            let mut verdict = road.walk(&case).await;
+            verdict.frames = verdict.frames.into_iter().map(cases::inflated).collect();
             assert!(verdict == expected, "{} {road:?}: {verdict:?} instead of {expected:?}", case.name);
         }
     }
@@ -89,4 +94,23 @@ async fn closes_are_answered_with_their_code_or_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_has_said_all_may_still_listen() {
     judge(cases::half_closes()).await;
+}
+
+/// The other origin: this one compresses.
+async fn judge_compressing(patience: &str, cases: Vec<Case>) {
+    let Some((_origin, port)) = deflate::echo(patience).await else {
+        skip!("the WebSocket origin is not installed (tests/run install)")
+    };
+    judge_at(SocketAddr::from(([127, 0, 0, 1], port)), cases).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn compressed_messages_keep_their_bits() {
+    judge_compressing("60000", cases::compressed()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn badly_compressed_messages_are_refused() {
+    // It waits so many milliseconds for the Close of a client that has none to give.
+    judge_compressing("300", cases::badly_compressed()).await;
 }

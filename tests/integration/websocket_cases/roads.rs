@@ -27,11 +27,16 @@ pub enum Road {
 struct Speech<'a> {
     pieces: std::slice::Chunks<'a, u8>,
     goodbye: Goodbye,
+    offer: &'static str,
 }
 
 impl<'a> Speech<'a> {
     fn of(case: &'a Case) -> Self {
-        Self { pieces: case.sent.chunks(case.chop.unwrap_or(case.sent.len()).max(1)), goodbye: case.goodbye }
+        Self {
+            pieces: case.sent.chunks(case.chop.unwrap_or(case.sent.len()).max(1)),
+            goodbye: case.goodbye,
+            offer: case.offer,
+        }
     }
 }
 
@@ -54,13 +59,17 @@ async fn upgraded(address: SocketAddr, speech: Speech<'_>) -> (Vec<u8>, End) {
     let mut stream = TcpStream::connect(address).await.expect("connects");
     stream.set_nodelay(true).expect("sets an option");
     let ask = "GET / HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
-               sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    stream.write_all(ask.as_bytes()).await.expect("it is asked");
+               sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let offer =
+        if speech.offer.is_empty() { String::new() } else { format!("sec-websocket-extensions: {}\r\n", speech.offer) };
+    stream.write_all(format!("{ask}{offer}\r\n").as_bytes()).await.expect("it is asked");
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.expect("a whole head"));
     }
-    assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+    let head = String::from_utf8(head).expect("text").to_ascii_lowercase();
+    assert!(head.starts_with("http/1.1 101"), "{head}");
+    assert_eq!(head.contains("\r\nsec-websocket-extensions: permessage-deflate"), !speech.offer.is_empty(), "{head}");
     let (mut from, mut to) = stream.split();
     let said = async {
         for piece in speech.pieces {
@@ -88,12 +97,13 @@ async fn connected(address: SocketAddr, speech: Speech<'_>) -> (Vec<u8>, End) {
         .method(Method::CONNECT)
         .uri("http://localhost/")
         .extension(h2::ext::Protocol::from_static("websocket"))
-        .header("sec-websocket-version", "13")
-        .body(())
-        .expect("a request");
+        .header("sec-websocket-version", "13");
+    let ask = if speech.offer.is_empty() { ask } else { ask.header("sec-websocket-extensions", speech.offer) };
+    let ask = ask.body(()).expect("a request");
     let (answer, mut to) = client.send_request(ask, false).expect("it is asked");
     let answer = answer.await.expect("an answer");
     assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(answer.headers().contains_key("sec-websocket-extensions"), !speech.offer.is_empty());
     let mut from = answer.into_body();
     let mut heard = Vec::new();
     let read = async {
