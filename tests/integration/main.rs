@@ -22,4 +22,5 @@ mod systemd;
 mod tls;
 mod upstream;
 mod websocket;
+mod websocket_cases;
 mod welcome;

@@ -240,6 +240,19 @@ async fn aliases_routes_and_preserve_host_do_what_they_say() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_route_may_be_written_as_urls_are() {
+    let (one, two) = (Origin::start("one").await, Origin::start("two").await);
+    let route =
+        format!("[backends.\"a.test\".routes.\"/caf%C3%A9%20au/\"]\nurl = \"{}\"\nstrip_prefix = true\n", two.url());
+    let daemon = Daemon::start(&format!("[backends.\"a.test\"]\nurl = \"{}\"\n{route}", one.url())).await;
+    for path in ["/caf%C3%A9%20au/lait", "/caf%c3%a9%20au/lait", "/c%61f%C3%A9%20au/lait"] {
+        assert_eq!(daemon.get_host("a.test", path).await.text(), "two", "{path}");
+        assert_eq!(two.last().uri.to_string(), "/lait", "{path}");
+    }
+    assert_eq!(daemon.get_host("a.test", "/cafe").await.text(), "one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn limits_answer_with_their_own_status() {
     let origin = Origin::start("origin").await;
     let limits = "[server.limits]\nmax_request_size = \"1KB\"\nmax_header_size = \"4KB\"\nmax_uri_length = 100\n";

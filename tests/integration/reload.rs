@@ -1,8 +1,19 @@
 //! Reloads: everything or nothing, and nothing that was not touched notices.
 
-use harness::{Daemon, Origin, wait};
+use std::time::Duration;
+
+use harness::{
+    Daemon, Origin,
+    h2::{DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, RawH2, block},
+    wait,
+};
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
 
 use crate::lifecycle::{app, managed};
 
@@ -134,6 +145,58 @@ async fn sighup_reloads_and_a_dry_run_does_not() {
     daemon.signal(Signal::SIGHUP);
     wait::until(wait::SOON, "the reload took effect", async || daemon.get_host("a.test", "/").await.text() == "new")
         .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_makes_no_local_ca() {
+    let http = "[server]\nenable_https = false\n[backends.\"a.test\"]\nroot = \"{dir}\"\n";
+    let daemon = Daemon::start(http).await;
+    let https = "enable_https = true\nhttps_port = {port2}\n[ssl]\nissuer = \"local\"";
+    daemon.rewrite_config(&http.replace("enable_https = false", https));
+    let found = || walk(daemon.dir()).into_iter().filter(|it| it.ends_with("ca.key")).collect::<Vec<_>>();
+    assert_eq!(daemon.ctl_json(&["reload", "--dry-run"]).await["result"], "applied");
+    assert!(found().is_empty(), "{:?}", found());
+    daemon.ctl_ok(&["reload"]).await;
+    assert_eq!(found().len(), 1, "the reload itself makes it");
+}
+
+/// All files below a directory.
+fn walk(directory: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(directory).unwrap().map(|it| it.unwrap().path());
+    entries.flat_map(|it| if it.is_dir() { walk(&it) } else { vec![it] }).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_of_a_listener_that_is_gone_are_finished_and_told_to_go() {
+    let origin = Origin::start("origin").await;
+    let config =
+        |port| format!("[server]\nhttp_port = {port}\n{}", site("localhost", &format!("url = \"{}\"", origin.url())));
+    let daemon = Daemon::start(&config("{port}")).await;
+    let ask = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+    let mut idle = TcpStream::connect(daemon.http()).await.unwrap();
+    idle.write_all(ask).await.unwrap();
+    let mut answer = [0; 64];
+    timeout(wait::SOON, idle.read_exact(&mut answer)).await.expect("an answer").unwrap();
+    origin.delay(Duration::from_secs(3));
+    let mut busy = TcpStream::connect(daemon.http()).await.unwrap();
+    busy.write_all(ask).await.unwrap();
+    let mut multiplexed = RawH2::connect(daemon.http()).await;
+    let get = [(":method", "GET"), (":scheme", "http"), (":authority", "localhost"), (":path", "/")];
+    multiplexed.send(HEADERS, END_HEADERS | END_STREAM, 1, &block(&get)).await.unwrap();
+    wait::until(wait::SOON, "the origin is asked", async || origin.requests() == 3).await;
+    daemon.rewrite_config(&config("{port2}"));
+    daemon.ctl_ok(&["reload"]).await;
+    let read = async |mut stream: TcpStream| {
+        let mut rest = String::new();
+        timeout(wait::SOON, stream.read_to_string(&mut rest)).await.expect("it ends").unwrap();
+        rest
+    };
+    assert!(read(idle).await.ends_with("origin"), "an idle connection ends");
+    let last = read(busy).await;
+    assert!(last.contains("\r\nconnection: close\r\n") && last.ends_with("origin"), "{last}");
+    assert_eq!(multiplexed.until(GOAWAY).await.expect("a goodbye").payload[4..8], [0; 4]);
+    assert_eq!(multiplexed.until(DATA).await.expect("the answer all the same").payload, b"origin");
+    assert_eq!(harness::get(daemon.address(2), "localhost", "/").await.unwrap().text(), "origin");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -193,6 +193,7 @@ async fn a_stop_says_1012_to_every_websocket() {
     for socket in &mut sockets {
         assert_eq!(socket.receive_within(Duration::from_secs(20)).await, Received::Closed(1012));
     }
+    assert!(!daemon.log().contains("panicked"), "{}", daemon.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -259,6 +259,9 @@ fn routes(section: &Section<'_>, site: &Option<Target>, above: &Above<'_>) -> Ve
         {
             let hint = "it begins with `/` and matches everything below, without `*`";
             section.error(format!("{prefix:?} is not a path prefix"), Some(hint.into()));
+        } else if !decodes(prefix) {
+            let hint = "`%` and two hexadecimal digits stand for a byte of UTF-8; a `%` itself is `%25`";
+            section.error(format!("{prefix:?} matches no path"), Some(hint.into()));
         }
         let compression = policy::compression(&section.section("compression"), Some(above.compression));
         let cache = policy::cache(&section.section("cache"), Some(above.cache));
@@ -277,6 +280,19 @@ fn routes(section: &Section<'_>, site: &Option<Target>, above: &Above<'_>) -> Ve
     }
     routes.sort_by_key(|it| std::cmp::Reverse(it.prefix.len()));
     routes
+}
+
+/// Whether what is written as `%XX` is UTF-8: paths are decoded before they are matched.
+fn decodes(prefix: &str) -> bool {
+    let mut parts = prefix.split('%');
+    let mut decoded = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        let digits = part.get(..2).filter(|it| it.bytes().all(|it| it.is_ascii_hexdigit()));
+        let Some(byte) = digits.and_then(|it| u8::from_str_radix(it, 16).ok()) else { return false };
+        decoded.push(byte);
+        decoded.extend(&part.as_bytes()[2..]);
+    }
+    String::from_utf8(decoded).is_ok()
 }
 
 /// A route that names no destination leads where its site leads, with other rules.

@@ -2,8 +2,10 @@
 //! looked at, in the bytes as they pass: whether a frame is right is for the HTTP/2 library to say, this guard counts.
 
 use std::{
+    cell::Cell,
     io,
     pin::Pin,
+    rc::Rc,
     task::{Context, Poll, ready},
     time::Instant,
 };
@@ -146,19 +148,36 @@ pub struct Guarded<T> {
     guard: Guard,
     /// Of what we write: a frame of ours may be put only between two frames.
     outgoing: Heads,
+    /// Bytes of DATA that have gone out.
+    taken: Rc<Cell<u64>>,
     metrics: Metrics,
     flooded: bool,
 }
 
 impl<T: AsyncRead + AsyncWrite + Unpin> Guarded<T> {
     pub fn new(io: T, metrics: Metrics) -> Self {
-        Self { io, guard: Guard::new(Instant::now()), outgoing: Heads::after(0), metrics, flooded: false }
+        Self {
+            io,
+            guard: Guard::new(Instant::now()),
+            outgoing: Heads::after(0),
+            taken: Rc::default(),
+            metrics,
+            flooded: false,
+        }
+    }
+
+    /// How many bytes of DATA the client has taken, as it grows.
+    pub fn taken(&self) -> Rc<Cell<u64>> {
+        self.taken.clone()
     }
 
     fn written(&mut self, mut bytes: &[u8]) {
         let mut data = 0;
         while let Some(head) = self.outgoing.next(&mut bytes) {
-            data += usize::from(head[3] == DATA);
+            if head[3] == DATA {
+                data += 1;
+                self.taken.set(self.taken.get() + length(&head) as u64);
+            }
         }
         if data > 0 {
             self.guard.sent(data);

@@ -36,6 +36,16 @@ impl Boundary {
         self.payload == 0 && self.have == 0
     }
 
+    /// Of the frame that has begun, so many bytes are still to come at least; none between two frames.
+    fn missing(&self) -> usize {
+        match (self.payload, self.have) {
+            (0, 0) => 0,
+            (0, have @ ..2) => 2 - have,
+            (0, have) => self.head_length() - have,
+            (payload, _) => usize::try_from(payload).unwrap_or(usize::MAX),
+        }
+    }
+
     fn head_length(&self) -> usize {
         let mask = if self.head[1] & 0x80 == 0 { 0 } else { 4 };
         2 + mask
@@ -56,9 +66,68 @@ impl Boundary {
     }
 }
 
+/// The frames of one tunnel on their way to the client: what was read is written before anything of ours is.
+#[derive(Default)]
+pub(super) struct Course {
+    read: Boundary,
+    written: Boundary,
+    /// Bytes that were read and are not yet written.
+    held: u64,
+    /// No further frame is begun.
+    ending: bool,
+}
+
+impl Course {
+    pub(super) fn end(&mut self) {
+        self.ending = true;
+    }
+
+    /// How much may be read; `None`: nothing any more.
+    pub(super) fn room(&self) -> Option<usize> {
+        if !self.ending {
+            return Some(usize::MAX);
+        }
+        Some(self.read.missing()).filter(|it| *it > 0)
+    }
+
+    pub(super) fn read(&mut self, bytes: &[u8]) {
+        self.read.passed(bytes);
+        self.held += bytes.len() as u64;
+    }
+
+    pub(super) fn written(&mut self, bytes: &[u8]) {
+        self.written.passed(bytes);
+        self.held -= bytes.len() as u64;
+    }
+
+    /// A frame of ours may follow, and cuts nothing.
+    pub(super) fn is_clear(&self) -> bool {
+        self.held == 0 && self.written.between_frames()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_ending_course_reads_to_the_end_of_its_frame_and_no_further() {
+        let mut course = Course::default();
+        assert_eq!(course.room(), Some(usize::MAX));
+        course.read(&[0x81, 2, 1, 2, 0x81]);
+        course.end();
+        assert_eq!(course.room(), Some(1), "a length");
+        course.read(&[126]);
+        assert_eq!(course.room(), Some(2), "the rest of it");
+        course.read(&[1, 0]);
+        assert_eq!(course.room(), Some(256));
+        course.read(&[0; 256]);
+        assert_eq!((course.room(), course.is_clear()), (None, false));
+        course.written(&[0x81, 2, 1, 2]);
+        assert!(!course.is_clear(), "between two frames, but one more was read");
+        course.written(&[&[0x81, 126, 1, 0][..], &[0; 256]].concat());
+        assert!(course.is_clear());
+    }
 
     #[test]
     fn a_frame_ends_where_its_length_says_however_the_bytes_are_cut() {

@@ -21,7 +21,7 @@ use tokio::{
 use tokio_util::task::TaskTracker;
 
 use super::{
-    boundary::{Boundary, CLOSE_1012},
+    boundary::{CLOSE_1012, Course},
     pump,
 };
 use crate::{
@@ -99,10 +99,13 @@ impl Tunnel {
             return TunnelEnd::default();
         };
         let moved = Rc::new(Cell::new(Instant::now()));
-        let boundary = Rc::new(RefCell::new(Boundary::default()));
+        let course = Rc::new(RefCell::new(Course::default()));
         let mut client = Counted::new(TokioIo::new(client), moved.clone());
-        client.boundary = websocket.then(|| boundary.clone());
         let mut upstream = Counted::new(TokioIo::new(upstream), moved.clone());
+        if websocket {
+            client.writes = Some(course.clone());
+            upstream.reads = Some(course.clone());
+        }
         let withdrawn = {
             let mut both = pin!(pump::both(&mut client, &mut upstream));
             let withdrawn = tokio::select! {
@@ -112,18 +115,26 @@ impl Tunnel {
                 () = quiet(&moved, idle_timeout) => false,
             };
             if withdrawn && websocket {
-                let ended = poll_fn(|cx| {
-                    if boundary.borrow().between_frames() { Poll::Ready(()) } else { both.as_mut().poll(cx).map(drop) }
-                });
-                let _ = tokio::time::timeout(FAREWELL, ended).await;
+                let _ = tokio::time::timeout(FAREWELL, last_frames(both, &course)).await;
             }
             withdrawn
         };
-        if withdrawn && websocket && boundary.borrow().between_frames() {
-            let _ = tokio::time::timeout(FAREWELL, farewell(&mut client)).await;
+        if withdrawn && websocket && course.borrow().is_clear() {
+            let _ = tokio::time::timeout(FAREWELL, farewell(&mut client.stream)).await;
         }
         TunnelEnd { from_client: client.read, to_client: upstream.read }
     }
+}
+
+/// The tunnel goes on until all frames that it has begun to read are written.
+async fn last_frames(mut both: Pin<&mut impl Future>, course: &RefCell<Course>) {
+    course.borrow_mut().end();
+    let is_over = || course.borrow().is_clear() && course.borrow().room().is_none();
+    poll_fn(|cx| {
+        let ended = is_over() || both.as_mut().poll(cx).is_ready() || is_over();
+        if ended { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
 }
 
 async fn farewell(client: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
@@ -160,21 +171,37 @@ struct Counted<S> {
     stream: S,
     read: u64,
     moved: Rc<Cell<Instant>>,
-    /// Follows what is written, where that is a WebSocket's.
-    boundary: Option<Rc<RefCell<Boundary>>>,
+    /// What is read or written here, where that is a WebSocket's on its way to the client.
+    reads: Option<Rc<RefCell<Course>>>,
+    writes: Option<Rc<RefCell<Course>>>,
 }
 
 impl<S> Counted<S> {
     fn new(stream: S, moved: Rc<Cell<Instant>>) -> Self {
-        Self { stream, read: 0, moved, boundary: None }
+        Self { stream, read: 0, moved, reads: None, writes: None }
     }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // Without room, nobody waits for what comes: the tunnel ends.
+        let Some(room) = self.reads.as_ref().map_or(Some(usize::MAX), |it| it.borrow().room()) else {
+            return Poll::Pending;
+        };
         let before = buffer.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        self.read += (buffer.filled().len() - before) as u64;
+        if room >= buffer.remaining() {
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        } else {
+            let mut part = ReadBuf::new(buffer.initialize_unfilled_to(room));
+            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut part))?;
+            let filled = part.filled().len();
+            buffer.advance(filled);
+        }
+        let read = &buffer.filled()[before..];
+        if let Some(course) = &self.reads {
+            course.borrow_mut().read(read);
+        }
+        self.read += read.len() as u64;
         self.moved.set(Instant::now());
         Poll::Ready(Ok(()))
     }
@@ -183,8 +210,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
-        if let Some(boundary) = &self.boundary {
-            boundary.borrow_mut().passed(&bytes[..written]);
+        if let Some(course) = &self.writes {
+            course.borrow_mut().written(&bytes[..written]);
         }
         Poll::Ready(Ok(written))
     }
@@ -200,7 +227,43 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use tokio::io::{AsyncReadExt, duplex};
+
     use super::*;
+
+    /// A text frame of a server.
+    fn frame(text: &str) -> Vec<u8> {
+        [&[0x81, u8::try_from(text.len()).unwrap()], text.as_bytes()].concat()
+    }
+
+    #[tokio::test]
+    async fn what_was_read_is_written_before_a_tunnel_ends_and_no_frame_is_cut() {
+        let (mut client, near) = duplex(4);
+        let (mut server, far) = duplex(1 << 10);
+        let course = Rc::new(RefCell::new(Course::default()));
+        let moved = Rc::new(Cell::new(Instant::now()));
+        let mut near = Counted { writes: Some(course.clone()), ..Counted::new(near, moved.clone()) };
+        let mut far = Counted { reads: Some(course.clone()), ..Counted::new(far, moved) };
+        let third = frame("the third");
+        server.write_all(&[frame("first"), frame("second"), third[..3].to_vec()].concat()).await.unwrap();
+        {
+            let mut both = pin!(pump::both(&mut near, &mut far));
+            // It reads all that there is, and the client takes four bytes of it.
+            assert!(futures_util::poll!(both.as_mut()).is_pending());
+            server.write_all(&[third[3..].to_vec(), frame("too late")].concat()).await.unwrap();
+            let mut got = vec![0; frame("first").len() + frame("second").len() + third.len()];
+            let (_, read) = tokio::join!(last_frames(both, &course), client.read_exact(&mut got));
+            read.unwrap();
+            assert_eq!(got, [frame("first"), frame("second"), third].concat());
+        }
+        assert!(course.borrow().is_clear());
+        let mut close = [0; 4];
+        let (_, read) = tokio::join!(farewell(&mut near.stream), client.read_exact(&mut close));
+        read.unwrap();
+        assert_eq!(close, CLOSE_1012);
+    }
 
     #[test]
     fn farewells_are_spread_within_the_time_of_the_stop() {

@@ -68,6 +68,10 @@ pub struct Report {
     pub problems: Vec<Problem>,
 }
 
+/// HTTPS as a configuration asks for it, or why not.
+type Made = Result<Option<Arc<Terminator>>, Vec<Problem>>;
+type MakeTerminator = fn(&Tls, &Config) -> Made;
+
 /// Everything that a reload moves.
 pub struct Parts {
     pub source: Source,
@@ -155,7 +159,8 @@ impl Reloader {
         let Loaded { config, warnings: mut problems } = loaded;
         let (config, old) = (Arc::new(config), self.config());
         let mut changes = config::diff(&old, &config);
-        let terminator = match self.terminator(&config).await {
+        let make = if what.dry_run { Tls::rehearsed } else { Tls::terminator };
+        let terminator = match self.terminator(&config, make).await {
             Ok(made) => {
                 let old = self.0.parts.current.load().tls.clone();
                 changes.extend(certificates::changes(old.as_deref(), made.as_deref()));
@@ -189,9 +194,9 @@ impl Reloader {
     }
 
     /// From what the certificate files say now: a renewed one counts although the configuration names the same file.
-    async fn terminator(&self, config: &Arc<Config>) -> Result<Option<Arc<Terminator>>, Vec<Problem>> {
+    async fn terminator(&self, config: &Arc<Config>, make: MakeTerminator) -> Made {
         let (tls, config) = (self.0.parts.tls.clone(), config.clone());
-        let made = tokio::task::spawn_blocking(move || tls.terminator(&config)).await;
+        let made = tokio::task::spawn_blocking(move || make(&tls, &config)).await;
         made.map_err(|error| vec![whole(format!("the certificates could not be read: {error}"))])?
     }
 

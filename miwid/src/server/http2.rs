@@ -2,12 +2,16 @@
 
 use std::pin::pin;
 
+use http::Request;
 use hyper::{body::Incoming, server::conn, service::service_fn};
 use hyper_util::rt::TokioIo;
 
-use super::connection::{Call, Connection, Io, ended, service};
+use super::{
+    connection::{Call, Connection, Io, ended, service},
+    paced::Streams,
+};
 use crate::{
-    net::{CONNECTION_WINDOW, Guarded, LocalExecutor, Phase, STREAM_WINDOW, STREAMS_MAX},
+    net::{CONNECTION_WINDOW, Guarded, Phase, STREAM_WINDOW, STREAMS_MAX, head_max},
     telemetry::Metrics,
 };
 
@@ -19,7 +23,9 @@ const RESETS_OURS_MAX: usize = 256;
 impl Connection {
     pub(super) async fn http2(self, io: impl Io) {
         let snapshot = self.worker.snapshot();
-        let mut builder = conn::http2::Builder::new(LocalExecutor);
+        let io = Guarded::new(self.watched(io), self.worker.metrics.clone());
+        let streams = Streams::new(io.taken(), self.worker.metrics.clone());
+        let mut builder = conn::http2::Builder::new(streams.clone());
         builder
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
@@ -28,10 +34,13 @@ impl Connection {
             .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
             .max_local_error_reset_streams(RESETS_OURS_MAX)
             .enable_connect_protocol()
-            .max_header_list_size(u32::try_from(snapshot.settings.header_bytes_max).unwrap_or(u32::MAX));
-        let io = TokioIo::new(Guarded::new(self.watched(io), self.worker.metrics.clone()));
-        let service = service_fn(service::<Incoming>(&self));
-        let mut connection = pin!(builder.serve_connection(io, service));
+            .max_header_list_size(head_max(snapshot.settings.header_bytes_max));
+        let answer = service::<Incoming>(&self);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (stream, answer) = (streams.open(), answer(request));
+            async move { answer.await.map(|it| it.map(|body| stream.paced(body))) }
+        });
+        let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
         let metrics = self.worker.metrics.clone();
         let call = tokio::select! {
             done = &mut connection => return judged(done, &metrics),

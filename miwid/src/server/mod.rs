@@ -13,6 +13,7 @@ mod http2;
 mod http3;
 mod internal;
 mod listeners;
+mod paced;
 mod plain;
 mod secure;
 mod service;

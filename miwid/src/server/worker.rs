@@ -198,9 +198,15 @@ async fn tick(index: usize, worker: Rc<Worker>, readiness: Readiness) {
     }
 }
 
-/// Opens and closes listeners until draining; then waits for the last connection, whose drop of its signal ends this.
+/// One listener of one worker. Its connections hear from it when they should go: it was taken out, or everything ends.
+struct Listening {
+    task: JoinHandle<()>,
+    leave: Arc<Drain>,
+}
+
+/// Opens and closes listeners until draining; then waits for the last connection, whose drop of its sender ends this.
 async fn obey(worker: &Rc<Worker>, mut inbox: mpsc::UnboundedReceiver<Order>, mut drain: DrainSignal) {
-    let mut listeners: HashMap<Key, JoinHandle<()>> = HashMap::new();
+    let mut listeners: HashMap<Key, Listening> = HashMap::new();
     let (connections, mut open) = mpsc::channel::<()>(1);
     loop {
         let order = tokio::select! {
@@ -209,11 +215,12 @@ async fn obey(worker: &Rc<Worker>, mut inbox: mpsc::UnboundedReceiver<Order>, mu
         };
         match order {
             Some(Order::Listen(key, socket)) => {
-                listeners.insert(key, open_listener(worker, key, socket, &drain, &connections));
+                listeners.insert(key, open_listener(worker, key, socket, &connections));
             }
             Some(Order::Forget(key)) => {
-                if let Some(task) = listeners.remove(&key) {
-                    task.abort();
+                if let Some(listener) = listeners.remove(&key) {
+                    // No deadline: nobody waits for these connections, and what they are owed they get.
+                    listener.leave.start(Duration::MAX);
                 }
                 if key.1 == Kind::Http3 && !listeners.keys().any(|it| it.1 == Kind::Http3) {
                     worker.alternative.replace(None);
@@ -223,20 +230,20 @@ async fn obey(worker: &Rc<Worker>, mut inbox: mpsc::UnboundedReceiver<Order>, mu
             None => break,
         }
     }
+    for listener in listeners.values() {
+        listener.leave.start(drain.deadline());
+    }
     drop(connections);
     let _ = open.recv().await;
+    for listener in listeners.into_values() {
+        let _ = listener.task.await;
+    }
     worker.tunnels.ended().await;
 }
 
-fn open_listener(
-    worker: &Rc<Worker>,
-    key: Key,
-    socket: Socket,
-    drain: &DrainSignal,
-    connections: &mpsc::Sender<()>,
-) -> JoinHandle<()> {
-    let (drain, connections) = (drain.clone(), connections.clone());
-    match socket {
+fn open_listener(worker: &Rc<Worker>, key: Key, socket: Socket, connections: &mpsc::Sender<()>) -> Listening {
+    let ((leave, drain), connections) = (Drain::new(), connections.clone());
+    let task = match socket {
         Socket::Tcp(socket) => tokio::task::spawn_local(listen(worker.clone(), key.1, socket, drain, connections)),
         #[cfg(feature = "http3")]
         Socket::Udp(socket) => {
@@ -246,7 +253,8 @@ fn open_listener(
             let ids = SteeredIds::new(worker.place.index, worker.place.count);
             tokio::task::spawn_local(http3::listen(worker.clone(), ids, socket, drain, connections))
         }
-    }
+    };
+    Listening { task, leave }
 }
 
 async fn listen(

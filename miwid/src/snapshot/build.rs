@@ -12,7 +12,7 @@ use crate::{
     encoding::Rules,
     files::Root,
     proxy::Forwarder,
-    routing::{Hosts, Route, Site, Target},
+    routing::{Hosts, Route, Site, Target, normalized},
     tls::Terminator,
     upstream::{Directory, Set, Transport, Unusable},
 };
@@ -132,7 +132,8 @@ impl Builder<'_> {
         let own = route.compression.as_ref().or(backend.compression.as_ref());
         let compression = Rules::new(own.unwrap_or(&self.config.compression));
         Route {
-            prefix: route.prefix.as_str().into(),
+            // As paths are when they are matched: decoded.
+            prefix: normalized(&route.prefix).map_or_else(|| route.prefix.as_str().into(), Into::into),
             strip_prefix: route.strip_prefix,
             target: self.target(backend, &route.prefix, &route.target, compression.as_ref()),
             compression,

@@ -81,6 +81,12 @@ impl Tls {
         Ok(Some(Arc::new(terminator)))
     }
 
+    /// The same for a dry run: a local CA that there is not yet is made for this once, and not kept.
+    pub fn rehearsed(&self, config: &Config) -> Result<Option<Arc<Terminator>>, Vec<Problem>> {
+        let is_open = self.0.ca.lock().unwrap_or_else(PoisonError::into_inner).is_some();
+        if is_open { self.terminator(config) } else { Self::rehearsal().terminator(config) }
+    }
+
     /// HTTPS must not keep the rest from starting: a disk that cannot be written costs the root its permanence only.
     fn open_ca(&self) -> Result<LocalCa, String> {
         let opened = self.0.storage.as_deref().map(LocalCa::open);

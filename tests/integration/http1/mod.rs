@@ -1,6 +1,7 @@
 //! HTTP/1.1 to the letter, as a client without a library sees it: what is refused, what is passed on, and that no two
 //! parties ever disagree about where a request ends.
 
+mod answers;
 mod cases;
 mod recorder;
 mod slow;

@@ -5,6 +5,8 @@ use std::{path::Path, process::Stdio};
 use harness::{Daemon, Origin, skip, wait};
 use tokio::process::Command;
 
+use super::devtools::Browser;
+
 /// Shows the protocols of the page itself and of something that it asked for later.
 const PAGE: &str = r#"<!doctype html><title>protocols</title><pre id="seen"></pre><script>
 const shown = document.getElementById("seen");
@@ -65,4 +67,29 @@ async fn chromium_shows_h3() {
     let page = browse(&daemon, &[trusted, forced]).await;
     let seen = page.split("seen: ").nth(1).and_then(|it| it.split(" :seen").next()).unwrap_or_default();
     assert!(seen.split(' ').all(|it| it == "h3") && !seen.is_empty(), "{page}\n{}", daemon.read("access.log"));
+}
+
+/// The browser has no switch that takes away its other groups. It offers the hybrid first, so the answer takes it.
+#[tokio::test(flavor = "multi_thread")]
+async fn chromium_agrees_on_the_hybrid_group_over_tcp_and_quic() {
+    if !Path::new("/usr/bin/chromium").exists() {
+        skip!("chromium is not installed");
+    }
+    let origin = Origin::start("origin").await;
+    let daemon = super::daemon(&origin).await;
+    let port = daemon.address(2).port();
+    let trusted = format!("--ignore-certificate-errors-spki-list={}", key_fingerprint(&daemon).await);
+    let ways = [("h2", "--disable-quic".to_owned()), ("h3", format!("--origin-to-force-quic-on=localhost:{port}"))];
+    for (protocol, flag) in ways {
+        let mut browser = Browser::start(&daemon.dir().join(protocol), &[trusted.clone(), flag]).await;
+        let response = browser.response(&format!("https://localhost:{port}/small.txt")).await;
+        browser.close().await;
+        let security = &response["securityDetails"];
+        let seen = [&response["status"], &response["protocol"], &security["keyExchangeGroup"]];
+        assert_eq!(
+            seen.map(ToString::to_string),
+            ["200", &format!("{protocol:?}"), "\"X25519MLKEM768\""],
+            "{response}"
+        );
+    }
 }

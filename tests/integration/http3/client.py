@@ -29,6 +29,7 @@ H3_NO_ERROR = 0x100
 H3_STREAM_CREATION_ERROR = 0x103
 H3_FRAME_UNEXPECTED = 0x105
 H3_MISSING_SETTINGS = 0x10A
+H3_REQUEST_CANCELLED = 0x10C
 H3_MESSAGE_ERROR = 0x10E
 
 
@@ -137,6 +138,9 @@ async def limits():
         client.speak()
         too_long = b"/" + b"a" * 9000
         check("long target", (await client.request(b"GET", too_long))[0], 414)
+        wide = [(b"x-wide", b"a" * 40_000)]
+        status, fields, _ = await client.request(b"GET", b"/small.txt", wide)
+        check("large head", (status, fields[b"miwi-reason"]), (431, b"limit-header"))
         status, fields, _ = await client.request(b"POST", b"/echo", [(b"content-length", b"999999999999")], unfinished=True)
         check("large body", (status, fields[b"miwi-reason"]), (413, b"limit-body"))
 
@@ -235,6 +239,24 @@ async def through_stop():
         status = dict(it for event in events if isinstance(event, HeadersReceived) for it in event.headers)[b":status"]
         check("the request that was under way", status, b"200")
         check("closed with", hex(await asyncio.wait_for(client.ended, DEADLINE)), hex(H3_NO_ERROR))
+
+
+async def cancelled():
+    """Stops an answer whose head has come and an answer that has not begun, and goes on over the same connection."""
+    async with dial() as client:
+        client.speak()
+        for path in (b"/begun", b"/slow"):
+            stream, _ = client.ask(b"GET", path)
+            if path == b"/begun":
+                while not client.waiting[stream][1]:
+                    await asyncio.sleep(0.01)
+            print("ready", flush=True)
+            await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+            client._quic.stop_stream(stream, H3_REQUEST_CANCELLED)
+            client.transmit()
+            print("ready", flush=True)
+            await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+        check("after", (await client.request(b"GET", b"/small.txt"))[0], 200)
 
 
 def niquests_client():

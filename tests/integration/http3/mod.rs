@@ -5,11 +5,13 @@ use std::{path::PathBuf, process::Stdio};
 use harness::{Daemon, Origin, repository, skip, wait};
 use nix::sys::signal::Signal;
 use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpListener,
     process::{Child, Command},
 };
 
 mod chromium;
+mod devtools;
 
 const CONFIG: &str = r#"
 [server]
@@ -147,6 +149,67 @@ async fn what_was_asked_before_a_stop_is_answered() {
     until_ready(&mut lines).await;
     wait::until(wait::SOON, "the request is with the origin", async || origin.requests() == 1).await;
     daemon.signal(Signal::SIGTERM);
+    succeeds(child, &daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_asked_before_http3_was_switched_off_is_answered() {
+    let Some(python) = python() else { skip!("the Python clients of HTTP/3 are not installed (tests/run install)") };
+    let origin = Origin::start("origin").await;
+    origin.delay(std::time::Duration::from_secs(1));
+    let daemon = daemon(&origin).await;
+    let mut child = client(&python, &daemon, "through_stop");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    until_ready(&mut lines).await;
+    wait::until(wait::SOON, "the request is with the origin", async || origin.requests() == 1).await;
+    daemon.rewrite_config(&CONFIG.replace("workers = 2", "workers = 2\nhttp3 = false"));
+    assert_eq!(daemon.reload().await.status, 0);
+    succeeds(child, &daemon).await;
+}
+
+/// Answers with a head and a beginning; resolves when the other side goes.
+async fn begun() -> (String, tokio::task::JoinHandle<()>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("binds");
+    let url = format!("http://{}", listener.local_addr().expect("a bound address"));
+    let gone = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.expect("it is asked");
+        let answer = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n";
+        let mut chunk = [0; 4096];
+        assert!(stream.read(&mut chunk).await.is_ok_and(|it| it > 0), "a request");
+        stream.write_all(answer.as_bytes()).await.expect("it is heard");
+        while !matches!(stream.read(&mut chunk).await, Ok(0) | Err(_)) {}
+    });
+    (url, gone)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_stops_is_stopped_at_the_upstream_too() {
+    let Some(python) = python() else { skip!("the Python clients of HTTP/3 are not installed (tests/run install)") };
+    let origin = Origin::start("origin").await;
+    origin.delay(std::time::Duration::from_secs(600));
+    let (url, gone) = begun().await;
+    let route = |path: &str, url: &str| format!("[backends.\"localhost\".routes.\"{path}\"]\nurl = \"{url}\"\n");
+    let config = format!("{CONFIG}{}{}", route("/begun", &url), route("/slow", &origin.url()));
+    let daemon = Daemon::builder(&config).file("www/small.txt", "small\n").start().await;
+    daemon.write("ca.pem", &daemon.ctl_ok(&["cert", "trust", "--print"]).await.stdout);
+    let mut child = client(&python, &daemon, "cancelled");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let mut input = child.stdin.take().expect("piped");
+    until_ready(&mut lines).await;
+    assert!(!gone.is_finished());
+    input.write_all(b"stop it\n").await.expect("it reads");
+    until_ready(&mut lines).await;
+    tokio::time::timeout(wait::SOON, gone).await.expect("the upstream is let go").expect("no panic");
+    input.write_all(b"go on\n").await.expect("it reads");
+    until_ready(&mut lines).await;
+    wait::until(wait::SOON, "the request is with the origin", async || origin.requests() == 1).await;
+    input.write_all(b"stop it\n").await.expect("it reads");
+    until_ready(&mut lines).await;
+    wait::until(wait::SOON, "the client is known to have gone", async || {
+        daemon.read("access.log").lines().any(|it| it.contains("GET /slow HTTP/3.0\" 499"))
+    })
+    .await;
+    input.write_all(b"go on\n").await.expect("it reads");
     succeeds(child, &daemon).await;
 }
 

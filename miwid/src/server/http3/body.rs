@@ -11,9 +11,10 @@ use h3::server::RequestStream;
 use http::{HeaderMap, header};
 use http_body::{Frame, SizeHint};
 
+use super::quic;
 use crate::net::content_length;
 
-pub(super) type Receiving = RequestStream<h3_quinn::RecvStream, Bytes>;
+pub(super) type Receiving = RequestStream<quic::Receiving, Bytes>;
 
 pub(super) struct StreamBody {
     stream: Receiving,

@@ -6,10 +6,13 @@ use bytes::Bytes;
 use quinn::crypto::rustls::HandshakeData;
 use tokio::task::JoinSet;
 
-use super::request;
+use super::{
+    quic::{LastStopped, Quic},
+    request::{self, Accepted},
+};
 use crate::{
     exchange::{Peer, Scheme},
-    net::{Activity, DrainSignal, STREAMS_MAX, Timeouts},
+    net::{Activity, DrainSignal, STREAMS_MAX, Timeouts, head_max},
     server::worker::Worker,
     snapshot::Snapshot,
 };
@@ -19,7 +22,13 @@ const GOAWAY_GRACE: Duration = Duration::from_millis(500);
 /// H3_NO_ERROR.
 const NO_ERROR: quinn::VarInt = quinn::VarInt::from_u32(0x100);
 
-type Http3 = h3::server::Connection<h3_quinn::Connection, Bytes>;
+type Http3 = h3::server::Connection<Quic, Bytes>;
+
+/// A connection, and word of the request that it accepted last.
+struct Accepting {
+    http3: Http3,
+    stopped: LastStopped,
+}
 
 /// How far a goodbye has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,13 +48,14 @@ pub(super) async fn serve(
     drain: DrainSignal,
 ) {
     let Some(peer) = peer(snapshot, &quic, local) else { return };
+    let stopped = LastStopped::default();
     let opened = h3::server::builder()
-        .max_field_section_size(snapshot.settings.header_bytes_max as u64)
+        .max_field_section_size(head_max(snapshot.settings.header_bytes_max).into())
         .send_grease(false)
-        .build(h3_quinn::Connection::new(quic.clone()))
+        .build(Quic::new(quic.clone(), stopped.clone()))
         .await;
     let ended = match opened {
-        Ok(http3) => drive(http3, worker, snapshot, &peer, drain).await,
+        Ok(http3) => drive(Accepting { http3, stopped }, worker, snapshot, &peer, drain).await,
         Err(error) => Err(error),
     };
     match ended {
@@ -57,12 +67,13 @@ pub(super) async fn serve(
 
 /// Until the client has gone (an error), or has been told to go and has all that it is owed.
 async fn drive(
-    mut http3: Http3,
+    accepting: Accepting,
     worker: &Rc<Worker>,
     snapshot: &Snapshot,
     peer: &Peer,
     mut drain: DrainSignal,
 ) -> Result<(), h3::error::ConnectionError> {
+    let Accepting { mut http3, stopped } = accepting;
     let activity = Activity::new(worker.shard.clone());
     let timeouts = Timeouts { idle: snapshot.settings.keepalive_timeout, head: snapshot.settings.request_timeout };
     let mut idle = pin!(tokio::time::sleep(timeouts.head.min(timeouts.idle)));
@@ -73,7 +84,11 @@ async fn drive(
     while stage != Stage::Left || !requests.is_empty() {
         tokio::select! {
             accepted = http3.accept() => match accepted? {
-                Some(resolver) => drop(requests.spawn_local(request::serve(worker, peer, &activity, resolver))),
+                Some(resolver) => {
+                    // Set by the acceptance that has just returned.
+                    let Some(stopped) = stopped.take() else { continue };
+                    requests.spawn_local(request::serve(worker, peer, &activity, Accepted { resolver, stopped }));
+                }
                 // The client has said goodbye, and all that it asked for is answered.
                 None => return Ok(()),
             },

@@ -5,6 +5,7 @@
 mod body;
 mod connection;
 mod endpoint;
+mod quic;
 mod request;
 mod response;
 

@@ -7,7 +7,11 @@ use futures_util::FutureExt;
 use h3::{error::Code, server::RequestResolver};
 use http::{HeaderMap, HeaderName, Method, Request, header};
 
-use super::{body::StreamBody, response};
+use super::{
+    body::StreamBody,
+    quic::{Quic, Stopped},
+    response,
+};
 use crate::{
     exchange::{Peer, Source},
     net::Activity,
@@ -23,27 +27,29 @@ const CONNECTION_SPECIFIC: [HeaderName; 5] = [
     header::UPGRADE,
 ];
 
+/// A request before its head is read.
+pub(super) struct Accepted {
+    pub(super) resolver: RequestResolver<Quic, Bytes>,
+    pub(super) stopped: Stopped,
+}
+
 pub(super) fn serve(
     worker: &Rc<Worker>,
     peer: &Peer,
     activity: &Activity,
-    resolver: RequestResolver<h3_quinn::Connection, Bytes>,
+    accepted: Accepted,
 ) -> impl Future<Output = ()> + use<> {
     let (worker, peer, activity) = (worker.clone(), peer.clone(), activity.clone());
     async move {
         let metrics = worker.metrics.clone();
-        if AssertUnwindSafe(answer(worker, peer, activity, resolver)).catch_unwind().await.is_err() {
+        if AssertUnwindSafe(answer(worker, peer, activity, accepted)).catch_unwind().await.is_err() {
             metrics.panicked();
         }
     }
 }
 
-async fn answer(
-    worker: Rc<Worker>,
-    peer: Peer,
-    activity: Activity,
-    resolver: RequestResolver<h3_quinn::Connection, Bytes>,
-) {
+async fn answer(worker: Rc<Worker>, peer: Peer, activity: Activity, accepted: Accepted) {
+    let Accepted { resolver, mut stopped } = accepted;
     // What is wrong with the head itself, `h3` tells the client; a stream that brings none in time is dropped, which ends it.
     let head_timeout = worker.snapshot().settings.request_timeout;
     let (request, stream) = match tokio::time::timeout(head_timeout, resolver.resolve_request()).await {
@@ -65,8 +71,9 @@ async fn answer(
         }
     };
     let request: Request<Source> = request.map(|()| Source::Stream(Box::pin(body)));
-    let answer = service::serve(worker, peer, activity, request).await;
-    if let Err(error) = response::send(&mut sending, answer, head).await {
+    // A client that cancels takes its request with it, wherever that may wait.
+    let Some(answer) = stopped.first(service::serve(worker, peer, activity, request)).await else { return };
+    if let Err(error) = response::send(&mut sending, &mut stopped, answer, head).await {
         if error.kind() == std::io::ErrorKind::TimedOut {
             metrics.connection_cut("write-stall");
         }

@@ -12,15 +12,23 @@ use h3::{error::Code, server::RequestStream};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body::Body;
 
-use super::request::strip_connection_specific;
+use super::{
+    quic::{self, Stopped},
+    request::strip_connection_specific,
+};
 use crate::{net::patience, server::finish::Tracked};
 
 /// So much goes to the stream at once: what a client that takes nothing can keep for the time that it is given.
 const PIECE: usize = 64 << 10;
 
-type Sending = RequestStream<h3_quinn::SendStream<Bytes>, Bytes>;
+type Sending = RequestStream<quic::Sending, Bytes>;
 
-pub(super) async fn send(stream: &mut Sending, answer: Response<Tracked>, head: bool) -> io::Result<()> {
+pub(super) async fn send(
+    stream: &mut Sending,
+    stopped: &mut Stopped,
+    answer: Response<Tracked>,
+    head: bool,
+) -> io::Result<()> {
     let (mut parts, mut body) = answer.into_parts();
     // No body at all says nothing of how long the answer to a GET would be.
     let length = body.size_hint().exact().filter(|it| !head || *it > 0);
@@ -30,7 +38,11 @@ pub(super) async fn send(stream: &mut Sending, answer: Response<Tracked>, head: 
     if bodyless {
         return stream.finish().await.map_err(io::Error::other);
     }
-    while let Some(frame) = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+    loop {
+        let next = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
+        // A body may be silent for as long as it likes, but not for nobody.
+        let next = stopped.first(next).await.ok_or(io::ErrorKind::ConnectionAborted)?;
+        let Some(frame) = next else { break };
         let frame = match frame {
             Ok(frame) => frame,
             Err(error) => {

@@ -1,5 +1,9 @@
 //! HTTP/2 in raw frames: wrong ones get the error of RFC 9113, floods end the connection, and a WebSocket comes through.
 
+mod bombs;
+mod drain;
+mod time;
+
 use harness::{
     Daemon, get,
     h2::{DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, RST_STREAM, RawH2, SETTINGS, block, frame},
