@@ -44,6 +44,10 @@ pub struct Prefixed<T> {
 }
 
 impl<T> Prefixed<T> {
+    pub fn new(prefix: Bytes, io: T) -> Self {
+        Self { prefix, io }
+    }
+
     pub fn into_inner(self) -> T {
         self.io
     }

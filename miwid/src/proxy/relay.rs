@@ -11,12 +11,11 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
 use tokio::time::Sleep;
 
 use crate::{
     exchange::Meter,
-    upstream::{Connection, InFlight, Pools},
+    upstream::{Connection, InFlight, Incoming, Pools},
 };
 
 /// What an exchange gives back at its end.
@@ -104,7 +103,7 @@ impl http_body::Body for Relay {
             }
             Poll::Ready(Some(Err(error))) => {
                 me.lease = None;
-                Poll::Ready(Some(Err(io::Error::other(error))))
+                Poll::Ready(Some(Err(error)))
             }
             Poll::Ready(Some(Ok(frame))) => {
                 me.timer = None;
