@@ -7,6 +7,8 @@ mod connect;
 mod connection;
 mod directory;
 mod endpoint;
+#[doc(hidden)]
+pub mod fuzzing;
 mod health;
 mod http1;
 mod pool;
