@@ -1,3 +1,5 @@
+//! Heads of answers: how they frame what follows, and that it does not matter in which pieces they come.
+
 #![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;

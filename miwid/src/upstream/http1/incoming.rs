@@ -12,12 +12,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::{io::AsyncRead, sync::Notify, task::AbortHandle};
 
-use super::{
-    buffers::{LARGE, SMALL},
-    decoder::Decoder,
-    head::Framing,
-    wire::Shared,
-};
+use super::{decoder::Decoder, head::Framing, wire::Shared};
 
 pub(in crate::upstream) struct Incoming<S> {
     wire: Shared<S>,
@@ -40,7 +35,9 @@ impl Rest {
 
 impl<S> Incoming<S> {
     pub(super) fn new(wire: Shared<S>, framing: Framing, rest: Option<Rest>) -> Self {
-        let mut incoming = Self { wire, decoder: Decoder::new(framing), rest };
+        let decoder = Decoder::new(framing);
+        wire.borrow_mut().first_read = decoder.read_size();
+        let mut incoming = Self { wire, decoder, rest };
         incoming.settle();
         incoming
     }
@@ -82,8 +79,7 @@ impl<S: AsyncRead + Unpin> Incoming<S> {
             if self.rest.is_some() {
                 wire.reader = Some(cx.waker().clone());
             }
-            let size = if self.decoder.left().is_some_and(|it| it <= SMALL as u64) { SMALL } else { LARGE };
-            if ready!(wire.poll_fill(cx, size))? == 0 && !self.decoder.cut() {
+            if ready!(wire.poll_fill(cx, self.decoder.read_size()))? == 0 && !self.decoder.cut() {
                 let error =
                     io::Error::new(io::ErrorKind::UnexpectedEof, "the upstream closed in the middle of its answer");
                 return Poll::Ready(Some(Err(error)));

@@ -27,6 +27,8 @@ pub(in crate::upstream) type Shared<S> = Rc<RefCell<Wire<S>>>;
 pub(in crate::upstream) struct Wire<S> {
     pub(super) stream: S,
     pub(super) unread: Buffer,
+    /// What is read at once while a head is awaited: much, where the last body was long.
+    pub(super) first_read: usize,
     heads: Heads,
     /// A request is not yet sent to its end.
     pub(super) sending: bool,
@@ -47,6 +49,7 @@ impl<S> Wire<S> {
         Self {
             stream,
             unread: Buffer::default(),
+            first_read: SMALL,
             heads: Heads::default(),
             sending: false,
             answering: false,
@@ -123,7 +126,7 @@ impl<S: AsyncRead + Unpin> Wire<S> {
                     desk.inform(head.status, &head.headers);
                 }
             }
-            if ready!(self.poll_fill(cx, SMALL)).map_err(Fault::Io)? == 0 {
+            if ready!(self.poll_fill(cx, self.first_read)).map_err(Fault::Io)? == 0 {
                 Heads::cut(&self.unread.bytes)?;
                 return Poll::Ready(Err(Fault::Closed));
             }
