@@ -15,7 +15,8 @@ use tokio::{io::AsyncRead, sync::Notify, task::AbortHandle};
 use super::{decoder::Decoder, head::Framing, wire::Shared};
 
 pub(in crate::upstream) struct Incoming<S> {
-    wire: Shared<S>,
+    /// Given up with the last byte: what then happens on the connection is of another exchange.
+    wire: Option<Shared<S>>,
     decoder: Decoder,
     /// The part of the request that is still being sent.
     rest: Option<Rest>,
@@ -37,22 +38,18 @@ impl<S> Incoming<S> {
     pub(super) fn new(wire: Shared<S>, framing: Framing, rest: Option<Rest>) -> Self {
         let decoder = Decoder::new(framing);
         wire.borrow_mut().first_read = decoder.read_size();
-        let mut incoming = Self { wire, decoder, rest };
+        let mut incoming = Self { wire: Some(wire), decoder, rest };
         incoming.settle();
         incoming
     }
 
     /// As soon as the last byte has been taken, the connection is judged.
     fn settle(&mut self) {
-        let mut wire = self.wire.borrow_mut();
-        if !self.decoder.has_ended() || !wire.answering {
+        if !self.decoder.has_ended() {
             return;
         }
-        wire.answering = false;
-        wire.reader = None;
-        if wire.unread.bytes.is_empty() {
-            wire.unread.release();
-        }
+        let Some(wire) = self.wire.take() else { return };
+        wire.borrow_mut().answered();
         if let Some(rest) = self.rest.take() {
             rest.answered.notify_one();
         }
@@ -61,8 +58,8 @@ impl<S> Incoming<S> {
 
 impl<S: AsyncRead + Unpin> Incoming<S> {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
-        let mut wire = self.wire.borrow_mut();
-        let wire = &mut *wire;
+        let Some(wire) = &self.wire else { return Poll::Ready(None) };
+        let wire = &mut *wire.borrow_mut();
         loop {
             if wire.broken {
                 return Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::BrokenPipe, "the request broke off"))));
@@ -109,12 +106,12 @@ impl<S: AsyncRead + Unpin> http_body::Body for Incoming<S> {
 
 impl<S> Drop for Incoming<S> {
     fn drop(&mut self) {
+        // An answer that nobody reads to its end leaves bytes that nobody may take for the next one.
+        if let Some(wire) = &self.wire {
+            wire.borrow_mut().closing = true;
+        }
         if let Some(rest) = self.rest.take() {
             rest.task.abort();
-        }
-        // An answer that nobody reads to its end leaves bytes that nobody may take for the next one.
-        if !self.decoder.has_ended() {
-            self.wire.borrow_mut().closing = true;
         }
     }
 }

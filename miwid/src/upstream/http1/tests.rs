@@ -178,6 +178,25 @@ fn an_answer_that_nobody_reads_to_its_end_costs_the_connection() {
 }
 
 #[test]
+fn a_body_that_has_ended_leaves_the_connection_to_the_next_exchange() {
+    run(async {
+        let (ours, mut upstream) = duplex(1 << 10);
+        let (wire, get) = (wire(ours), head(Method::GET, &[]));
+        upstream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none").await.unwrap();
+        let mut first = send(&wire, &get, Body::Empty, None).await.unwrap().into_body();
+        assert_eq!(first.frame().await.unwrap().unwrap().into_data().unwrap(), "one");
+        upstream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n").await.unwrap();
+        let second = send(&wire, &get, Body::Empty, None).await.unwrap();
+        assert!(first.frame().await.is_none());
+        drop(first);
+        assert!(wire.borrow().is_spent(), "the second answer is still to be read");
+        upstream.write_all(b"two").await.unwrap();
+        assert_eq!(whole(second).await.unwrap().2, b"two");
+        assert!(wire.borrow().is_free());
+    });
+}
+
+#[test]
 fn a_head_and_a_short_body_are_one_write() {
     run(async {
         let scripted = Scripted::new(b"HTTP/1.1 204 No Content\r\n\r\n", usize::MAX);

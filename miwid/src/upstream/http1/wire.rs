@@ -81,6 +81,15 @@ impl<S> Wire<S> {
         self.heads = Heads::default();
     }
 
+    /// The answer has been read to its end.
+    pub(super) fn answered(&mut self) {
+        self.answering = false;
+        self.reader = None;
+        if self.unread.bytes.is_empty() {
+            self.unread.release();
+        }
+    }
+
     /// The request cannot be completed: neither can what is read of the answer be trusted to be about all of it.
     pub(super) fn break_off(&mut self) {
         (self.closing, self.broken) = (true, true);
