@@ -2,7 +2,6 @@
 //! before its first byte has left.
 
 use std::{
-    borrow::Cow,
     net::SocketAddr,
     pin::Pin,
     rc::Rc,
@@ -24,7 +23,7 @@ use super::{
 use crate::{
     exchange::{Body, Context, Failure, Inbound, Meter, Scheme, headers::X_REQUEST_ID, reason},
     net::{Desk, proxy_protocol::Header},
-    upstream::{Address, Connection, Endpoint, Incoming, Order, Pools, Protocol, SendError, Set},
+    upstream::{Address, Connection, Endpoint, Head, Incoming, Order, Pools, Protocol, SendError, Set},
 };
 
 /// How long a request waits for the supervisor to notice that the only instance is gone.
@@ -152,7 +151,7 @@ impl Forwarder {
                     outgoing.tried.push(endpoint.id);
                     outgoing.retried += 1;
                     drop(admitted);
-                    admitted = self.elsewhere(&outgoing, context).await.ok_or(trouble.failure)?;
+                    admitted = Box::pin(self.elsewhere(&outgoing, context)).await.ok_or(trouble.failure)?;
                 }
             }
         }
@@ -187,7 +186,8 @@ impl Forwarder {
     ) -> Result<Outgoing, Failure> {
         if context.request_id.is_none() {
             let said = context.trusted.then(|| request.headers().get(X_REQUEST_ID).cloned()).flatten();
-            context.request_id = said.or_else(request_id);
+            let id = said.or_else(|| HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).ok());
+            context.request_id = id;
         }
         let extended = request.method() == Method::CONNECT;
         let wanted =
@@ -227,7 +227,7 @@ impl Forwarder {
         let order = self.order(outgoing, context);
         // A fresh one is asked for because an idle one was dead; a shared one that was is not in its pool any more.
         let connecting = match (fresh, order.protocol) {
-            (true, Protocol::Http1) => pools.connect(endpoint, &order).await,
+            (true, Protocol::Http1) => Box::pin(pools.connect(endpoint, &order)).await,
             _ => pools.obtain(endpoint, &order).await,
         };
         let mut connection = connecting.map_err(|error| {
@@ -236,10 +236,10 @@ impl Forwarder {
         })?;
         let body = self.address(outgoing, endpoint, connection.protocol());
         let head = match connection.protocol() {
-            Protocol::Http1 => Cow::Borrowed(&outgoing.head),
+            Protocol::Http1 => Head::Lent(&outgoing.head),
             Protocol::Http2 => {
                 let scheme = if endpoint.is_secure() { Scheme::Https } else { Scheme::Http };
-                Cow::Owned(headers::for_http2(outgoing.head.clone(), scheme))
+                Head::Given(Box::new(headers::for_http2(outgoing.head.clone(), scheme)))
             }
         };
         let begun = Instant::now();
@@ -369,12 +369,6 @@ impl Forwarder {
             head.headers.insert(X_REQUEST_ID, id.clone());
         }
     }
-}
-
-/// Told apart from all others, but no secret: it costs no call to the system.
-fn request_id() -> Option<HeaderValue> {
-    let id = uuid::Builder::from_random_bytes(fastrand::u128(..).to_ne_bytes()).into_uuid();
-    HeaderValue::from_str(id.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer())).ok()
 }
 
 /// The endpoint's own name; a unix socket has none and keeps the site's.

@@ -1,7 +1,6 @@
 //! A connection to an endpoint as whoever forwards a request sees it, whichever version of HTTP it speaks.
 
 use std::{
-    borrow::Cow,
     io,
     pin::Pin,
     rc::Rc,
@@ -25,6 +24,28 @@ pub struct Connection {
     carrier: Carrier,
     endpoint: Arc<Endpoint>,
     used: Use,
+}
+
+/// A request's head: to be written as it is, or to be taken apart by whoever sends it.
+pub enum Head<'a> {
+    Lent(&'a request::Parts),
+    Given(Box<request::Parts>),
+}
+
+impl Head<'_> {
+    fn as_ref(&self) -> &request::Parts {
+        match self {
+            Self::Lent(parts) => parts,
+            Self::Given(parts) => parts,
+        }
+    }
+
+    fn into_parts(self) -> request::Parts {
+        match self {
+            Self::Lent(parts) => parts.clone(),
+            Self::Given(parts) => *parts,
+        }
+    }
 }
 
 pub(super) enum Carrier {
@@ -63,21 +84,21 @@ impl Connection {
     /// touched.
     pub async fn send(
         &mut self,
-        head: Cow<'_, request::Parts>,
+        head: Head<'_>,
         body: Body,
         interim: Option<Desk>,
     ) -> Result<Response<Incoming>, SendError> {
         match &mut self.carrier {
             Carrier::Own(wire) => {
-                let answer = http1::send(wire, &head, body, interim.as_ref()).await?;
+                let answer = http1::send(wire, head.as_ref(), body, interim.as_ref()).await?;
                 Ok(answer.map(|it| Incoming(Source::Own(it))))
             }
             Carrier::Shared(slot) => {
-                let mut request = Request::from_parts(head.into_owned(), body);
+                let mut request = Request::from_parts(head.into_parts(), body);
                 if let Some(desk) = interim {
                     hyper::ext::on_informational(&mut request, move |it| desk.inform(it.status(), it.headers()));
                 }
-                slot.send(request).await.map(|it| it.map(|it| Incoming(Source::Shared(it))))
+                Box::pin(slot.send(request)).await.map(|it| it.map(|it| Incoming(Source::Shared(it))))
             }
         }
     }

@@ -22,7 +22,7 @@ mod workers;
 
 pub use client::{Cause, SendError};
 pub use connect::{ConnectError, Order};
-pub use connection::{Connection, Incoming};
+pub use connection::{Connection, Head, Incoming};
 pub use directory::Directory;
 pub use endpoint::{Address, Endpoint, InFlight};
 pub use health::{Verdict, probe};

@@ -72,15 +72,16 @@ impl Pools {
     /// A connection with room for one more request: an idle one, a stream of a shared one, or a new one.
     pub async fn obtain(&self, endpoint: &Arc<Endpoint>, order: &Order) -> Result<Connection, ConnectError> {
         let for_one_client = order.transport.proxy_protocol().is_some();
+        // Boxed, as all that is seldom done: the memory of every request would have room for it.
         if for_one_client {
-            return self.connect(endpoint, order).await;
+            return Box::pin(self.connect(endpoint, order)).await;
         }
         match order.protocol {
             Protocol::Http1 => match self.checkout(endpoint) {
                 Some(connection) => Ok(connection),
-                None => self.connect(endpoint, order).await,
+                None => Box::pin(self.connect(endpoint, order)).await,
             },
-            Protocol::Http2 => self.stream(endpoint, order).await,
+            Protocol::Http2 => Box::pin(self.stream(endpoint, order)).await,
         }
     }
 
