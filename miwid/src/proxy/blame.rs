@@ -5,7 +5,7 @@ use http::StatusCode;
 
 use crate::{
     exchange::{Cut, Failure, Meter, reason},
-    upstream::ConnectError,
+    upstream::{Cause, ConnectError},
 };
 
 /// The client's fault, if the request failed because its body did.
@@ -43,11 +43,10 @@ pub(super) fn unreachable(error: ConnectError) -> Failure {
     }
 }
 
-pub(super) fn broken(error: &hyper::Error) -> Failure {
-    let (reason, message) = if error.is_parse() {
-        (reason::BAD_RESPONSE, "The site's server gave an answer that is not HTTP.")
-    } else {
-        (reason::RESET, "The site's server closed the connection without an answer.")
+pub(super) fn broken(cause: Cause) -> Failure {
+    let (reason, message, detail) = match cause {
+        Cause::NotHttp(detail) => (reason::BAD_RESPONSE, "The site's server gave an answer that is not HTTP.", detail),
+        Cause::Broken(detail) => (reason::RESET, "The site's server closed the connection without an answer.", detail),
     };
-    Failure::upstream(StatusCode::BAD_GATEWAY, reason, message).detail(error.to_string())
+    Failure::upstream(StatusCode::BAD_GATEWAY, reason, message).detail(detail)
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request};
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper::upgrade::OnUpgrade;
 
 use super::{
     blame, headers, hold,
@@ -23,7 +23,7 @@ use super::{
 use crate::{
     exchange::{Body, Context, Failure, Inbound, Meter, Scheme, headers::X_REQUEST_ID, reason},
     net::{Desk, proxy_protocol::Header},
-    upstream::{Address, Connection, Endpoint, Order, Pools, Protocol, SendError, Set},
+    upstream::{Address, Connection, Endpoint, Head, Incoming, Order, Pools, Protocol, SendError, Set},
 };
 
 /// How long a request waits for the supervisor to notice that the only instance is gone.
@@ -52,6 +52,8 @@ pub struct Exchange<'a> {
 /// A request while it looks for an endpoint.
 struct Outgoing {
     head: request::Parts,
+    /// The site's name, where the endpoint has none of its own.
+    host: HeaderValue,
     body: Option<Body>,
     /// The body while a connection that may hand it back has it.
     lent: Option<Loan>,
@@ -75,13 +77,12 @@ struct Trouble {
 impl Outgoing {
     /// What a failed attempt leaves: the body, if it can be sent again, and how far it came.
     fn recover(&mut self, error: SendError, stale: bool) -> Trouble {
-        let SendError { error, request, unprocessed } = error;
-        let lent = self.lent.take().filter(|_| unprocessed || request.is_some());
-        let handed_back = request.map(Request::into_body);
-        let unsent = handed_back.is_some();
+        let SendError { cause, body, unprocessed } = error;
+        let unsent = body.is_some();
+        let lent = self.lent.take().filter(|_| unprocessed || unsent);
         self.body = match lent.map(Loan::reclaim) {
             Some(reclaimed) => reclaimed,
-            None if unsent => handed_back,
+            None if unsent => body,
             None => self.meter.is_none().then_some(Body::Empty),
         };
         let whole = unsent || (unprocessed && self.body.is_some());
@@ -91,7 +92,7 @@ impl Outgoing {
             (true, false) => Sent::OnReused,
             (false, false) => Sent::OnFresh,
         };
-        let failure = blame::cut(self.meter.as_ref()).unwrap_or_else(|| blame::broken(&error));
+        let failure = blame::cut(self.meter.as_ref()).unwrap_or_else(|| blame::broken(cause));
         Trouble { sent, failure }
     }
 }
@@ -136,7 +137,7 @@ impl Forwarder {
             let trouble = match self.attempt(&mut outgoing, &endpoint, context, pools, fresh).await {
                 Ok((response, connection)) => {
                     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-                        return self.switch(response, admitted, outgoing, context, tunnels);
+                        return self.switch(response, connection, admitted, outgoing, context, tunnels);
                     }
                     return self.respond(response, connection, admitted, outgoing, context, pools);
                 }
@@ -150,7 +151,7 @@ impl Forwarder {
                     outgoing.tried.push(endpoint.id);
                     outgoing.retried += 1;
                     drop(admitted);
-                    admitted = self.elsewhere(&outgoing, context).await.ok_or(trouble.failure)?;
+                    admitted = Box::pin(self.elsewhere(&outgoing, context)).await.ok_or(trouble.failure)?;
                 }
             }
         }
@@ -212,7 +213,7 @@ impl Forwarder {
         // Ours: handles of our own connection, not meant for the next one.
         head.extensions.clear();
         let (body, lent, tried, retried) = (Some(body), None, Vec::new(), 0);
-        Ok(Outgoing { head, body, lent, patience, meter, upgrade, interim, extended, tried, retried })
+        Ok(Outgoing { head, host, body, lent, patience, meter, upgrade, interim, extended, tried, retried })
     }
 
     async fn attempt(
@@ -226,17 +227,25 @@ impl Forwarder {
         let order = self.order(outgoing, context);
         // A fresh one is asked for because an idle one was dead; a shared one that was is not in its pool any more.
         let connecting = match (fresh, order.protocol) {
-            (true, Protocol::Http1) => pools.connect(endpoint, &order).await,
+            (true, Protocol::Http1) => Box::pin(pools.connect(endpoint, &order)).await,
             _ => pools.obtain(endpoint, &order).await,
         };
         let mut connection = connecting.map_err(|error| {
             self.set.suspect(endpoint);
             Trouble { sent: Sent::Nothing, failure: blame::unreachable(error) }
         })?;
-        let request = self.request(outgoing, endpoint, connection.protocol());
+        let body = self.address(outgoing, endpoint, connection.protocol());
+        let head = match connection.protocol() {
+            Protocol::Http1 => Head::Lent(&outgoing.head),
+            Protocol::Http2 => {
+                let scheme = if endpoint.is_secure() { Scheme::Https } else { Scheme::Http };
+                Head::Given(Box::new(headers::for_http2(outgoing.head.clone(), scheme)))
+            }
+        };
         let begun = Instant::now();
         let answer = tokio::select! {
-            answer = connection.send(request) => answer,
+            biased;
+            answer = connection.send(head, body, outgoing.interim.clone()) => answer,
             () = outgoing.patience.over(outgoing.meter.as_ref()) => {
                 let message = "The site's server did not answer in time.";
                 let failure = Failure::upstream(StatusCode::GATEWAY_TIMEOUT, reason::HEAD_TIMEOUT, message);
@@ -263,27 +272,20 @@ impl Forwarder {
         Order { transport, protocol, timeout: self.connect_timeout, header }
     }
 
-    fn request(&self, outgoing: &mut Outgoing, endpoint: &Endpoint, protocol: Protocol) -> Request<Body> {
-        let mut head = outgoing.head.clone();
-        if !self.preserve_host
-            && let Some(host) = own_host(endpoint, self.set.is_managed())
-        {
-            head.headers.insert(header::HOST, host);
+    /// Makes the head one for this endpoint, and gives the body to send with it.
+    fn address(&self, outgoing: &mut Outgoing, endpoint: &Endpoint, protocol: Protocol) -> Body {
+        if !self.preserve_host {
+            let host = own_host(endpoint, self.set.is_managed()).unwrap_or_else(|| outgoing.host.clone());
+            outgoing.head.headers.insert(header::HOST, host);
         }
-        let mut body = outgoing.body.take().unwrap_or_default();
-        if protocol == Protocol::Http2 {
-            headers::for_http2(&mut head, if endpoint.is_secure() { Scheme::Https } else { Scheme::Http });
-            if outgoing.meter.is_some() {
-                let loan = Loan::of(body);
-                body = loan.body();
-                outgoing.lent = Some(loan);
-            }
+        let body = outgoing.body.take().unwrap_or_default();
+        if protocol == Protocol::Http1 || outgoing.meter.is_none() {
+            return body;
         }
-        let mut request = Request::from_parts(head, body);
-        if let Some(desk) = outgoing.interim.clone() {
-            hyper::ext::on_informational(&mut request, move |it| desk.inform(it.status(), it.headers()));
-        }
-        request
+        let loan = Loan::of(body);
+        let body = loan.body();
+        outgoing.lent = Some(loan);
+        body
     }
 
     fn respond(
@@ -300,7 +302,7 @@ impl Forwarder {
             return Err(Failure::upstream(StatusCode::BAD_GATEWAY, reason::BAD_RESPONSE, message));
         }
         let (mut head, incoming) = response.into_parts();
-        // An upstream that answers HTTP/1.0 or says close will close; hyper knows, and the pool asks it.
+        // An upstream that answers HTTP/1.0 or says close will close; the connection knows, and the pool asks it.
         headers::strip_hop_by_hop(&mut head.headers);
         self.mark(&mut head, context);
         let streams = outgoing.patience.is_stream() || is_stream(&head.headers);
@@ -320,19 +322,21 @@ impl Forwarder {
 
     fn switch(
         &self,
-        mut response: Response<Incoming>,
+        response: Response<Incoming>,
+        connection: Connection,
         admitted: hold::Admitted,
         outgoing: Outgoing,
         context: &mut Context,
         tunnels: &Tunnels,
     ) -> Result<Response<Body>, Failure> {
-        let Some((_, client)) = outgoing.upgrade else {
+        let unasked = |detail| {
             let message = "The site's server gave an answer that nobody asked for.";
-            return Err(Failure::upstream(StatusCode::BAD_GATEWAY, reason::BAD_RESPONSE, message)
-                .detail("101 to a request without Upgrade"));
+            Failure::upstream(StatusCode::BAD_GATEWAY, reason::BAD_RESPONSE, message).detail(detail)
         };
-        let upstream = hyper::upgrade::on(&mut response);
-        let (mut head, _) = response.into_parts();
+        let (_, client) = outgoing.upgrade.ok_or_else(|| unasked("101 to a request without Upgrade"))?;
+        let (mut head, body) = response.into_parts();
+        drop(body);
+        let upstream = connection.into_upgraded().ok_or_else(|| unasked("101 before the request was whole"))?;
         let protocol = head.headers.get(header::UPGRADE).cloned();
         let websocket = protocol.as_ref().is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"websocket"));
         headers::strip_hop_by_hop(&mut head.headers);

@@ -119,7 +119,7 @@ pub(super) fn prepare(
 }
 
 /// A head for HTTP/2, where scheme and authority are of the target and `Host` is not needed.
-pub(super) fn for_http2(head: &mut request::Parts, scheme: Scheme) {
+pub(super) fn for_http2(mut head: request::Parts, scheme: Scheme) -> request::Parts {
     let host = head.headers.remove(header::HOST);
     let authority = host.and_then(|it| Authority::try_from(it.as_bytes()).ok());
     let mut target = std::mem::take(&mut head.uri).into_parts();
@@ -129,6 +129,7 @@ pub(super) fn for_http2(head: &mut request::Parts, scheme: Scheme) {
     // All three are there, which is what a target in absolute form consists of.
     head.uri = Uri::from_parts(target).unwrap_or_default();
     head.version = Version::HTTP_2;
+    head
 }
 
 fn check_loop(headers: &HeaderMap) -> Result<(), Failure> {

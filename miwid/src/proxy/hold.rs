@@ -36,7 +36,8 @@ pub(super) async fn admit(set: &Arc<Set>, client: IpAddr, tried: &[u64]) -> Resu
                 )
                 .retry_after(RETRY_AFTER_FULL)
             })?;
-            tokio::time::timeout(set.hold_timeout(), wait(set, client)).await.unwrap_or_else(|_| {
+            // Boxed, as all that is seldom done: the memory of every request would have room for it.
+            Box::pin(tokio::time::timeout(set.hold_timeout(), wait(set, client))).await.unwrap_or_else(|_| {
                 Err(Failure::upstream(
                     StatusCode::GATEWAY_TIMEOUT,
                     reason::HOLD_TIMEOUT,

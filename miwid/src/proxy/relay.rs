@@ -11,12 +11,11 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body as _, Frame, SizeHint};
-use hyper::body::Incoming;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::{
     exchange::Meter,
-    upstream::{Connection, InFlight, Pools},
+    upstream::{Connection, InFlight, Incoming, Pools},
 };
 
 /// What an exchange gives back at its end.
@@ -43,7 +42,10 @@ pub(super) struct Relay {
     incoming: Incoming,
     lease: Option<Lease>,
     chunk_timeout: Duration,
+    /// Armed by the first wait and then left alone: one that rings too early is set again.
     timer: Option<Pin<Box<Sleep>>>,
+    /// Since when the upstream keeps us waiting now.
+    waiting: Option<Instant>,
     /// Ends a stream of events after its endpoint was withdrawn.
     closing: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
@@ -55,7 +57,7 @@ impl Relay {
         chunk_timeout: Duration,
         closing: Option<Pin<Box<dyn Future<Output = ()>>>>,
     ) -> Self {
-        let mut relay = Self { incoming, lease: Some(lease), chunk_timeout, timer: None, closing };
+        let mut relay = Self { incoming, lease: Some(lease), chunk_timeout, timer: None, waiting: None, closing };
         relay.settle();
         relay
     }
@@ -80,8 +82,12 @@ impl Relay {
                 "the app is being replaced",
             ))));
         }
-        let timeout = self.chunk_timeout;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        let deadline = *self.waiting.get_or_insert_with(Instant::now) + self.chunk_timeout;
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
+        while timer.deadline() < deadline {
+            ready!(timer.as_mut().poll(cx));
+            timer.as_mut().reset(deadline);
+        }
         ready!(timer.as_mut().poll(cx));
         self.lease = None;
         Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, "the upstream sent nothing for too long"))))
@@ -104,10 +110,10 @@ impl http_body::Body for Relay {
             }
             Poll::Ready(Some(Err(error))) => {
                 me.lease = None;
-                Poll::Ready(Some(Err(io::Error::other(error))))
+                Poll::Ready(Some(Err(error)))
             }
             Poll::Ready(Some(Ok(frame))) => {
-                me.timer = None;
+                me.waiting = None;
                 me.settle();
                 Poll::Ready(Some(Ok(frame)))
             }

@@ -66,14 +66,14 @@ fn spread(tunnels: usize, deadline: Duration) -> Duration {
     Duration::from_millis(tunnels as u64).min(SPREAD_MAX).min(deadline / SPREAD_PART)
 }
 
-/// Each side must hand over its connection within this after the 101.
+/// The client's side must hand over its connection within this after the 101.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(10);
 /// A frame that is under way when its tunnel has to end may take so long to be whole, and so may our Close.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-pub(super) struct Tunnel {
+pub(super) struct Tunnel<U> {
     pub client: OnUpgrade,
-    pub upstream: OnUpgrade,
+    pub upstream: U,
     pub in_flight: InFlight,
     pub idle_timeout: Duration,
     /// It gets a Close before it is cut; what else may have been agreed on is just cut.
@@ -81,7 +81,7 @@ pub(super) struct Tunnel {
     pub drain: config::StreamDrain,
 }
 
-impl Tunnel {
+impl<U: AsyncRead + AsyncWrite + Unpin + 'static> Tunnel<U> {
     /// Starts the tunnel on this worker; the receiver hears of its end.
     pub(super) fn start(self, tunnels: &Tunnels) -> oneshot::Receiver<TunnelEnd> {
         let (end, ended) = oneshot::channel();
@@ -94,14 +94,13 @@ impl Tunnel {
 
     async fn run(self, stopping: impl Future<Output = ()>) -> TunnelEnd {
         let Self { client, upstream, in_flight, idle_timeout, websocket, drain } = self;
-        let both = async { tokio::try_join!(client, upstream) };
-        let Ok(Ok((client, upstream))) = tokio::time::timeout(HANDOVER_TIMEOUT, both).await else {
+        let Ok(Ok(client)) = tokio::time::timeout(HANDOVER_TIMEOUT, client).await else {
             return TunnelEnd::default();
         };
         let moved = Rc::new(Cell::new(Instant::now()));
         let course = Rc::new(RefCell::new(Course::default()));
         let mut client = Counted::new(TokioIo::new(client), moved.clone());
-        let mut upstream = Counted::new(TokioIo::new(upstream), moved.clone());
+        let mut upstream = Counted::new(upstream, moved.clone());
         if websocket {
             client.writes = Some(course.clone());
             upstream.reads = Some(course.clone());

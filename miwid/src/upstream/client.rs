@@ -1,5 +1,5 @@
-//! HTTP on a connection to an endpoint. An HTTP/1.1 client carries one exchange at a time and is owned by it; an HTTP/2
-//! client is shared by as many as the other end allows, each of which holds a slot of it.
+//! HTTP on a connection to an endpoint. An HTTP/1.1 connection (`http1`) carries one exchange at a time and is owned by it;
+//! an HTTP/2 connection is shared by as many as the other end allows, each of which holds a slot of it.
 
 use std::{
     cell::{Cell, RefCell},
@@ -14,12 +14,11 @@ use std::{
 use http::{Request, Response};
 use hyper::{
     body::Incoming,
-    client::conn::{TrySendError, http1, http2},
+    client::conn::{TrySendError, http2},
 };
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{ConnectError, Protocol, connect::Stream};
+use super::{ConnectError, Protocol, http1, stream::Stream};
 use crate::{
     exchange::Body,
     net::{CONNECTION_WINDOW, LocalExecutor, STREAM_WINDOW},
@@ -31,34 +30,19 @@ const HEADER_LIST_MAX: u32 = 256 * 1024;
 const IDLE: Duration = Duration::from_secs(60);
 
 pub(super) enum Client {
-    Http1(http1::SendRequest<Body>),
+    Http1(http1::Shared<Stream>),
     Http2(Rc<Shared>),
 }
 
 impl Client {
     pub(super) async fn on(stream: Stream, protocol: Protocol, streams: usize) -> Result<Self, ConnectError> {
-        match stream {
-            Stream::Tcp(stream) => Self::over(stream, protocol, streams).await,
-            Stream::Unix(stream) => Self::over(stream, protocol, streams).await,
-            Stream::Tls(stream) => Self::over(*stream, protocol, streams).await,
+        match protocol {
+            Protocol::Http1 => Ok(Self::Http1(Rc::new(RefCell::new(http1::Wire::new(stream))))),
+            Protocol::Http2 => {
+                let shared = Shared::over(TokioIo::new(stream), streams).await;
+                shared.map(Self::Http2).map_err(|error| ConnectError::Failed(error.to_string()))
+            }
         }
-    }
-
-    async fn over<S>(stream: S, protocol: Protocol, streams: usize) -> Result<Self, ConnectError>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let failed = |error: hyper::Error| ConnectError::Failed(error.to_string());
-        let io = TokioIo::new(stream);
-        if protocol == Protocol::Http2 {
-            return Shared::over(io, streams).await.map(Self::Http2).map_err(failed);
-        }
-        let (sender, connection) = http1::handshake(io).await.map_err(failed)?;
-        // Its errors reach whoever waits for the response; what is left is the close of an idle connection.
-        tokio::task::spawn_local(async move {
-            let _ = connection.with_upgrades().await;
-        });
-        Ok(Self::Http1(sender))
     }
 }
 
@@ -141,8 +125,8 @@ impl Slot {
     pub(super) async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
         let answer = self.0.sender.clone().try_send_request(request).await;
         answer.map_err(|error| {
-            let error = SendError::of(error);
-            if !error.only_this_stream() {
+            let (error, OnlyThis(only_this)) = SendError::of(error);
+            if !only_this {
                 self.0.spent.set(true);
             }
             error
@@ -159,25 +143,51 @@ impl Drop for Slot {
 
 /// Why a request got no answer.
 pub struct SendError {
-    pub error: hyper::Error,
-    /// The request, when nothing of it was sent.
-    pub request: Option<Request<Body>>,
+    pub cause: Cause,
+    /// The request's body, when nothing of it was touched.
+    pub body: Option<Body>,
     /// The other end says that it has not looked at the request: it may be sent again, whatever it is.
     pub unprocessed: bool,
 }
 
+/// In the words of the log.
+#[derive(Clone, Debug)]
+pub enum Cause {
+    /// There was an answer, of sorts.
+    NotHttp(String),
+    Broken(String),
+}
+
 impl SendError {
-    pub(super) fn of(mut error: TrySendError<Request<Body>>) -> Self {
-        let request = error.take_message();
+    fn of(mut error: TrySendError<Request<Body>>) -> (Self, OnlyThis) {
+        let body = error.take_message().map(Request::into_body);
         let error = error.into_error();
         let unprocessed = h2_of(&error)
             .is_some_and(|it| it.is_remote() && (it.is_go_away() || it.reason() == Some(h2::Reason::REFUSED_STREAM)));
-        Self { error, request, unprocessed }
+        let only_this = !unprocessed && h2_of(&error).is_some_and(h2::Error::is_reset);
+        let text = error.to_string();
+        let cause = if error.is_parse() { Cause::NotHttp(text) } else { Cause::Broken(text) };
+        (Self { cause, body, unprocessed }, OnlyThis(only_this))
     }
+}
 
-    /// The connection is as good as before.
-    fn only_this_stream(&self) -> bool {
-        !self.unprocessed && h2_of(&self.error).is_some_and(h2::Error::is_reset)
+/// The connection is as good as before.
+struct OnlyThis(bool);
+
+impl From<http1::Fault> for SendError {
+    fn from(fault: http1::Fault) -> Self {
+        Self { cause: fault.into(), body: None, unprocessed: false }
+    }
+}
+
+impl From<http1::Fault> for Cause {
+    fn from(fault: http1::Fault) -> Self {
+        match fault {
+            http1::Fault::NotHttp(why) => Self::NotHttp(why.to_owned()),
+            http1::Fault::Closed => Self::Broken("it closed the connection before it had answered".to_owned()),
+            http1::Fault::Io(error) => Self::Broken(error.to_string()),
+            http1::Fault::Body(error) => Self::Broken(format!("the request's body broke off: {error}")),
+        }
     }
 }
 

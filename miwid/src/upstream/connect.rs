@@ -9,9 +9,8 @@ use tokio::{
     net::{TcpStream, UnixStream},
     time::{Instant, sleep, timeout_at},
 };
-use tokio_rustls::client::TlsStream;
 
-use super::{Address, Endpoint, Protocol, Transport, client::Client};
+use super::{Address, Endpoint, Protocol, Transport, client::Client, stream::Stream};
 use crate::net::proxy_protocol::{Header, encode};
 
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
@@ -37,12 +36,6 @@ impl From<io::Error> for ConnectError {
             _ => Self::Failed(error.to_string()),
         }
     }
-}
-
-pub(super) enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-    Tls(Box<TlsStream<TcpStream>>),
 }
 
 /// What a new connection is for.
@@ -82,11 +75,7 @@ pub(super) async fn dial(
     let mut stream = open(address).await?;
     if let Some(form) = order.transport.proxy_protocol() {
         let header = encode(form, order.header);
-        match &mut stream {
-            Stream::Tcp(stream) => stream.write_all(&header).await?,
-            Stream::Unix(stream) => stream.write_all(&header).await?,
-            Stream::Tls(_) => {}
-        }
+        stream.write_all(&header).await?;
     }
     match (stream, tls_name) {
         (Stream::Tcp(stream), Some(name)) => {

@@ -13,10 +13,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use super::{
-    Address, ConnectError, Order, Protocol, Transport,
-    connect::{self, Stream},
-};
+use super::{Address, ConnectError, Order, Protocol, Transport, connect};
 use crate::net::proxy_protocol::Header;
 
 /// Checks that must fail in a row before an endpoint is down.
@@ -104,11 +101,7 @@ impl Check<'_> {
         let order = Order { transport: self.transport.clone(), protocol, timeout: self.timeout, header: Header::Local };
         let stream = connect::dial(address, self.tls_name, &order).await.map_err(reason)?;
         let Some(path) = self.path else { return Ok(None) };
-        let head = match stream {
-            Stream::Tcp(stream) => self.ask(stream, path, protocol).await,
-            Stream::Unix(stream) => self.ask(stream, path, protocol).await,
-            Stream::Tls(stream) => self.ask(*stream, path, protocol).await,
-        };
+        let head = self.ask(stream, path, protocol).await;
         head.map(Some)
     }
 

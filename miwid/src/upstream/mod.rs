@@ -4,23 +4,29 @@
 mod balance;
 mod client;
 mod connect;
+mod connection;
 mod directory;
 mod endpoint;
+#[doc(hidden)]
+pub mod fuzzing;
 mod health;
+mod http1;
 mod pool;
 mod prober;
 mod set;
+mod stream;
 #[cfg(test)]
 mod tests;
 mod transport;
 mod workers;
 
-pub use client::SendError;
+pub use client::{Cause, SendError};
 pub use connect::{ConnectError, Order};
+pub use connection::{Connection, Head, Incoming};
 pub use directory::Directory;
 pub use endpoint::{Address, Endpoint, InFlight};
 pub use health::{Verdict, probe};
-pub use pool::{Connection, Pools};
+pub use pool::Pools;
 pub use prober::Prober;
 pub use set::{Availability, Held, Picked, Set, Unavailable};
 pub use transport::{Protocol, Transport, Unusable};

@@ -10,19 +10,18 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::{
+    ConnectError, Connection, Endpoint, Order, Protocol,
+    client::{Client, Shared, Slot},
+    connect,
+    connection::{Carrier, Use},
+    http1,
+    stream::Stream,
+};
 use futures_util::{
     FutureExt,
     future::{LocalBoxFuture, Shared as Common, WeakShared},
 };
-use http::{Request, Response};
-use hyper::{body::Incoming, client::conn::http1::SendRequest};
-
-use super::{
-    ConnectError, Endpoint, Order, Protocol,
-    client::{Client, SendError, Shared, Slot},
-    connect,
-};
-use crate::exchange::Body;
 
 /// Idle connections that one worker keeps to one endpoint.
 const IDLE_MAX: usize = 256;
@@ -31,43 +30,16 @@ const SHARED_MAX: usize = 8;
 /// Streams that an endpoint is thought to allow at first; the specification asks for no fewer.
 const STREAMS: usize = 100;
 
-/// A connection to an endpoint, ready for a request.
-pub struct Connection {
-    carrier: Carrier,
-    endpoint: Arc<Endpoint>,
-    reused: bool,
-}
-
-enum Carrier {
-    Own(SendRequest<Body>),
-    Shared(Slot),
-}
-
-impl Connection {
-    /// Has carried a request before: the other end may be closing it this very moment.
-    pub fn is_reused(&self) -> bool {
-        self.reused
-    }
-
-    pub fn protocol(&self) -> Protocol {
-        match self.carrier {
-            Carrier::Own(_) => Protocol::Http1,
-            Carrier::Shared(_) => Protocol::Http2,
-        }
-    }
-
-    /// The request comes back in the error when nothing of it was sent.
-    pub async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
-        match &mut self.carrier {
-            Carrier::Own(sender) => sender.try_send_request(request).await.map_err(SendError::of),
-            Carrier::Shared(slot) => slot.send(request).await,
-        }
-    }
-}
-
 struct Idle {
-    sender: SendRequest<Body>,
+    wire: http1::Shared<Stream>,
     until: Instant,
+}
+
+impl Idle {
+    fn is_good(&self, now: Instant) -> bool {
+        let mut wire = self.wire.borrow_mut();
+        self.until > now && !wire.is_spent() && wire.is_quiet()
+    }
 }
 
 type Opening = LocalBoxFuture<'static, Result<Rc<Shared>, ConnectError>>;
@@ -87,44 +59,48 @@ impl Pools {
         let mut pools = self.idle.borrow_mut();
         let pool = pools.get_mut(&endpoint.id)?;
         let now = Instant::now();
-        pool.retain(|it| !it.sender.is_closed() && it.until > now);
-        // One that is not ready yet still finishes its last exchange: it stays for the next request.
-        let newest = pool.iter().rposition(|it| it.sender.is_ready())?;
-        let sender = pool.remove(newest).sender;
-        Some(Connection { carrier: Carrier::Own(sender), endpoint: endpoint.clone(), reused: true })
+        // One that is not free yet still sends the end of its last request: it stays for a later one.
+        while let Some(newest) = pool.iter().rposition(|it| it.wire.borrow().is_free()) {
+            let idle = pool.remove(newest);
+            if idle.is_good(now) {
+                return Some(Connection::new(Carrier::Own(idle.wire), endpoint, Use::Again));
+            }
+        }
+        None
     }
 
     /// A connection with room for one more request: an idle one, a stream of a shared one, or a new one.
     pub async fn obtain(&self, endpoint: &Arc<Endpoint>, order: &Order) -> Result<Connection, ConnectError> {
         let for_one_client = order.transport.proxy_protocol().is_some();
+        // Boxed, as all that is seldom done: the memory of every request would have room for it.
         if for_one_client {
-            return self.connect(endpoint, order).await;
+            return Box::pin(self.connect(endpoint, order)).await;
         }
         match order.protocol {
             Protocol::Http1 => match self.checkout(endpoint) {
                 Some(connection) => Ok(connection),
-                None => self.connect(endpoint, order).await,
+                None => Box::pin(self.connect(endpoint, order)).await,
             },
-            Protocol::Http2 => self.stream(endpoint, order).await,
+            Protocol::Http2 => Box::pin(self.stream(endpoint, order)).await,
         }
     }
 
     /// A new connection that nobody else uses (yet).
     pub async fn connect(&self, endpoint: &Arc<Endpoint>, order: &Order) -> Result<Connection, ConnectError> {
         let carrier = match connect::connect(endpoint, order, STREAMS).await? {
-            Client::Http1(sender) => Carrier::Own(sender),
+            Client::Http1(wire) => Carrier::Own(wire),
             Client::Http2(shared) => Carrier::Shared(Slot::of(&shared)),
         };
-        Ok(Connection { carrier, endpoint: endpoint.clone(), reused: false })
+        Ok(Connection::new(carrier, endpoint, Use::First))
     }
 
     async fn stream(&self, endpoint: &Arc<Endpoint>, order: &Order) -> Result<Connection, ConnectError> {
-        let mut reused = true;
+        let mut used = Use::Again;
         loop {
             if let Some(slot) = self.vacancy(endpoint.id) {
-                return Ok(Connection { carrier: Carrier::Shared(slot), endpoint: endpoint.clone(), reused });
+                return Ok(Connection::new(Carrier::Shared(slot), endpoint, used));
             }
-            reused = false;
+            used = Use::First;
             let opened = self.opening(endpoint, order).await;
             self.opening.borrow_mut().retain(|_, it| it.upgrade().is_some_and(|it| it.peek().is_none()));
             self.adopt(endpoint, &opened?);
@@ -176,10 +152,10 @@ impl Pools {
 
     /// Keeps a connection whose exchange ended cleanly, unless its endpoint was withdrawn meanwhile.
     pub fn checkin(&self, connection: Connection, idle_timeout: Duration) {
-        let Connection { carrier, endpoint, .. } = connection;
+        let (carrier, endpoint) = connection.into_parts();
         // A shared connection is in its pool already: dropping the slot is all.
-        let Carrier::Own(sender) = carrier else { return };
-        if sender.is_closed() || endpoint.is_retired() || idle_timeout.is_zero() {
+        let Carrier::Own(wire) = carrier else { return };
+        if wire.borrow().is_spent() || endpoint.is_retired() || idle_timeout.is_zero() {
             return;
         }
         let mut pools = self.idle.borrow_mut();
@@ -187,7 +163,7 @@ impl Pools {
         if pool.len() >= IDLE_MAX {
             pool.remove(0);
         }
-        pool.push(Idle { sender, until: Instant::now() + idle_timeout });
+        pool.push(Idle { wire, until: Instant::now() + idle_timeout });
     }
 
     /// Closes all idle connections to an endpoint. A shared one closes by itself when its last stream has ended.
@@ -198,9 +174,10 @@ impl Pools {
 
     /// Closes what has been idle too long.
     pub fn sweep(&self) {
+        http1::trim();
         let now = Instant::now();
         self.idle.borrow_mut().retain(|_, pool| {
-            pool.retain(|it| !it.sender.is_closed() && it.until > now);
+            pool.retain(|it| it.is_good(now));
             !pool.is_empty()
         });
         self.shared.borrow_mut().retain(|_, pool| {

@@ -4,16 +4,10 @@
 //! An input is a byte that chooses the method, then what the upstream sends.
 #![no_main]
 
-use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Empty};
-use hyper::{
-    body::Incoming,
-    client::conn::http1::{self, SendRequest},
-};
-use hyper_util::rt::TokioIo;
+use http::{HeaderMap, Method, Request, StatusCode, header, request::Parts};
+use http_body_util::BodyExt;
 use libfuzzer_sys::{Corpus, fuzz_target};
-use miwid::proxy::fuzzing::strip_hop_by_hop;
+use miwid::{proxy::fuzzing::strip_hop_by_hop, upstream::fuzzing::Line};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
     runtime::Runtime,
@@ -85,21 +79,16 @@ fn ask(method: &Method, sent: &[u8], pieces: usize) -> Option<Answer> {
     let upstream = answer(theirs, sent.to_vec(), pieces.max(1));
     let exchange = async {
         tokio::task::spawn_local(upstream);
-        let (mut sender, connection) = http1::handshake(TokioIo::new(ours)).await.expect("no bytes are needed");
-        tokio::task::spawn_local(async move {
-            let _ = connection.with_upgrades().await;
-        });
-        let response = sender.send_request(request(method)).await.ok()?;
-        read(response, &mut sender).await
+        read(&Line::over(ours), method).await
     };
     RUNTIME.with(|runtime| LocalSet::new().block_on(runtime, exchange))
 }
 
-fn request(method: &Method) -> Request<Empty<Bytes>> {
-    let mut request = Request::new(Empty::new());
+fn request(method: &Method) -> Parts {
+    let mut request = Request::new(());
     *request.method_mut() = method.clone();
     request.headers_mut().insert(header::HOST, header::HeaderValue::from_static("a"));
-    request
+    request.into_parts().0
 }
 
 /// Waits for the request, as a server does, then sends piece by piece and closes.
@@ -122,14 +111,12 @@ async fn answer(mut theirs: DuplexStream, sent: Vec<u8>, pieces: usize) {
     let _ = theirs.read_to_end(&mut head).await;
 }
 
-async fn read(response: Response<Incoming>, sender: &mut SendRequest<Empty<Bytes>>) -> Option<Answer> {
-    let (head, incoming) = response.into_parts();
+async fn read(line: &Line<DuplexStream>, method: &Method) -> Option<Answer> {
+    let (head, incoming) = line.ask(&request(method)).await?.into_parts();
     let collected = incoming.collect().await.ok()?;
     let trailers = collected.trailers().cloned();
     let body = collected.to_bytes().to_vec();
-    let leaked = head.status != StatusCode::SWITCHING_PROTOCOLS
-        && sender.ready().await.is_ok()
-        && sender.send_request(request(&Method::GET)).await.is_ok();
+    let leaked = line.is_free() && line.ask(&request(&Method::GET)).await.is_some();
     Some(Answer { status: head.status, headers: head.headers, body, trailers, leaked })
 }
 

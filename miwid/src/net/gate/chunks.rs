@@ -30,6 +30,14 @@ pub(super) enum Progress {
     Last,
 }
 
+/// What some bytes begin with: framing, then data of the body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Piece {
+    pub framing: usize,
+    pub data: usize,
+    pub progress: Progress,
+}
+
 impl Chunks {
     pub(super) fn new() -> Self {
         Self { at: At::Size { size: 0, digits: 0 }, extensions: 0 }
@@ -59,6 +67,24 @@ impl Chunks {
             }
         }
         (at, Ok(Progress::More))
+    }
+
+    /// The same for whoever wants the data without its framing: as far as the end of the next data.
+    pub(super) fn piece(&mut self, bytes: &[u8]) -> Result<Piece, Flaw> {
+        let mut framing = 0;
+        while framing < bytes.len() {
+            if let At::Data { left } = self.at {
+                let data = usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len() - framing);
+                let (_, progress) = self.advance(&bytes[framing..framing + data]);
+                return Ok(Piece { framing, data, progress: progress? });
+            }
+            let (taken, progress) = self.advance(&bytes[framing..=framing]);
+            framing += taken;
+            if progress? == Progress::Last {
+                return Ok(Piece { framing, data: 0, progress: Progress::Last });
+            }
+        }
+        Ok(Piece { framing, data: 0, progress: Progress::More })
     }
 
     fn step(&mut self, byte: u8) -> Result<At, Flaw> {

@@ -7,8 +7,10 @@ mod io;
 mod line;
 mod lines;
 mod stream;
+mod unchunk;
 
 pub use desk::{After, Desk, Flaw, Verdict};
 pub use io::Gated;
 pub use line::content_length;
 pub use lines::Rules;
+pub use unchunk::{Unchunk, Unchunked};

@@ -1,0 +1,144 @@
+//! One HTTP/1.1 connection to an endpoint. It knows which halves of an exchange are still under way on it; only one that
+//! carries nothing, has nothing unread and is still open may carry another.
+
+use std::{
+    cell::RefCell,
+    future::Future as _,
+    io,
+    pin::{Pin, pin},
+    rc::Rc,
+    task::{Context, Poll, Waker, ready},
+};
+
+use bytes::Bytes;
+use http::Method;
+use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+
+use super::{
+    buffers::{Buffer, SMALL},
+    exchange::Fault,
+    head::{Head, Heads},
+};
+use crate::net::Desk;
+
+/// Held by the exchange, by the body of its answer, and by a rest of its request that is still being sent.
+pub(in crate::upstream) type Shared<S> = Rc<RefCell<Wire<S>>>;
+
+pub(in crate::upstream) struct Wire<S> {
+    pub(super) stream: S,
+    pub(super) unread: Buffer,
+    /// What is read at once while a head is awaited: much, where the last body was long.
+    pub(super) first_read: usize,
+    heads: Heads,
+    /// A request is not yet sent to its end.
+    pub(super) sending: bool,
+    /// An answer is not yet read to its end.
+    pub(super) answering: bool,
+    /// It will not carry another exchange.
+    pub(super) closing: bool,
+    /// Bytes sent in its life: whether a request that is still being sent moves.
+    pub(super) written: u64,
+    /// The request broke off while its answer was on its way.
+    pub(super) broken: bool,
+    /// Who reads the answer then.
+    pub(super) reader: Option<Waker>,
+}
+
+impl<S> Wire<S> {
+    pub(in crate::upstream) fn new(stream: S) -> Self {
+        Self {
+            stream,
+            unread: Buffer::default(),
+            first_read: SMALL,
+            heads: Heads::default(),
+            sending: false,
+            answering: false,
+            closing: false,
+            written: 0,
+            broken: false,
+            reader: None,
+        }
+    }
+
+    /// It carries nothing now, and may carry an exchange.
+    pub(in crate::upstream) fn is_free(&self) -> bool {
+        !self.sending && !self.is_spent()
+    }
+
+    /// It will never be free (again).
+    pub(in crate::upstream) fn is_spent(&self) -> bool {
+        self.closing || self.answering || !self.unread.bytes.is_empty()
+    }
+
+    /// What an upgrade leaves: the stream, and what came behind the answer.
+    pub(in crate::upstream) fn into_upgraded(mut self) -> Option<(Bytes, S)> {
+        let unread = self.unread.bytes.split().freeze();
+        (!self.sending).then_some((unread, self.stream))
+    }
+
+    pub(super) fn begin(&mut self) {
+        (self.sending, self.answering) = (true, true);
+        self.heads = Heads::default();
+    }
+
+    /// The answer has been read to its end.
+    pub(super) fn answered(&mut self) {
+        self.answering = false;
+        self.reader = None;
+        if self.unread.bytes.is_empty() {
+            self.unread.release();
+        }
+    }
+
+    /// The request cannot be completed: neither can what is read of the answer be trusted to be about all of it.
+    pub(super) fn break_off(&mut self) {
+        (self.closing, self.broken) = (true, true);
+        if let Some(reader) = self.reader.take() {
+            reader.wake();
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> Wire<S> {
+    /// Between two exchanges: the other end has neither closed it nor said anything. Costs no look at the socket as long
+    /// as nothing has come.
+    pub(in crate::upstream) fn is_quiet(&mut self) -> bool {
+        let mut byte = [0];
+        let mut cx = Context::from_waker(Waker::noop());
+        Pin::new(&mut self.stream).poll_read(&mut cx, &mut ReadBuf::new(&mut byte)).is_pending()
+    }
+
+    /// Reads more; 0: the end. While there is nothing to read it holds no memory for it.
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, size: usize) -> Poll<io::Result<usize>> {
+        self.unread.make_room(size);
+        let count = pin!(self.stream.read_buf(&mut self.unread.bytes)).poll(cx);
+        if self.unread.bytes.is_empty() {
+            self.unread.release();
+        }
+        count
+    }
+
+    /// The head of the answer. What is said before it is passed on as it comes.
+    pub(super) fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        method: &Method,
+        interim: Option<&Desk>,
+    ) -> Poll<Result<Head, Fault>> {
+        loop {
+            while !self.unread.bytes.is_empty() {
+                let Some(head) = self.heads.next(&mut self.unread.bytes, method)? else { break };
+                if !head.is_interim() {
+                    return Poll::Ready(Ok(head));
+                }
+                if let Some(desk) = interim {
+                    desk.inform(head.status, &head.headers);
+                }
+            }
+            if ready!(self.poll_fill(cx, self.first_read)).map_err(Fault::Io)? == 0 {
+                Heads::cut(&self.unread.bytes)?;
+                return Poll::Ready(Err(Fault::Closed));
+            }
+        }
+    }
+}
