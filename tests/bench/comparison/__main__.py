@@ -64,9 +64,9 @@ def _run(chosen: list[Scenario], options: argparse.Namespace) -> int:
     if programs.miwid is None or not os.access(programs.miwid, os.X_OK):
         print(f"no binary at {options.binary}; build miwid first", file=sys.stderr)
         return 1
-    pace = Pace(options.rounds or (1 if options.short else 5), options.seconds or (1.0 if options.short else 2.0))
+    pace = Pace(options.rounds or 5, options.seconds or 2.0)
     if options.short:
-        pace = Pace(pace.rounds, pace.seconds, starts=3)
+        pace = Pace(options.rounds or 1, options.seconds or 1.0, starts=3, rest_seconds=0.3)
     document: report.Document = {
         "machine": machine.describe(),
         "build": "release" if "release" in programs.miwid.parts else "debug",

@@ -17,8 +17,8 @@ from .stage import Ground, Server, servers
 
 #: Starts of each server for the time of its first byte.
 STARTS = 20
-#: How long memory may take to come to rest.
-SETTLE_SECONDS = 8.0
+#: How long memory may take to come to rest, and how long it has to be at rest: longer than any server's tick.
+SETTLE_SECONDS, REST_SECONDS = 8.0, 2.5
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Pace:
     rounds: int
     seconds: float
     starts: int = STARTS
+    rest_seconds: float = REST_SECONDS
 
 
 def run(scenario: Scenario, ground: Ground, pace: Pace) -> Outcome:
@@ -123,7 +124,6 @@ def _loaded(server: Server, load: Load, ground: Ground, seconds: float) -> tuple
 
 def _held(outcome: Outcome, ground: Ground, pace: Pace) -> None:
     """Resident memory with connections, or WebSockets, that stay open and silent."""
-    del pace
     scenario = outcome.scenario
     if ground.programs.load is None:
         outcome.notes.append(f"SKIPPED: bench: {scenario.name}: bench-load is not built")
@@ -137,7 +137,7 @@ def _held(outcome: Outcome, ground: Ground, pace: Pace) -> None:
                 with _holder(server, scenario, ground) as hold:
                     for count in steps:
                         hold(count)
-                        points.append((_settled(server.program.pid), meters.kernel_kb()))
+                        points.append((_settled(server.program.pid, pace.rest_seconds), meters.kernel_kb()))
                 sample = _slopes(steps, points)
                 sample["start_kb"] = start
                 sizes = [size for size, _ in points]
@@ -180,16 +180,16 @@ def _holder(server: Server, scenario: Scenario, ground: Ground) -> Iterator[Call
         stop(process)
 
 
-def _settled(pid: int) -> int:
+def _settled(pid: int, rest_seconds: float) -> int:
     """Resident memory once it no longer changes."""
     end, last, since = time.monotonic() + SETTLE_SECONDS, -1, time.monotonic()
     while time.monotonic() < end:
         now = meters.resident_kb(pid)
         if now != last:
             last, since = now, time.monotonic()
-        elif time.monotonic() - since > 2.5:
+        elif time.monotonic() - since > rest_seconds:
             break
-        time.sleep(0.25)
+        time.sleep(0.1)
     return last
 
 

@@ -94,12 +94,18 @@ def _server(name: str, setup: Setup, place: Place, http2_line: bool) -> str:
             lines.append("keepalive_requests 1000000000;")
     if name != "_":
         lines.append(f"server_name {name};")
-    lines.append(_PROXY if setup.upstream else f"root {place.www};")
+    lines.append(_PROXY.format(buffers=_BUFFERS[setup.upstream]) if setup.upstream else f"root {place.www};")
     return "server { " + " ".join(line for line in lines if line) + " }"
 
 
 _PROXY = (
-    "location / { proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; "
+    "location / {{ proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Upgrade $http_upgrade; "
     "proxy_set_header Connection $connection_header; proxy_read_timeout 3600s; proxy_send_timeout 3600s; "
-    "proxy_buffer_size 16k; proxy_buffers 16 16k; proxy_busy_buffers_size 64k; proxy_max_temp_file_size 0; }"
+    "proxy_max_temp_file_size 0; {buffers} }}"
 )
+
+#: Big ones where files pass, small ones where connections only stay open: a tunnel keeps the first buffer.
+_BUFFERS = {
+    "files": "proxy_buffer_size 16k; proxy_buffers 16 16k; proxy_busy_buffers_size 64k;",
+    "echo": "proxy_buffer_size 4k; proxy_buffers 8 4k;",
+}
