@@ -67,6 +67,8 @@ def _run(chosen: list[Scenario], options: argparse.Namespace) -> int:
     pace = Pace(options.rounds or 5, options.seconds or 2.0)
     if options.short:
         pace = Pace(options.rounds or 1, options.seconds or 1.0, starts=3, rest_seconds=0.3)
+    minutes = sum(_estimate(it, pace) for it in chosen) / 60
+    print(f"{len(chosen)} scenarios, about {minutes:.0f} minutes; {machine.line(machine.describe())}", file=sys.stderr)
     document: report.Document = {
         "machine": machine.describe(),
         "build": "release" if "release" in programs.miwid.parts else "debug",
@@ -92,6 +94,16 @@ def _run(chosen: list[Scenario], options: argparse.Namespace) -> int:
     _save(document, RESULTS, name)
     print(report.summary(document))
     return _verdict(document)
+
+
+def _estimate(scenario: Scenario, pace: Pace) -> float:
+    """Seconds, roughly: what is loaded, and two for a start."""
+    each = {
+        "throughput": pace.rounds * pace.seconds * scenario.longer,
+        "growth": 4 * pace.seconds,
+        "start": pace.starts * 0.2,
+    }.get(scenario.kind, 3 * len(scenario.steps) + scenario.steps[-1] / 1000 if scenario.steps else 0.0)
+    return len(scenario.contenders) * (each + 2)
 
 
 def _measured(scenario: Scenario, ground: Ground, pace: Pace) -> report.Entry:

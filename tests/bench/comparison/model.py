@@ -10,8 +10,8 @@ from typing import Literal
 class Setup:
     """What a server is told to do. Every peer has its own way of writing it down."""
 
+    #: TLS, HTTP/2 and HTTP/3 where the server has them; cleartext is served as well, on the port beside it.
     tls: bool = False
-    #: Cleartext is served as well, on the port beside it.
     access_log: bool = False
     #: Requests go to an upstream: a fast file server, or one that echoes WebSockets.
     upstream: Literal["", "files", "echo"] = ""
@@ -20,7 +20,7 @@ class Setup:
     sites: int = 0
     workers: int = 1
     #: Tables of policies that are written down and switched off.
-    policies_off: bool = False
+    policies_off: tuple[Literal["compression", "cache", "security"], ...] = ()
     #: Client connections that must fit.
     connections: int = 4096
     #: The configuration that the peer's package ships, instead of the best one.

@@ -122,6 +122,10 @@ def _named(entry: Entry, label: str, name: str) -> str:
     text = f"{figure(name, figures.get(name))} {METRICS[name].unit}"
     if name == "cpu_us" and "rps" in figures:
         text += f", {figure('rps', figures['rps'])}/s"
+    if name == "connection_kb" and "kernel_kb" in figures:
+        text += f" (kernel, both ends: {figure('kernel_kb', figures['kernel_kb'])} KB)"
+    if name == "connection_kb" and "start_kb" in figures:
+        text += f", at start {figures['start_kb'] / 1024:.0f} MB"
     return text if label == "miwid" else f"{label} {text}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -17,6 +18,8 @@ from .stage import Ground, Server, servers
 
 #: Starts of each server for the time of its first byte.
 STARTS = 20
+#: What the held connections are extrapolated to.
+MANY = 100_000
 #: How long memory may take to come to rest, and how long it has to be at rest: longer than any server's tick.
 SETTLE_SECONDS, REST_SECONDS = 8.0, 2.5
 
@@ -70,6 +73,9 @@ def _turn(server: Server, load: Load, ground: Ground, seconds: float) -> Sample:
     if sample["requests"] == 0:
         raise Failed(f"{server.label} answered nothing: {text[-500:]}")
     sample["cpu_us"] = spent / sample["requests"] * 1e6
+    if server.log.exists():
+        # A run writes a gigabyte of it otherwise; servers append, so they go on at the beginning.
+        os.truncate(server.log, 0)
     return sample
 
 
@@ -142,8 +148,15 @@ def _held(outcome: Outcome, ground: Ground, pace: Pace) -> None:
                 sample["start_kb"] = start
                 sizes = [size for size, _ in points]
                 slab = [kernel["slab"] - before["slab"] for _, kernel in points]
-                text = f"{_joined(steps)} held: {_joined(sizes)} KB resident, {_joined(slab)} KB of slab"
-                _keep(outcome, server.label, sample, text)
+                text = f"{_joined(steps)} held: {_joined(sizes)} KB resident, {_joined(slab)} KB of slab; "
+                _keep(outcome, server.label, sample, text + _extrapolated(steps[-1], sizes[-1], slab[-1], sample))
+
+
+def _extrapolated(held: int, size: int, slab: int, sample: Sample) -> str:
+    more = MANY - held
+    resident = (size + more * sample["connection_kb"]) / 1024
+    kernel = (slab + more * sample["kernel_kb"]) / 1024
+    return f"{MANY:,} would take {resident:,.0f} MB and {kernel:,.0f} MB of slab"
 
 
 def _slopes(steps: tuple[int, ...], points: list[tuple[int, dict[str, int]]]) -> Sample:
@@ -172,7 +185,8 @@ def _holder(server: Server, scenario: Scenario, ground: Ground) -> Iterator[Call
         line = process.stdout.readline()
         told = json.loads(line) if line else {"open": 0, "error": "the holder ended"}
         if told["open"] != count:
-            raise Failed(f"{server.label}: {told['open']} of {count} connections could be held: {told.get('error')}")
+            why = f"{told.get('error')}; {server.program.tail()}"
+            raise Failed(f"{server.label}: {told['open']} of {count} connections could be held: {why}")
 
     try:
         yield hold

@@ -189,9 +189,17 @@ _REST = (
         Load("wrk"), all_cores=True,
     ),
     Scenario(
-        "policies", "every policy written down and off", "throughput",
-        (Contender("miwid-without", "miwid", _PLAIN), Contender("miwid-off", "miwid", Setup(policies_off=True))),
-        Load("wrk"), (Target("cpu_us", "share", 0.01, ("miwid-without",), "miwid-off"),), longer=2.0, optional=True,
+        "policies", "policies written down and off", "throughput",
+        (
+            Contender("miwid-without", "miwid", _PLAIN),
+            Contender("miwid-compression-off", "miwid", Setup(policies_off=("compression",))),
+            Contender("miwid-all-off", "miwid", Setup(policies_off=("compression", "cache", "security"))),
+        ),
+        Load("wrk"),
+        tuple(
+            Target("cpu_us", "share", 0.01, ("miwid-without",), of) for of in ("miwid-compression-off", "miwid-all-off")
+        ),
+        longer=2.0, optional=True,
     ),
 )
 
@@ -200,7 +208,7 @@ ALL: tuple[Scenario, ...] = _FILES + _PROTOCOLS + _PROXIED + _CONNECTIONS + _LAT
 
 def shortened(scenario: Scenario) -> Scenario:
     """The same for a moment: beside one nginx, with a few connections, and nothing to reach: a debug build is no contender."""
-    kept = tuple(it for it in scenario.contenders if it.label in ("miwid", "nginx", "caddy"))
+    kept = tuple(it for it in scenario.contenders if it.label in ("miwid", "nginx"))
     steps = {"growth": (20, 100), "idle": (50, 200), "tunnels": (50, 100, 200)}.get(scenario.kind, ())
     connections = min(scenario.load.connections, 16)
     load = replace(scenario.load, connections=connections, share=min(scenario.load.share, 0.02))

@@ -20,6 +20,8 @@ class Server:
     contender: Contender
     program: Program
     aim: Aim
+    #: Its access log, where it writes one.
+    log: Path
 
     @property
     def label(self) -> str:
@@ -67,7 +69,7 @@ def servers(scenario: Scenario, ground: Ground, notes: list[str]) -> Iterator[li
             except Refused as refusal:
                 if not scenario.optional:
                     raise
-                notes.append(f"SKIPPED: bench: {scenario.name}: {contender.label} refuses its configuration: {refusal}")
+                notes.append(f"SKIPPED: bench: {scenario.name}: {contender.label} refuses its configuration: {_brief(refusal)}")
         yield running
     finally:
         for program in [*(server.program for server in running), *others]:
@@ -89,7 +91,12 @@ def begin(contender: Contender, scenario: Scenario, ground: Ground, upstream: st
     except BaseException:
         program.stop()
         raise
-    return Server(contender, program, aim)
+    return Server(contender, program, aim, place.directory / "access.log")
+
+
+def _brief(refusal: Refused) -> str:
+    """The line that says why, without the places in a file that nobody sees."""
+    return next((line for line in str(refusal).splitlines() if "error: " in line), str(refusal))
 
 
 def _checked(aim: Aim, load: Load) -> Aim:

@@ -109,7 +109,7 @@ class Configuring(unittest.TestCase):
     def test_every_setting_changes_the_configuration(self) -> None:
         variants = [
             Setup(), Setup(tls=True), Setup(access_log=True), Setup(upstream="files"), Setup(compression="siblings"),
-            Setup(compression="dynamic"), Setup(sites=3), Setup(workers=2), Setup(connections=9),
+            Setup(compression="dynamic"), Setup(sites=3), Setup(workers=2), Setup(connections=9000),
         ]
         for write in (miwid.configuration, lambda setup, place: nginx.configuration(setup, place, http2_line=True)):
             texts = {write(setup, _PLACE) for setup in variants}

@@ -7,7 +7,11 @@ from pathlib import Path
 from ..model import Contender, Setup
 from .place import Launch, Place
 
-_OFF = "[compression]\nenabled = false\n[cache]\nenabled = false\n[security]\nenable_cors = false\nenable_csrf = false\n"
+_OFF = {
+    "compression": "[compression]\nenabled = false\n",
+    "cache": "[cache]\nenabled = false\n",
+    "security": "[security]\nenable_cors = false\nenable_csrf = false\n",
+}
 
 
 def launch(contender: Contender, place: Place, program: Path) -> Launch:
@@ -38,8 +42,7 @@ def configuration(setup: Setup, place: Place) -> str:
         server += ["[logging.access_log]", f'path = "{place.directory}/access.log"', 'format = "json"']
         server += ["[logging.rotation]", "enabled = false"]
     text = "\n".join(server) + "\n"
-    if setup.policies_off:
-        text += _OFF
+    text += "".join(_OFF[table] for table in setup.policies_off)
     if setup.compression == "dynamic":
         text += '[compression]\nalgorithms = ["gzip"]\n'
     return text + "".join(_site(name, setup, place) for name in names(setup))

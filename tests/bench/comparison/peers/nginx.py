@@ -40,10 +40,12 @@ def launch(contender: Contender, place: Place, program: Path) -> Launch:
 
 def configuration(setup: Setup, place: Place, http2_line: bool) -> str:
     """`http2_line`: newer versions have a line for HTTP/2, older ones a word behind `listen`."""
-    connections = 768 if setup.shipped else 2 * setup.connections + 64
+    # From fifteen sixteenths on, nginx closes connections that wait; a proxied one takes two.
+    wanted = setup.connections * (2 if setup.upstream else 1)
+    connections = 768 if setup.shipped else wanted * 10 // 9 + 64
     main = (
         f"{'user root;' if os.geteuid() == 0 else ''} worker_processes {setup.workers}; daemon off; "
-        f"pid {place.directory}/nginx.pid; error_log stderr; worker_rlimit_nofile {max(connections + 64, 4096)};\n"
+        f"pid {place.directory}/nginx.pid; error_log stderr; worker_rlimit_nofile {max(wanted + 512, 4096)};\n"
         f"events {{ worker_connections {connections};{'' if setup.shipped else ' multi_accept on;'} }}\n"
     )
     http = ["default_type application/octet-stream; types { text/html html; text/plain txt; }", _temporary(place.directory)]
