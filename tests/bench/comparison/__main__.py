@@ -56,8 +56,9 @@ def _options() -> argparse.Namespace:
 
 
 def _run(chosen: list[Scenario], options: argparse.Namespace) -> int:
-    # A termination ends the servers like Ctrl-C does.
-    signal.signal(signal.SIGTERM, _interrupt)
+    # However it is interrupted, the servers are ended on the way out.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _interrupt)
     machine.descriptors()
     os.sched_setaffinity(0, machine.cores().load)
     programs = find(options.binary)
@@ -78,6 +79,7 @@ def _run(chosen: list[Scenario], options: argparse.Namespace) -> int:
         "seconds": pace.seconds,
         "scenarios": [],
     }
+    interrupted = False
     with tempfile.TemporaryDirectory(prefix="miwi-bench-") as directory:
         # Workers of other servers may run as somebody else.
         os.chmod(directory, 0o755)
@@ -89,11 +91,12 @@ def _run(chosen: list[Scenario], options: argparse.Namespace) -> int:
                 document["scenarios"].append(entry)
                 print(report.terminal(entry) + "\n", flush=True)
         except KeyboardInterrupt:
+            interrupted = True
             print("interrupted; what was measured is kept", file=sys.stderr)
     name = "short" if options.short else ("only" if options.only else "full")
     _save(document, RESULTS, name)
     print(report.summary(document))
-    return _verdict(document)
+    return 130 if interrupted else _verdict(document)
 
 
 def _estimate(scenario: Scenario, pace: Pace) -> float:

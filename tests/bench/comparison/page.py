@@ -13,7 +13,7 @@ _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
 table { border-collapse: collapse; margin: .5rem 0 1rem; }
 td, th { padding: .2rem .7rem; text-align: right; border-bottom: 1px solid #8884; font-variant-numeric: tabular-nums; }
-td:first-child, th:first-child, .words td { text-align: left; }
+td:first-child, th:first-child, .words td, .words th { text-align: left; }
 .reached { color: #15803d; } .missed { color: #b91c1c; font-weight: 600; }
 svg { max-width: 100%; height: auto; display: block; margin: .5rem 0; }
 details { margin: .5rem 0; } .note { opacity: .75; font-size: .9em; }

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 STOP_SECONDS = 10.0
 
@@ -55,7 +56,7 @@ class Program:
         stop(self.process)
 
 
-def spawn(command: Sequence[str], cores: frozenset[int], **options: object) -> subprocess.Popen[bytes]:
+def spawn(command: Sequence[str], cores: frozenset[int], **options: Any) -> subprocess.Popen[bytes]:
     """Starts a program on `cores`. It inherits them from us, so that no helper stands between us and its pid.
 
     A session of its own keeps the terminal's Ctrl-C from it: we end it ourselves.
@@ -63,9 +64,9 @@ def spawn(command: Sequence[str], cores: frozenset[int], **options: object) -> s
     ours = os.sched_getaffinity(0)
     os.sched_setaffinity(0, cores)
     try:
-        return subprocess.Popen(
-            list(command), **{"stdin": subprocess.DEVNULL, "start_new_session": True, **options}  # type: ignore[call-overload]
-        )
+        options.setdefault("stdin", subprocess.DEVNULL)
+        process: subprocess.Popen[bytes] = subprocess.Popen(list(command), start_new_session=True, **options)
+        return process
     finally:
         os.sched_setaffinity(0, ours)
 

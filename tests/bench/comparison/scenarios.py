@@ -182,7 +182,7 @@ _REST = (
     Scenario(
         "workers", "1 and 2 workers on every core, the load beside them", "throughput",
         tuple(
-            Contender(f"{peer}-{count}", peer, Setup(workers=count))  # type: ignore[arg-type]
+            Contender(f"{peer}-{count}", peer, Setup(workers=count))
             for peer in ("nginx", "miwid")
             for count in (1, 2)
         ),

@@ -111,16 +111,13 @@ def parse_wrk(text: str) -> Sample:
 
 
 def parse_h2load(text: str) -> Sample:
-    done, failed, errors, timeouts = re.search(  # type: ignore[union-attr]
-        r"(\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", text
-    ).groups()
+    done, _, _, timeouts = _numbers(r"(\d+) succeeded, (\d+) failed, (\d+) errored, (\d+) timeout", text)
     # What is under way when the time is over is counted as failed, though nobody failed.
-    wrong = sum(map(int, re.search(r"status codes: \d+ 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", text).groups()))  # type: ignore[union-attr]
-    del failed, errors
+    wrong = _numbers(r"status codes: \d+ 2xx, (\d+) 3xx, (\d+) 4xx, (\d+) 5xx", text)
     return {
-        "requests": int(done),
+        "requests": done,
         "rps": float(_find(r"finished in [\d.]+m?s, ([\d.]+) req/s", text)),
-        "failed": wrong + int(timeouts),
+        "failed": sum(wrong) + timeouts,
     }
 
 
@@ -132,7 +129,15 @@ def parse_own(text: str) -> Sample:
 
 
 def _find(pattern: str, text: str) -> str:
+    return _match(pattern, text)[1]
+
+
+def _numbers(pattern: str, text: str) -> list[int]:
+    return [int(group) for group in _match(pattern, text).groups()]
+
+
+def _match(pattern: str, text: str) -> re.Match[str]:
     found = re.search(pattern, text)
     if not found:
         raise ValueError(f"no {pattern!r} in what the tool said:\n{text[-1000:]}")
-    return found[1]
+    return found

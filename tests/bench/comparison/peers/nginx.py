@@ -9,13 +9,29 @@ from ..model import Contender, Setup
 from .miwid import names
 from .place import Launch, Place
 
-#: The fields that an access log line of miwid has, as near as nginx knows them.
-_JSON = (
-    "log_format json escape=json '{\"time\":\"$time_iso8601\",\"request_id\":\"$request_id\",\"remote_addr\":\"$remote_addr\","
-    '"host":"$host","method":"$request_method","path":"$request_uri","protocol":"$server_protocol","status":$status,'
-    '"bytes":$body_bytes_sent,"duration":$request_time,"referer":"$http_referer","user_agent":"$http_user_agent",'
-    '"upstream":"$upstream_addr","upstream_time":"$upstream_response_time"}\';'
-)
+#: The fields of a line of miwid's, each with nginx's name for it.
+_FIELDS = {
+    "timestamp": "time_iso8601",
+    "remote_addr": "remote_addr",
+    "method": "request_method",
+    "path": "uri",
+    "status": "status",
+    "response_time_ms": "request_time",
+    "bytes_sent": "body_bytes_sent",
+    "request_id": "request_id",
+    "host": "host",
+    "protocol": "server_protocol",
+    "scheme": "scheme",
+    "query": "args",
+    "referer": "http_referer",
+    "user_agent": "http_user_agent",
+    "site": "server_name",
+    "upstream": "upstream_addr",
+    "upstream_time_ms": "upstream_response_time",
+    "bytes_received": "request_length",
+    "peer_addr": "realip_remote_addr",
+}
+_JSON = "log_format json escape=json '{" + ",".join(f'"{name}":"${value}"' for name, value in _FIELDS.items()) + "}';"
 
 #: What Debian's nginx.conf says, but for its paths and one worker.
 _SHIPPED = (
@@ -86,6 +102,8 @@ def _temporary(directory: Path) -> str:
 
 def _server(name: str, setup: Setup, place: Place, http2_line: bool) -> str:
     backlog = " backlog=4096" if name in ("_", "site0.example") and not setup.shipped else ""
+    if backlog and setup.workers > 1:
+        backlog += " reuseport"
     lines = [f"listen 127.0.0.1:{place.plain_port}{backlog};"]
     if setup.tls:
         lines.append(f"listen 127.0.0.1:{place.tls_port} ssl{'' if http2_line else ' http2'}{backlog};")
