@@ -57,8 +57,8 @@ def _options() -> argparse.Namespace:
 
 def _run(chosen: list[Scenario], options: argparse.Namespace) -> int:
     # However it is interrupted, the servers are ended on the way out.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, _interrupt)
+    for one in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(one, _interrupt)
     machine.descriptors()
     os.sched_setaffinity(0, machine.cores().load)
     programs = find(options.binary)
