@@ -11,8 +11,10 @@ from pathlib import Path
 
 _CORES = sorted(os.sched_getaffinity(0))
 
-#: Descriptors that are left to everything that is no connection.
-SPARE = 512
+#: Descriptors that are left to everything that is no connection, and what a connection takes: a proxied one has two.
+SPARE, EACH = 1024, 2
+#: Connections that every machine is expected to have room for.
+FEW = 64
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,10 @@ def ephemeral_ports() -> int:
     return high - low
 
 
-def connections_possible(wanted: int, descriptors_each: int) -> int:
-    """How many of `wanted` connections fit when a server needs so many descriptors for each."""
-    room = min((descriptors() - SPARE) // descriptors_each, ephemeral_ports() - 1000)
-    return min(wanted, room)
+def connections_possible(wanted: int) -> int:
+    """How many of `wanted` client connections fit. Servers refuse to promise more than they have descriptors for."""
+    room = min((descriptors() - SPARE) // EACH, ephemeral_ports() - 1000)
+    return min(wanted, max(room, FEW))
 
 
 def describe() -> dict[str, str | int]:

@@ -225,8 +225,9 @@ def _start(outcome: Outcome, ground: Ground, pace: Pace) -> None:
 
 
 def _first_byte(contender: Contender, ground: Ground) -> Sample:
+    setup = replace(contender.setup, connections=machine.connections_possible(contender.setup.connections))
     place = ground.place(contender.label, "")
-    launch = peers.launch(contender, place, ground.programs)
+    launch = peers.launch(replace(contender, setup=setup), place, ground.programs)
     for name, text in launch.files.items():
         (place.directory / name).write_text(text)
     begun = time.perf_counter()
@@ -252,8 +253,7 @@ def _one_by_one(scenario: Scenario) -> Iterator[Scenario]:
 def _steps(scenario: Scenario, outcome: Outcome) -> tuple[int, ...]:
     """The connection counts, scaled down to what the machine's limits allow."""
     wanted = scenario.steps[-1]
-    proxied = any(contender.setup.upstream for contender in scenario.contenders)
-    possible = machine.connections_possible(wanted, 2 if proxied else 1)
+    possible = machine.connections_possible(wanted)
     if possible < wanted:
         outcome.notes.append(f"scaled down from {wanted} to {possible} connections: descriptors or ports do not allow more")
     return tuple(step * possible // wanted for step in scenario.steps)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import fixtures, machine, peers, probe
@@ -80,6 +80,8 @@ def servers(scenario: Scenario, ground: Ground, notes: list[str]) -> Iterator[li
 
 def begin(contender: Contender, scenario: Scenario, ground: Ground, upstream: str) -> Server:
     """Starts a server and waits until it answers."""
+    setup = contender.setup
+    contender = replace(contender, setup=replace(setup, connections=machine.connections_possible(setup.connections)))
     place = ground.place(contender.label, upstream)
     cores = machine.cores().every if scenario.all_cores else machine.cores().server
     program = ground.start(peers.launch(contender, place, ground.programs), place, cores)
