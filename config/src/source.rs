@@ -1,6 +1,7 @@
 //! The texts that were read, and places in them.
 //!
-//! A place is a file and a byte; lines and columns are only counted when somebody is to read them.
+//! A place is a file and a byte. Every site and route is asked for its line, so where lines begin is known beforehand:
+//! counting them anew each time made a file of ten thousand sites quadratic.
 
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,8 @@ struct Source {
     /// Relative paths in this file start here.
     dir: PathBuf,
     text: String,
+    /// The byte that each line begins with.
+    lines: Vec<usize>,
 }
 
 /// All texts, and all that is wrong with them.
@@ -36,7 +39,8 @@ pub(crate) struct Sources {
 
 impl Sources {
     pub(crate) fn add(&mut self, name: PathBuf, dir: PathBuf, text: String) -> usize {
-        self.sources.push(Source { name, dir, text });
+        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(byte, _)| byte + 1)).collect();
+        self.sources.push(Source { name, dir, text, lines });
         self.sources.len() - 1
     }
 
@@ -46,7 +50,7 @@ impl Sources {
 
     pub(crate) fn origin(&self, at: At) -> Origin {
         let Some(source) = self.sources.get(at.file) else { return Origin::default() };
-        let (line, column) = position(&source.text, at.byte);
+        let (line, column) = position(&source.text, &source.lines, at.byte);
         Origin { file: source.name.clone(), line, column }
     }
 
@@ -75,15 +79,42 @@ pub(crate) fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// Line and column of a byte, both from 1; columns count characters.
-fn position(text: &str, byte: usize) -> (u32, u32) {
+/// Line and column of a byte, both from 1; columns count characters. `lines`: the byte that each line begins with.
+fn position(text: &str, lines: &[usize], byte: usize) -> (u32, u32) {
     let mut byte = byte.min(text.len());
     while !text.is_char_boundary(byte) {
         byte -= 1;
     }
-    let before = &text[..byte];
-    let line_start = before.rfind('\n').map_or(0, |it| it + 1);
-    let line = before.bytes().filter(|it| *it == b'\n').count() + 1;
-    let column = before[line_start..].chars().count() + 1;
+    // The first line begins with byte 0, so there is always one that begins at or before this byte.
+    let line = lines.partition_point(|begin| *begin <= byte);
+    let begin = lines.get(line.wrapping_sub(1)).copied().unwrap_or(0);
+    let column = text[begin..byte].chars().count() + 1;
     (u32::try_from(line).unwrap_or(u32::MAX), u32::try_from(column).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_told_by_line_and_column() {
+        let check = |text: &str, byte: usize, expected: (u32, u32)| {
+            let mut sources = Sources::default();
+            let file = sources.add(PathBuf::from("a.toml"), PathBuf::new(), text.to_owned());
+            let origin = sources.origin(At { file, byte });
+            assert_eq!((origin.line, origin.column), expected, "byte {byte} of {text:?}");
+        };
+        check("", 0, (1, 1));
+        check("a = 1\nb = 2\n", 0, (1, 1));
+        check("a = 1\nb = 2\n", 4, (1, 5));
+        // A line's end still belongs to it.
+        check("a = 1\nb = 2\n", 5, (1, 6));
+        check("a = 1\nb = 2\n", 6, (2, 1));
+        check("a = 1\nb = 2\n", 12, (3, 1));
+        // Columns count characters, and a byte inside one is its beginning.
+        check("\u{e9}\u{e9} = 1", 4, (1, 3));
+        check("\n\u{e9}x", 2, (2, 1));
+        // Past the end is the end.
+        check("ab", 99, (1, 3));
+    }
 }
