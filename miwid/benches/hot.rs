@@ -98,6 +98,7 @@ fn hosts(count: usize) -> Hosts {
     for number in 0..count {
         let name = format!("site{number}.example");
         let route = |prefix: &str| Route {
+            compression: None,
             prefix: prefix.into(),
             strip_prefix: false,
             target: Target::Redirect { to: "/".into(), status: StatusCode::FOUND },

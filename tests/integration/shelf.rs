@@ -14,6 +14,7 @@ use crate::tls::client::{Authority, Wants, client, connect};
 
 const CONFIG: &str = r#"
 [server]
+workers = 1
 bind = ["127.0.0.1"]
 http_port = {port}
 
@@ -51,7 +52,8 @@ async fn serving() -> Daemon {
 }
 
 async fn shelf_answers(daemon: &Daemon) -> u64 {
-    let page = harness::get(daemon.address(2), "localhost", "/metrics").await.expect("the admin listener answers").text();
+    let page =
+        harness::get(daemon.address(2), "localhost", "/metrics").await.expect("the admin listener answers").text();
     let line = page.lines().find_map(|it| it.strip_prefix("miwid_shelf_answers_total ")).expect("the counter is there");
     line.parse().expect("it is a number")
 }
@@ -85,7 +87,8 @@ impl Wire {
             head.push(byte.unwrap_or_else(|error| panic!("{error} after {}", String::from_utf8_lossy(&head))));
         }
         let head = String::from_utf8(head).expect("heads are text");
-        let length = head.lines().find_map(|it| it.strip_prefix("content-length: ")).map_or(0, |it| it.parse().unwrap());
+        let length =
+            head.lines().find_map(|it| it.strip_prefix("content-length: ")).map_or(0, |it| it.parse().unwrap());
         let mut body = vec![0; length];
         let read = tokio::time::timeout(wait::SOON, self.0.read_exact(&mut body)).await.expect("the body comes");
         read.expect("all of it");

@@ -214,7 +214,13 @@ mod tests {
     fn only_what_was_left_alone_is_settled() {
         let now = UNIX_EPOCH + Duration::from_secs(1000);
         let check = |identity: Identity, expected: bool| {
-            assert_eq!(identity.is_settled(now, SETTLED_AFTER), expected, "{:?} {:?}", identity.modified, identity.changed);
+            assert_eq!(
+                identity.is_settled(now, SETTLED_AFTER),
+                expected,
+                "{:?} {:?}",
+                identity.modified,
+                identity.changed
+            );
         };
         check(identity(997), true);
         check(identity(998), false);

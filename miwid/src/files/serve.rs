@@ -257,13 +257,7 @@ impl Root {
     }
 
     /// The whole file in another coding, when that is there already.
-    fn variant(
-        &self,
-        asked: &Wanted,
-        hot: &Hot,
-        sibling: Sibling,
-        headers: &HeaderMap,
-    ) -> Option<(Coding, Bytes)> {
+    fn variant(&self, asked: &Wanted, hot: &Hot, sibling: Sibling, headers: &HeaderMap) -> Option<(Coding, Bytes)> {
         let rules = self.compression.as_deref().filter(|it| it.covers(hot.kind.as_bytes()))?;
         let plain = !matches!(sibling, Sibling::Taken(_)) && matches!(asked, Wanted::Whole);
         if !plain || headers.contains_key(header::RANGE) || hot.stored.length < rules.bytes_min() {

@@ -10,11 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version, header,
-    request::Parts,
-    response,
-};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version, header, request::Parts, response};
 use http_body::{Body as _, Frame, SizeHint};
 
 use super::{

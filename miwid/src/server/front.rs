@@ -367,12 +367,7 @@ impl Kept {
 
 impl Connection {
     /// The answer to a plain request, as long as it is fresh and this connection may give it.
-    fn shelved(
-        &self,
-        snapshot: &Arc<Snapshot>,
-        plain: &Plain<'_>,
-        now: Instant,
-    ) -> Option<Rc<Ready>> {
+    fn shelved(&self, snapshot: &Arc<Snapshot>, plain: &Plain<'_>, now: Instant) -> Option<Rc<Ready>> {
         let secured = self.peer.secured.as_ref();
         // A trusted peer speaks for others, a certificate may open more, and who is told to go is told so by the parser.
         if secured.is_some_and(|it| !it.is_open_to_all())

@@ -132,22 +132,53 @@ mod tests {
         assert!(is_plain("GET / HTTP/1.1\r\nhost: a\r\naccept: */*\r\nx-y: z\r\n\r\n"));
         assert!(is_plain("GET / HTTP/1.1\r\nhost: a\r\nif-none-match: b\r\nif-modified-since: c\r\n\r\n"));
         for line in [
-            "POST / HTTP/1.1", "HEAD / HTTP/1.1", "get / HTTP/1.1", "GET / HTTP/1.0", "GET / HTTP/1.2", "GET  / HTTP/1.1",
-            "GET http://a/ HTTP/1.1", "GET * HTTP/1.1", " GET / HTTP/1.1", "GET / HTTP/1.1 ", "GET /",
+            "POST / HTTP/1.1",
+            "HEAD / HTTP/1.1",
+            "get / HTTP/1.1",
+            "GET / HTTP/1.0",
+            "GET / HTTP/1.2",
+            "GET  / HTTP/1.1",
+            "GET http://a/ HTTP/1.1",
+            "GET * HTTP/1.1",
+            " GET / HTTP/1.1",
+            "GET / HTTP/1.1 ",
+            "GET /",
         ] {
             assert!(!is_plain(&format!("{line}\r\nhost: a\r\n\r\n")), "{line}");
         }
         for field in [
-            "host: a", "content-length: 0", "transfer-encoding: chunked", "expect: 100-continue", "upgrade: h2c",
-            "connection: close", "connection: keep-alive, upgrade", "range: bytes=0-1", "if-range: x", "if-match: x",
-            "if-modified-since: c", "if-unmodified-since: c", "a_b: c", "a : b", " folded", "a: b\u{e4}", "a: \u{1}",
-            "no colon", "a: b\n", "a: b\rc",
+            "host: a",
+            "content-length: 0",
+            "transfer-encoding: chunked",
+            "expect: 100-continue",
+            "upgrade: h2c",
+            "connection: close",
+            "connection: keep-alive, upgrade",
+            "range: bytes=0-1",
+            "if-range: x",
+            "if-match: x",
+            "if-modified-since: c",
+            "if-unmodified-since: c",
+            "a_b: c",
+            "a : b",
+            " folded",
+            "a: b\u{e4}",
+            "a: \u{1}",
+            "no colon",
+            "a: b\n",
+            "a: b\rc",
         ] {
             assert!(!is_plain(&format!("GET / HTTP/1.1\r\nhost: a\r\n{field}\r\n\r\n")), "{field:?}");
         }
         for head in [
-            "", "G", "GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\n\r\n", "\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n",
-            "GET / HTTP/1.1\nhost: a\n\n", "GET / HTTP/1.1\r\nhost: a\r\n\n", "GET / HTTP/1.1\r\nhost: a\r\n\r",
+            "",
+            "G",
+            "GET / HTTP/1.1\r\n",
+            "GET / HTTP/1.1\r\n\r\n",
+            "\r\nGET / HTTP/1.1\r\nhost: a\r\n\r\n",
+            "GET / HTTP/1.1\nhost: a\n\n",
+            "GET / HTTP/1.1\r\nhost: a\r\n\n",
+            "GET / HTTP/1.1\r\nhost: a\r\n\r",
         ] {
             assert!(!is_plain(head), "{head:?}");
         }
