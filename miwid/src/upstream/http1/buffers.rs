@@ -61,7 +61,9 @@ impl Buffer {
     /// Room for a read of `size` (`SMALL` or `LARGE`), or for part of it where there are bytes already.
     pub(super) fn make_room(&mut self, size: usize) {
         let room = self.bytes.capacity() - self.bytes.len();
-        if room >= ROOM_MIN && (self.size >= size || !self.bytes.is_empty()) {
+        // Another buffer costs less than another read.
+        let enough = if self.bytes.is_empty() { size / 2 } else { ROOM_MIN };
+        if room >= enough {
             return;
         }
         let held = std::mem::take(self);

@@ -3,10 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 
-use super::{
-    buffers::{LARGE, SMALL},
-    head::Framing,
-};
+use super::head::Framing;
 use crate::net::{Flaw, Unchunk, Unchunked};
 
 #[derive(Debug)]
@@ -68,17 +65,12 @@ impl Decoder {
     }
 
     /// Bytes that are still to come, as far as is known.
-    fn left(&self) -> Option<u64> {
+    pub(super) fn left(&self) -> Option<u64> {
         match self {
             Self::Length(left) => Some(*left),
             Self::Chunked(_) | Self::Close => None,
             Self::Ended => Some(0),
         }
-    }
-
-    /// How much should be read at once for what is left.
-    pub(super) fn read_size(&self) -> usize {
-        if self.left().is_some_and(|it| it <= SMALL as u64) { SMALL } else { LARGE }
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {

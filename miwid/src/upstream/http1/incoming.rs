@@ -37,7 +37,7 @@ impl Rest {
 impl<S> Incoming<S> {
     pub(super) fn new(wire: Shared<S>, framing: Framing, rest: Option<Rest>) -> Self {
         let decoder = Decoder::new(framing);
-        wire.borrow_mut().first_read = decoder.read_size();
+        wire.borrow_mut().expect(decoder.left());
         let mut incoming = Self { wire: Some(wire), decoder, rest };
         incoming.settle();
         incoming
@@ -76,7 +76,7 @@ impl<S: AsyncRead + Unpin> Incoming<S> {
             if self.rest.is_some() {
                 wire.reader = Some(cx.waker().clone());
             }
-            if ready!(wire.poll_fill(cx, self.decoder.read_size()))? == 0 && !self.decoder.cut() {
+            if ready!(wire.poll_fill(cx, wire.size(self.decoder.left())))? == 0 && !self.decoder.cut() {
                 let error =
                     io::Error::new(io::ErrorKind::UnexpectedEof, "the upstream closed in the middle of its answer");
                 return Poll::Ready(Some(Err(error)));

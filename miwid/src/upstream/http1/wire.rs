@@ -15,7 +15,7 @@ use http::Method;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 
 use super::{
-    buffers::{Buffer, SMALL},
+    buffers::{Buffer, LARGE, SMALL},
     exchange::Fault,
     head::{Head, Heads},
 };
@@ -27,8 +27,8 @@ pub(in crate::upstream) type Shared<S> = Rc<RefCell<Wire<S>>>;
 pub(in crate::upstream) struct Wire<S> {
     pub(super) stream: S,
     pub(super) unread: Buffer,
-    /// What is read at once while a head is awaited: much, where the last body was long.
-    pub(super) first_read: usize,
+    /// What is read at once where nothing says how much there is: much, where there was much the last time.
+    usual: usize,
     heads: Heads,
     /// A request is not yet sent to its end.
     pub(super) sending: bool,
@@ -49,7 +49,7 @@ impl<S> Wire<S> {
         Self {
             stream,
             unread: Buffer::default(),
-            first_read: SMALL,
+            usual: SMALL,
             heads: Heads::default(),
             sending: false,
             answering: false,
@@ -79,6 +79,16 @@ impl<S> Wire<S> {
     pub(super) fn begin(&mut self) {
         (self.sending, self.answering) = (true, true);
         self.heads = Heads::default();
+    }
+
+    /// A body begins; the next answer is likely to be as long.
+    pub(super) fn expect(&mut self, length: Option<u64>) {
+        self.usual = if length.is_some_and(|it| it > SMALL as u64) { LARGE } else { SMALL };
+    }
+
+    /// How much to read at once of a body with so much left.
+    pub(super) fn size(&self, left: Option<u64>) -> usize {
+        left.map_or(self.usual, |it| if it > SMALL as u64 { LARGE } else { SMALL })
     }
 
     /// The answer has been read to its end.
@@ -112,6 +122,9 @@ impl<S: AsyncRead + Unpin> Wire<S> {
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, size: usize) -> Poll<io::Result<usize>> {
         self.unread.make_room(size);
         let count = pin!(self.stream.read_buf(&mut self.unread.bytes)).poll(cx);
+        if self.unread.bytes.len() == self.unread.bytes.capacity() {
+            self.usual = LARGE;
+        }
         if self.unread.bytes.is_empty() {
             self.unread.release();
         }
@@ -135,7 +148,7 @@ impl<S: AsyncRead + Unpin> Wire<S> {
                     desk.inform(head.status, &head.headers);
                 }
             }
-            if ready!(self.poll_fill(cx, self.first_read)).map_err(Fault::Io)? == 0 {
+            if ready!(self.poll_fill(cx, self.usual)).map_err(Fault::Io)? == 0 {
                 Heads::cut(&self.unread.bytes)?;
                 return Poll::Ready(Err(Fault::Closed));
             }
