@@ -9,6 +9,7 @@ mod open;
 
 mod body;
 mod conditional;
+mod failures;
 mod listing;
 mod locate;
 mod mime;

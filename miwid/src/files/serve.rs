@@ -4,7 +4,6 @@
 //! `uri` of the request may differ (`strip_prefix`), and only the `uri` may go into a redirect.
 
 use std::{
-    io,
     os::fd::OwnedFd,
     rc::Rc,
     sync::{
@@ -20,8 +19,12 @@ use super::{
     body::{FileBody, Segment, read_whole},
     cache::{BYTES_MAX, Cache, Hot},
     conditional::{Validators, Verdict, judge},
+    failures::{
+        ALLOW, forbidden, method_failure, not_found, open_failure, precondition_failure, range_failure, read_failure,
+        refused,
+    },
     listing::{self, Entry},
-    locate::{Hidden, Located, Refusal, locate},
+    locate::{Hidden, Located, locate},
     mime,
     multipart::{boundary, multipart},
     open::{Found, OpenError, Opened, Tree},
@@ -34,7 +37,6 @@ use crate::{
     exchange::{Body, Failure, Stored, reason},
 };
 
-const ALLOW: HeaderValue = HeaderValue::from_static("GET, HEAD");
 const VARY_ACCEPT: HeaderValue = HeaderValue::from_static("accept");
 const ACCEPTS_BYTES: HeaderValue = HeaderValue::from_static("bytes");
 /// Up to here a file is read before its head is sent: one write, and no stream to drive.
@@ -350,11 +352,6 @@ async fn read(hot: &Hot) -> Result<Bytes, Failure> {
     Ok(bytes)
 }
 
-fn read_failure(error: io::Error) -> Failure {
-    Failure::server(StatusCode::INTERNAL_SERVER_ERROR, reason::INTERNAL, "The file could not be read.")
-        .detail(error.to_string())
-}
-
 fn sized(body: Body, length: u64) -> Response<Body> {
     let mut response = Response::new(body);
     response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
@@ -416,49 +413,4 @@ fn with_slash(uri: &Uri) -> Result<HeaderValue, Failure> {
     let path = uri.path().trim_start_matches('/');
     let query = uri.query().map_or(String::new(), |query| format!("?{query}"));
     HeaderValue::try_from(format!("/{path}/{query}")).map_err(|_| not_found())
-}
-
-fn refused(refusal: Refusal) -> Failure {
-    match refusal {
-        Refusal::Malformed => {
-            Failure::client(StatusCode::BAD_REQUEST, reason::BAD_REQUEST, "The path of the request is malformed.")
-        }
-        Refusal::NotShown => not_found(),
-    }
-}
-
-fn open_failure(error: OpenError) -> Failure {
-    match error {
-        OpenError::NotFound => not_found(),
-        OpenError::Denied => forbidden(),
-        OpenError::Trouble(errno) => {
-            Failure::server(StatusCode::INTERNAL_SERVER_ERROR, reason::INTERNAL, "The file could not be opened.")
-                .detail(errno.to_string())
-        }
-    }
-}
-
-fn not_found() -> Failure {
-    Failure::client(StatusCode::NOT_FOUND, reason::NOT_FOUND, "There is nothing here.")
-}
-
-fn forbidden() -> Failure {
-    Failure::client(StatusCode::FORBIDDEN, reason::FORBIDDEN, "This may not be seen.")
-}
-
-fn method_failure() -> Failure {
-    Failure::client(StatusCode::METHOD_NOT_ALLOWED, reason::METHOD, "Files can only be read.")
-        .header(header::ALLOW, ALLOW)
-}
-
-fn precondition_failure() -> Failure {
-    Failure::client(StatusCode::PRECONDITION_FAILED, reason::PRECONDITION, "A condition of the request does not hold.")
-}
-
-fn range_failure(size: u64) -> Failure {
-    let failure = Failure::client(StatusCode::RANGE_NOT_SATISFIABLE, reason::RANGE, "The file has no such bytes.");
-    match HeaderValue::try_from(format!("bytes */{size}")) {
-        Ok(value) => failure.header(header::CONTENT_RANGE, value),
-        Err(_) => failure,
-    }
 }

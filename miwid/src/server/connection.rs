@@ -16,7 +16,6 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
 };
-use tokio_rustls::server::TlsStream;
 
 use super::{finish::Tracked, listeners::Kind, service, worker::Worker};
 use crate::{
@@ -27,7 +26,7 @@ use crate::{
     },
     snapshot::Snapshot,
     telemetry::Handshake,
-    tls::{HANDSHAKE_MAX, Refusal, kind},
+    tls::{HANDSHAKE_MAX, Refusal, TlsStream, kind},
 };
 
 /// A client that has been told to go gets this long to take what it is owed.

@@ -11,4 +11,4 @@ mod policy;
 mod terminator;
 
 pub use pair::{Certificate, Issued};
-pub use terminator::{HANDSHAKE_MAX, Refusal, Terminator, Tls, kind};
+pub use terminator::{HANDSHAKE_MAX, Refusal, Terminator, Tls, TlsStream, kind};

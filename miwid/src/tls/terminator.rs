@@ -18,7 +18,8 @@ use rustls::{
     sign::CertifiedKey,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
+use tokio_rustls::LazyConfigAcceptor;
+pub use tokio_rustls::server::TlsStream;
 
 use super::{
     local::LocalCa,

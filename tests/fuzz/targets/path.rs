@@ -111,6 +111,7 @@ fn means_the_same(plan: &Plan<'_>, clean: &str) {
 
 fn hosts() -> Hosts {
     let route = |prefix: &str, strip_prefix| Route {
+        compression: None,
         prefix: prefix.into(),
         strip_prefix,
         target: Target::Redirect { to: "/".into(), status: StatusCode::FOUND },
