@@ -133,7 +133,8 @@ impl Pending {
         Box::new(Self { worker, context, summary, status, written: false, _running: running })
     }
 
-    /// Keeps the answer for the next who asks the same, if it is one that does not care who asks.
+    /// Keeps the answer for the next who asks the same, if it is one that does not care who asks. True when the client's next
+    /// request may do without the parser.
     fn shelve(&self, snapshot: &Arc<Snapshot>, parts: &response::Parts) -> bool {
         let Self { context, summary, worker, .. } = self;
         let is_plain = summary.version == Version::HTTP_11
@@ -141,6 +142,10 @@ impl Pending {
             && summary.uri.authority().is_none()
             && !context.trusted
             && context.peer.secured.as_ref().is_none_or(|it| it.is_open_to_all());
+        if parts.status == StatusCode::NOT_MODIFIED && context.upstream.is_none() {
+            // Nothing to keep, but who revalidates one file will do so with others, and those may be at hand.
+            return is_plain;
+        }
         if context.stored.is_none() || !is_plain || Pages::has(summary.uri.path()) {
             return false;
         }
