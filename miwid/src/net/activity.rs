@@ -136,9 +136,9 @@ impl Activity {
         self.bytes_arrived();
     }
 
-    /// Whether the present phase has lasted so long.
-    pub fn is_older(&self, limit: Duration) -> bool {
-        millis() >= self.0.since.load(Relaxed) + limit.as_millis() as u64
+    /// How long the present phase has lasted.
+    pub fn age(&self) -> Duration {
+        Duration::from_millis(millis().saturating_sub(self.0.since.load(Relaxed)))
     }
 
     fn bytes_arrived(&self) {

@@ -102,9 +102,10 @@ impl Connection {
             }
         });
         let mut connection = builder(&rules).serve_connection(io, service).with_upgrades();
+        let mut park_after = PARK_AFTER;
         let call = loop {
             let call = {
-                let timeouts = Timeouts { idle: self.timeouts.idle.min(PARK_AFTER), ..self.timeouts };
+                let timeouts = Timeouts { idle: self.timeouts.idle.min(park_after), ..self.timeouts };
                 let mut called = pin!(self.called(timeouts));
                 std::future::poll_fn(|cx| {
                     if let Poll::Ready(done) = Pin::new(&mut connection).poll(cx) {
@@ -127,10 +128,12 @@ impl Connection {
                     let parts = connection.into_parts()?;
                     return parts.io.into_inner().into_inner().map(Watched::into_inner).and_then(Prefixed::into_inner);
                 }
-                Next::Call(Call::Expired(Phase::Idle)) if !self.activity.is_older(self.timeouts.idle) => {}
+                Next::Call(Call::Expired(Phase::Idle)) if self.activity.age() < self.timeouts.idle => {}
                 Next::Call(call) => break call,
                 Next::Park => {}
             }
+            // Its client has not taken the last answer yet: it is looked at again later, and not at once for ever.
+            park_after = self.activity.age() + PARK_AFTER;
             if self.has_nothing_to_do(&desk) {
                 // On an idle connection this ends it without a byte written.
                 desk.park();
@@ -159,8 +162,9 @@ impl Connection {
         None
     }
 
+    /// Asked once: a parser that does not end when it is told to must not be told so for ever.
     fn has_nothing_to_do(&self, desk: &Desk) -> bool {
-        self.activity.phase() == Phase::Idle && desk.is_quiet()
+        self.activity.phase() == Phase::Idle && desk.is_quiet() && !desk.is_parked()
     }
 }
 
