@@ -313,3 +313,45 @@ async fn over_tls_it_is_the_same_and_only_for_hosts_of_the_connection() {
     let (head, _) = other.ask("/1000.bin", "").await;
     assert!(head.starts_with("HTTP/1.1 421 "), "{head}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sibling_does_not_outlive_its_original_however_many_ask_for_it() {
+    let config = CONFIG.replace("cache_control", "precompressed = true\ncache_control");
+    let daemon = Daemon::builder(&config).file("www/app.js", "old").start().await;
+    let www = daemon.dir().join("www");
+    fs::write(www.join("app.js.gz"), "sibling").expect("there is space");
+    let (many, one) = ("accept-encoding: gzip\r\n", "accept-encoding: gzip, deflate\r\n");
+    for fields in [many, one] {
+        shelve(&daemon, "/app.js", fields).await;
+        assert_eq!(Wire::to(&daemon).await.ask("/app.js", fields).await.1, b"sibling");
+    }
+    fs::write(www.join("next"), "new").expect("there is space");
+    fs::rename(www.join("next"), www.join("app.js")).expect("it is replaced");
+    // Whoever is busy finds out first, and looks at the sibling again and again; that must not keep it alive for others. Both
+    // times are the daemon's own.
+    let (seen, first) = tokio::sync::oneshot::channel();
+    let (mut busy, mut seen) = (Wire::to(&daemon).await, Some(seen));
+    let busy = tokio::spawn(async move {
+        loop {
+            let (head, body) = busy.ask("/app.js", many).await;
+            if let Some(seen) = seen.take_if(|_| body == b"new") {
+                let _ = seen.send(date(&head));
+            }
+        }
+    });
+    let first = tokio::time::timeout(wait::SOON, first).await.expect("the busy one sees it").expect("it asks on");
+    let late = wait::for_some(wait::SOON, "an answer of two seconds later", async || {
+        let (head, body) = Wire::to(&daemon).await.ask("/app.js", one).await;
+        (date(&head) >= first + 2).then_some(body)
+    })
+    .await;
+    busy.abort();
+    assert_eq!(late, b"new");
+}
+
+/// In seconds.
+fn date(head: &str) -> u64 {
+    let date = head.split("\r\n").find_map(|it| it.strip_prefix("date: ")).expect("every answer has one");
+    let date = httpdate::parse_http_date(date).expect("it is a date");
+    date.duration_since(std::time::UNIX_EPOCH).expect("after 1970").as_secs()
+}

@@ -2,14 +2,13 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    rc::Rc,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use http::HeaderValue;
 
-use super::Stored;
+use super::Offer;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
@@ -90,9 +89,9 @@ pub struct Context {
     pub upstream: Option<String>,
     pub upstream_duration: Option<Duration>,
     pub reason: Option<&'static str>,
-    /// The whole of this file is the answer, and will be that of the next plain GET for the same host and target. Whoever
-    /// makes an answer depend on more than these (and Accept-Encoding) must take it away.
-    pub stored: Option<Rc<Stored>>,
+    /// This is the answer, whole, and will be that of the next plain GET for the same host and target. Whoever makes an answer
+    /// depend on more than these (and Accept-Encoding) must take it away.
+    pub offer: Option<Offer>,
     /// Set with a 101 (or a CONNECT's 200): resolves when the tunnel has ended, and the access record is written then.
     pub tunnel: Option<tokio::sync::oneshot::Receiver<TunnelEnd>>,
 }

@@ -13,4 +13,4 @@ pub use context::{ClientCertificate, Context, Peer, Scheme, Secured, TunnelEnd};
 pub use failure::{Failure, Side, reason};
 pub use grpc::{is_call, is_grpc};
 pub use inbound::{Cut, Inbound, Meter, Source};
-pub use stored::Stored;
+pub use stored::{FRESH_FOR, Offer, Stored};

@@ -1,7 +1,7 @@
-//! The content of a file that is asked for again and again: kept by one worker, and sure for a moment only.
+//! The content of a file that is asked for again and again: kept by one worker, and offered to later requests for a moment.
 
 use std::{
-    cell::{Cell, OnceCell},
+    cell::OnceCell,
     fs::File,
     rc::Rc,
     sync::Arc,
@@ -11,28 +11,24 @@ use std::{
 use bytes::Bytes;
 
 /// For how long a file is not looked at again. What is served is never older than this, however busy the file is.
-const FRESH_FOR: Duration = Duration::from_millis(250);
+pub const FRESH_FOR: Duration = Duration::from_millis(250);
 
-/// What a plain GET of it is answered with. Of one worker: not `Send`.
+/// What a plain GET is answered with. Of one worker: not `Send`.
 #[derive(Debug)]
 pub struct Stored {
     /// `None`: only its bytes are what is sent.
     pub file: Option<Arc<File>>,
     pub length: u64,
     bytes: OnceCell<Bytes>,
-    /// When the file was last found to be the same.
-    checked: Rc<Cell<Instant>>,
 }
 
 impl Stored {
-    pub fn new(file: Arc<File>, length: u64, checked: Instant) -> Self {
-        Self { file: Some(file), length, bytes: OnceCell::new(), checked: Rc::new(Cell::new(checked)) }
+    pub fn of_file(file: Arc<File>, length: u64) -> Self {
+        Self { file: Some(file), length, bytes: OnceCell::new() }
     }
 
-    /// The same in another coding, fresh as long as this is.
-    pub fn in_other_words(&self, bytes: Bytes) -> Self {
-        let length = bytes.len() as u64;
-        Self { file: None, length, bytes: OnceCell::from(bytes), checked: self.checked.clone() }
+    pub fn of_bytes(bytes: Bytes) -> Self {
+        Self { file: None, length: bytes.len() as u64, bytes: OnceCell::from(bytes) }
     }
 
     /// The content, once it has been read into memory.
@@ -44,17 +40,12 @@ impl Stored {
     pub fn keep(&self, bytes: Bytes) {
         let _ = self.bytes.set(bytes);
     }
+}
 
-    /// The file was found to be the same.
-    pub fn check(&self, now: Instant) {
-        self.checked.set(now);
-    }
-
-    pub fn age(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.checked.get())
-    }
-
-    pub fn is_fresh(&self, now: Instant) -> bool {
-        self.age(now) < FRESH_FOR
-    }
+/// A whole answer for others who ask the same. Its time is its own: that somebody else has looked at the same file since
+/// does not prolong it, because more than one file may have had a say in which one it is.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    pub stored: Rc<Stored>,
+    pub until: Instant,
 }

@@ -3,7 +3,7 @@
 //! change without a trace in its times.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     hash::{Hash, Hasher},
     rc::Rc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -15,7 +15,7 @@ use quick_cache::{Equivalent, Weighter, unsync};
 use rustix::fs::Stat;
 
 use super::{conditional::Validators, locate::Located, mime, open::Opened};
-use crate::exchange::Stored;
+use crate::exchange::{FRESH_FOR, Stored};
 
 /// Files up to this size are kept in memory.
 pub(super) const BYTES_MAX: u64 = 1 << 20;
@@ -38,6 +38,8 @@ pub(super) struct Hot {
     pub(super) opened: Opened,
     identity: Identity,
     settled: bool,
+    /// When the file was last found to be the same.
+    checked: Cell<Instant>,
 }
 
 impl Hot {
@@ -50,14 +52,20 @@ impl Hot {
         let now = SystemTime::now();
         let identity = Identity::of(&opened.stat);
         Self {
-            stored: Rc::new(Stored::new(opened.file.clone(), opened.stat.st_size as u64, Instant::now())),
+            stored: Rc::new(Stored::of_file(opened.file.clone(), opened.stat.st_size as u64)),
             validators: Validators::of(&opened.stat, now),
             kind: mime::content_type(&path),
             path,
             settled: identity.is_settled(now, settled_after),
             identity,
             opened,
+            checked: Cell::new(Instant::now()),
         }
+    }
+
+    /// Until then it need not be looked at again.
+    pub(super) fn fresh_until(&self) -> Instant {
+        self.checked.get() + FRESH_FOR
     }
 
     /// Its content may be kept, and used for other requests.
@@ -173,7 +181,7 @@ impl Cache {
     /// What was found there a moment ago.
     pub(super) fn fresh(&self, root: u64, located: &Located) -> Option<Rc<Hot>> {
         let entries = self.entries.borrow();
-        entries.get(&Lookup { root, located }).filter(|it| it.stored.is_fresh(Instant::now())).cloned()
+        entries.get(&Lookup { root, located }).filter(|it| it.fresh_until() > Instant::now()).cloned()
     }
 
     /// What was found there now: the state that is kept already, if it is still that.
@@ -182,7 +190,7 @@ impl Cache {
         let identity = Identity::of(&opened.stat);
         let same = |it: &&Rc<Hot>| it.identity == identity && it.path == path;
         if let Some(hot) = entries.get(&Lookup { root, located }).filter(same) {
-            hot.stored.check(Instant::now());
+            hot.checked.set(Instant::now());
             return hot.clone();
         }
         let hot = Rc::new(Hot::new(opened, path, self.settled_after));
@@ -198,7 +206,7 @@ impl Cache {
     /// Lets go of what is not used any more. Called every second.
     pub fn sweep(&self) {
         let now = Instant::now();
-        self.entries.borrow_mut().retain(|_, hot| hot.stored.age(now) < UNUSED_FOR);
+        self.entries.borrow_mut().retain(|_, hot| hot.fresh_until() + UNUSED_FOR > now);
     }
 }
 

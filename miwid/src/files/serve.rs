@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     encoding::{Accepted, Coding, Rules, coded, forbids_transformation},
-    exchange::{Body, Failure, Stored, reason},
+    exchange::{Body, Failure, Offer, Stored, reason},
 };
 
 const VARY_ACCEPT: HeaderValue = HeaderValue::from_static("accept");
@@ -111,12 +111,12 @@ impl Root {
     }
 
     /// `path` is the part of the URI's path below the route (`strip_prefix`), still percent-encoded, beginning with `/`;
-    /// `uri` is the request's own (for redirects, which keep the query). `stored` is set when the answer is a whole file
+    /// `uri` is the request's own (for redirects, which keep the query). `offer` is set when the answer is a whole file
     /// that may be used again.
     pub async fn serve(
         &self,
         cache: &Cache,
-        stored: &mut Option<Rc<Stored>>,
+        offer: &mut Option<Offer>,
         Sought { method, uri, path, headers }: Sought<'_>,
     ) -> Result<Response<Body>, Failure> {
         match *method {
@@ -127,13 +127,13 @@ impl Root {
         let located = locate(path).map_err(refused)?;
         if let Some(hot) = cache.fresh(self.id, &located) {
             self.read_ahead(&hot).await?;
-            return self.answer_file(cache, method, headers, hot, stored).await;
+            return self.answer_file(cache, method, headers, hot, offer).await;
         }
         let served = if self.hidden.hides(&located) { Err(not_found()) } else { self.resolve(&located, uri) };
         match self.or_fallback(served, &located, headers)? {
             Served::File { opened, path } => {
                 let hot = cache.found(self.id, &located, opened, path);
-                self.answer_file(cache, method, headers, hot, stored).await
+                self.answer_file(cache, method, headers, hot, offer).await
             }
             Served::Fallback { opened, path } => {
                 let hot = Rc::new(Hot::passing(opened, path));
@@ -213,7 +213,7 @@ impl Root {
         method: &Method,
         headers: &HeaderMap,
         original: Rc<Hot>,
-        stored: &mut Option<Rc<Stored>>,
+        offer: &mut Option<Offer>,
     ) -> Result<Response<Body>, Failure> {
         let (hot, sibling) = self.siblings.choose(cache, self.id, &self.tree, &original, headers);
         let size = hot.stored.length;
@@ -237,9 +237,9 @@ impl Root {
             Wanted::One(slice) => partial(&hot, slice, size).await?,
             Wanted::Several(slices) => several(&hot, &slices, size, &original.kind),
         };
-        if is_whole {
-            *stored = Some(hot.stored.clone());
-        }
+        let until = original.fresh_until().min(hot.fresh_until());
+        let offered = |stored| is_whole.then_some(Offer { stored, until });
+        *offer = offered(hot.stored.clone());
         let head = response.headers_mut();
         head.entry(header::CONTENT_TYPE).or_insert_with(|| original.kind.clone());
         head.insert(header::ACCEPT_RANGES, ACCEPTS_BYTES);
@@ -248,9 +248,7 @@ impl Root {
         if let Some((coding, bytes)) = variant {
             coded(head, coding);
             head.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
-            if is_whole {
-                *stored = Some(Rc::new(hot.stored.in_other_words(bytes.clone())));
-            }
+            *offer = offered(Rc::new(Stored::of_bytes(bytes.clone())));
             if *method == Method::GET {
                 *response.body_mut() = Body::from(bytes);
             }

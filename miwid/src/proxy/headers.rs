@@ -292,7 +292,7 @@ pub(super) mod tests {
             upstream: None,
             upstream_duration: None,
             reason: None,
-            stored: None,
+            offer: None,
             tunnel: None,
         }
     }

@@ -209,7 +209,7 @@ impl Connection {
     }
 }
 
-type Answer = Pin<Box<dyn Future<Output = Result<Response<Tracked>, Aborted>>>>;
+pub(super) type Answer = Pin<Box<dyn Future<Output = Result<Response<Tracked>, Aborted>>>>;
 
 /// A panic in one request: its connection is cut, the daemon goes on.
 #[derive(Debug)]

@@ -7,6 +7,7 @@ use std::{
     rc::Rc,
     sync::Arc,
     task::{Context as Task, Poll},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -146,16 +147,20 @@ impl Pending {
             // Nothing to keep, but who revalidates one file will do so with others, and those may be at hand.
             return is_plain;
         }
-        if context.stored.is_none() || !is_plain || Pages::has(summary.uri.path()) {
+        if context.offer.is_none() || !is_plain || Pages::has(summary.uri.path()) {
             return false;
         }
-        let Some(ready) = shelf::ready(parts.status, &parts.headers, context) else { return false };
         let label = Label {
             scheme: context.peer.scheme,
             host: context.authority.as_bytes(),
             accept_encoding: bytes_of(&summary.accept_encoding),
             target: summary.uri.path_and_query().map_or(&[][..], |it| it.as_str().as_bytes()),
         };
+        // A client that closes after each answer takes the long way to what is at hand already.
+        if worker.shelf.find(snapshot, &label, Instant::now()).is_some() {
+            return true;
+        }
+        let Some(ready) = shelf::ready(parts.status, &parts.headers, context) else { return false };
         worker.shelf.put(snapshot, &label, ready);
         true
     }

@@ -382,7 +382,7 @@ impl Connection {
             accept_encoding: plain.accept_encoding,
             target: plain.target.as_bytes(),
         };
-        let ready = self.worker.shelf.find(snapshot, &label).filter(|it| it.stored.is_fresh(now))?;
+        let ready = self.worker.shelf.find(snapshot, &label, now)?;
         if let Some(secured) = secured
             && !snapshot.tls.as_ref().is_some_and(|it| it.covers(secured, &ready.host))
         {

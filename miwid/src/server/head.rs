@@ -31,7 +31,7 @@ pub(super) fn context(peer: Peer) -> Context {
         upstream: None,
         upstream_duration: None,
         reason: None,
-        stored: None,
+        offer: None,
         tunnel: None,
     }
 }

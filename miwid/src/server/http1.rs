@@ -9,12 +9,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, StatusCode};
+use http::{Request, Response, StatusCode};
 use hyper::{body::Incoming, server::conn, service::service_fn};
 use hyper_util::rt::TokioIo;
 
 use super::{
-    connection::{Call, Connection, FAREWELL, Io, ended, service},
+    connection::{Aborted, Answer, Call, Connection, FAREWELL, Io, ended, service},
+    finish::Tracked,
     front::{Departure, Front},
 };
 use crate::{
@@ -41,36 +42,34 @@ impl Connection {
         let is_cleartext = io.socket().is_some();
         let mut front = Front::new(io, is_cleartext);
         loop {
-            let unread = match front.serve(&self).await {
+            let (io, unread) = match front.serve(&self).await {
                 Departure::End => return front.abandon(&self),
                 Departure::Stalled => {
                     self.worker.metrics.connection_cut("write-stall");
                     return front.abandon(&self);
                 }
-                Departure::Parser(unread) => unread,
+                Departure::Parser(unread) => (front.into_io(), unread),
                 Departure::Preface(unread) => {
                     let mut io = front.into_io();
-                    let Some((preface, unread)) = self.sniff(&mut io, unread).await else { return };
-                    let io = Prefixed::new(unread, io);
-                    if preface == Preface::Http2 {
-                        return Box::pin(self.http2(io)).await;
-                    }
-                    match Box::pin(self.parse(io)).await {
-                        Some(io) => front = Front::new(io, false),
+                    match self.sniff(&mut io, unread).await {
                         None => return,
+                        Some((Preface::Http2, unread)) => return Box::pin(self.http2(Prefixed::new(unread, io))).await,
+                        Some((_, unread)) => (io, unread),
                     }
-                    continue;
                 }
             };
-            match Box::pin(self.parse(Prefixed::new(unread, front.into_io()))).await {
-                Some(io) => front = Front::new(io, false),
-                None => return,
-            }
+            // Boxed, so that it takes no room while `Front` has the connection.
+            let Some(io) = Box::pin(self.parse(Prefixed::new(unread, io))).await else { return };
+            front = Front::new(io, false);
         }
     }
 
+    /// `None`: it never said what it speaks, or is owed nothing any more.
     async fn sniff(&self, io: &mut impl Io, unread: Bytes) -> Option<(Preface, Bytes)> {
-        let (preface, unread) = tokio::time::timeout(self.timeouts.head, sniff(io, unread)).await.ok()?.ok()?;
+        let (preface, unread) = tokio::select! {
+            sniffed = tokio::time::timeout(self.timeouts.head, sniff(io, unread)) => sniffed.ok()?.ok()?,
+            () = self.bell.rung() => return None,
+        };
         match preface {
             Preface::Closed => None,
             Preface::Http2 if self.worker.snapshot().settings.http2_cleartext => Some((preface, unread)),
@@ -85,61 +84,82 @@ impl Connection {
         let desk = Desk::default();
         self.activity.set_desk(desk.clone());
         let io = TokioIo::new(Gated::new(self.watched(io), rules, desk.clone()));
-        let (answer, number, clerk) = (service::<Incoming>(self), Cell::new(0), desk.clone());
         let brief = Rc::new(Cell::new(false));
-        let last = brief.clone();
+        let (answer, number) = (service::<Incoming>(self), Cell::new(0));
+        let (clerk, last) = (desk.clone(), brief.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
-            let (this, desk, last) = (number.get() + 1, clerk.clone(), last.clone());
+            let this = number.get() + 1;
             number.set(this);
-            refused(&mut request, this, &desk);
-            let answer = answer(request);
-            async move {
-                let answer = answer.await;
-                let switches = answer.as_ref().is_ok_and(|it| it.status() == StatusCode::SWITCHING_PROTOCOLS);
-                desk.answered(this, if switches { After::Tunnel } else { After::Http });
-                last.set(answer.as_ref().is_ok_and(|it| it.body().is_shelved()));
-                answer
-            }
+            refused(&mut request, this, &clerk);
+            told(answer(request), this, clerk.clone(), last.clone())
         });
         let mut connection = builder(&rules).serve_connection(io, service).with_upgrades();
-        let mut park_after = PARK_AFTER;
-        let call = loop {
-            let call = {
-                let timeouts = Timeouts { idle: self.timeouts.idle.min(park_after), ..self.timeouts };
-                let mut called = pin!(self.called(timeouts));
-                std::future::poll_fn(|cx| {
-                    if let Poll::Ready(done) = Pin::new(&mut connection).poll(cx) {
-                        return Poll::Ready(Next::Done(done));
-                    }
-                    let at_once = brief.get() || self.worker.connections.get() > CROWDED;
-                    if at_once && self.has_nothing_to_do(&desk) {
-                        return Poll::Ready(Next::Park);
-                    }
-                    called.as_mut().poll(cx).map(Next::Call)
-                })
-                .await
-            };
-            match call {
-                Next::Done(done) => {
-                    if !desk.is_parked() || done.is_err() {
-                        ended(done);
-                        return None;
-                    }
-                    let parts = connection.into_parts()?;
-                    return parts.io.into_inner().into_inner().map(Watched::into_inner).and_then(Prefixed::into_inner);
+        match self.drive(&mut connection, &desk, &brief, |it| it.graceful_shutdown()).await {
+            Ok(Ok(())) if desk.is_parked() => {
+                let gated = connection.into_parts()?.io.into_inner();
+                gated.into_inner().map(Watched::into_inner).and_then(Prefixed::into_inner)
+            }
+            Ok(done) => {
+                ended(done);
+                None
+            }
+            Err(call) => {
+                self.conclude(call, connection, desk, |it| it.graceful_shutdown()).await;
+                None
+            }
+        }
+    }
+
+    /// Drives the parser to the end that it comes to, or is told to come to when it has nothing to do; an error is somebody
+    /// who calls.
+    async fn drive<C>(
+        &self,
+        connection: &mut C,
+        desk: &Desk,
+        brief: &Cell<bool>,
+        shut: impl Fn(Pin<&mut C>),
+    ) -> Result<hyper::Result<()>, Call>
+    where
+        C: Future<Output = hyper::Result<()>> + Unpin,
+    {
+        let mut idle = self.timeouts.idle.min(PARK_AFTER);
+        loop {
+            let mut called = pin!(self.called(Timeouts { idle, ..self.timeouts }));
+            let next = std::future::poll_fn(|cx| {
+                if let Poll::Ready(done) = Pin::new(&mut *connection).poll(cx) {
+                    return Poll::Ready(Next::Done(done));
                 }
+                let at_once = brief.get() || self.worker.connections.get() > CROWDED;
+                if at_once && self.has_nothing_to_do(desk) {
+                    return Poll::Ready(Next::Park);
+                }
+                called.as_mut().poll(cx).map(Next::Call)
+            });
+            match next.await {
+                Next::Done(done) => return Ok(done),
                 Next::Call(Call::Expired(Phase::Idle)) if self.activity.age() < self.timeouts.idle => {}
-                Next::Call(call) => break call,
+                Next::Call(call) => return Err(call),
                 Next::Park => {}
             }
-            // Its client has not taken the last answer yet: it is looked at again later, and not at once for ever.
-            park_after = self.activity.age() + PARK_AFTER;
-            if self.has_nothing_to_do(&desk) {
-                // On an idle connection this ends it without a byte written.
+            idle = look_again(self.activity.age(), self.timeouts.idle);
+            if self.has_nothing_to_do(desk) {
+                // On an idle connection this ends the parser without a byte written.
                 desk.park();
-                Pin::new(&mut connection).graceful_shutdown();
+                shut(Pin::new(&mut *connection));
             }
-        };
+        }
+    }
+
+    /// Asked once: a parser that does not end when it is told to must not be told so for ever.
+    fn has_nothing_to_do(&self, desk: &Desk) -> bool {
+        self.activity.phase() == Phase::Idle && desk.is_quiet() && !desk.is_parked()
+    }
+
+    /// The last that a connection sees of us.
+    async fn conclude<C>(&self, call: Call, mut connection: C, desk: Desk, shut: impl Fn(Pin<&mut C>))
+    where
+        C: Future<Output = hyper::Result<()>> + Unpin,
+    {
         match call {
             Call::Expired(Phase::Head) => {
                 if desk.has_begun() {
@@ -150,22 +170,28 @@ impl Connection {
             }
             Call::Expired(Phase::Stalled) => self.worker.metrics.connection_cut("write-stall"),
             Call::Expired(_) => {
-                Pin::new(&mut connection).graceful_shutdown();
+                shut(Pin::new(&mut connection));
                 let _ = tokio::time::timeout(FAREWELL, &mut connection).await;
             }
             // The request that runs is finished, a head that has begun is still awaited.
-            Call::Drain => {
-                let last = farewell(connection, desk, |it| it.graceful_shutdown());
-                self.last_request(last).await;
-            }
+            Call::Drain => self.last_request(farewell(connection, desk, shut)).await,
         }
-        None
     }
+}
 
-    /// Asked once: a parser that does not end when it is told to must not be told so for ever.
-    fn has_nothing_to_do(&self, desk: &Desk) -> bool {
-        self.activity.phase() == Phase::Idle && desk.is_quiet() && !desk.is_parked()
-    }
+/// An answer, and what the others of its connection have to know of it.
+async fn told(answer: Answer, number: u64, desk: Desk, brief: Rc<Cell<bool>>) -> Result<Response<Tracked>, Aborted> {
+    let answer = answer.await;
+    let switches = answer.as_ref().is_ok_and(|it| it.status() == StatusCode::SWITCHING_PROTOCOLS);
+    desk.answered(number, if switches { After::Tunnel } else { After::Http });
+    brief.set(answer.as_ref().is_ok_and(|it| it.body().is_shelved()));
+    answer
+}
+
+/// How old an idle connection will be when it is looked at again. Not at once: one whose client has not taken its last answer
+/// yet has still something to do, and would be looked at for ever.
+fn look_again(age: Duration, idle: Duration) -> Duration {
+    (age + PARK_AFTER).min(idle)
 }
 
 enum Next {
@@ -228,4 +254,21 @@ fn refused(request: &mut Request<Incoming>, number: u64, desk: &Desk) {
         *request.uri_mut() = target;
     }
     request.extensions_mut().insert(verdict);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_is_looked_at_now_and_then_until_it_has_idled_enough() {
+        let idle = Duration::from_secs(65);
+        let mut age = Duration::ZERO;
+        for looks in 1..=65 {
+            let next = look_again(age, idle);
+            assert!(next > age, "{age:?}");
+            age = next;
+            assert_eq!(age == idle, looks == 65, "{age:?} after {looks} looks");
+        }
+    }
 }

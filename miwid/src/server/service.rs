@@ -76,7 +76,7 @@ async fn answer(
     let response = match &plan.route.target {
         Target::Files(root) => {
             let asked = Sought { method: request.method(), uri: &uri, path: &plan.path, headers: request.headers() };
-            root.serve(&worker.files, &mut context.stored, asked).await
+            root.serve(&worker.files, &mut context.offer, asked).await
         }
         Target::Proxy(forwarder) => {
             context.request_id.get_or_insert_with(new_request_id);
@@ -98,8 +98,8 @@ async fn answer(
     let was_coded = response.headers().contains_key(header::CONTENT_ENCODING);
     let response = compressed(asked, response, worker);
     if !was_coded && response.headers().contains_key(header::CONTENT_ENCODING) {
-        // Encoded on its way: what is stored is not what is sent.
-        context.stored = None;
+        // Encoded on its way: what is offered is not what is sent.
+        context.offer = None;
     }
     Ok(response)
 }

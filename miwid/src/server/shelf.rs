@@ -2,7 +2,12 @@
 //! scheme, host, Accept-Encoding and target. Filled by the ordinary way of a request, so that nothing is here that did not
 //! pass it; emptied whenever the configuration is another.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use foldhash::fast::RandomState;
 use http::{HeaderMap, HeaderName, StatusCode, header};
@@ -10,7 +15,7 @@ use quick_cache::{Weighter, unsync};
 
 use super::clock::DATE_BYTES;
 use crate::{
-    exchange::{Context, Scheme, Stored, headers},
+    exchange::{Context, Offer, Scheme, Stored, headers},
     net::content_length,
     snapshot::Snapshot,
 };
@@ -22,6 +27,8 @@ const ENTRIES_EXPECTED: usize = 256;
 const KEPT_MAX: u64 = 1 << 20;
 /// What an entry weighs beside its content; so there are never more than 32,768 of them.
 const WEIGHT_LEAST: u64 = 1 << 10;
+/// What was not given for so long is let go, and with it a descriptor that may hold the space of a deleted file.
+const UNUSED_FOR: Duration = Duration::from_secs(10);
 /// A head that is longer is not worth it.
 const HEAD_MAX: usize = 2 << 10;
 /// What a 304 says of the state that the client has (RFC 9110, 15.4.5), beside what every answer says.
@@ -38,6 +45,8 @@ const NOT_MODIFIED: [HeaderName; 7] = [
 /// One answer, and what its record says.
 pub(super) struct Ready {
     pub(super) stored: Rc<Stored>,
+    /// Not given again afterwards, before its files have been looked at.
+    until: Instant,
     pub(super) whole: Head,
     pub(super) not_modified: Head,
     pub(super) etag: Box<[u8]>,
@@ -124,14 +133,14 @@ impl Default for Shelf {
 }
 
 impl Shelf {
-    /// An answer that needs no second look.
-    pub(super) fn find(&self, snapshot: &Arc<Snapshot>, label: &Label<'_>) -> Option<Rc<Ready>> {
+    /// An answer that needs no second look `now`.
+    pub(super) fn find(&self, snapshot: &Arc<Snapshot>, label: &Label<'_>, now: Instant) -> Option<Rc<Ready>> {
         let Inner { snapshot: of, answers, label: key } = &mut *self.0.borrow_mut();
         if !of.as_ref().is_some_and(|it| Arc::ptr_eq(it, snapshot)) {
             return None;
         }
         label.write(key);
-        answers.get(key.as_slice()).cloned()
+        answers.get(key.as_slice()).filter(|it| it.until > now).cloned()
     }
 
     /// Keeps an answer that was just made under `snapshot`.
@@ -156,15 +165,15 @@ impl Shelf {
         self.0.borrow_mut().answers.clear();
     }
 
-    /// Lets go of files that have not been looked at for long. Called every second.
-    pub(super) fn sweep(&self, used: impl Fn(&Stored) -> bool) {
-        self.0.borrow_mut().answers.retain(|_, ready| used(&ready.stored));
+    /// Lets go of what nobody has asked for in a while. Called every second.
+    pub(super) fn sweep(&self, now: Instant) {
+        self.0.borrow_mut().answers.retain(|_, ready| ready.until + UNUSED_FOR > now);
     }
 }
 
 /// The answer as it can be given again; `None` when it is for its own request only. `headers` are all that were sent.
 pub(super) fn ready(status: StatusCode, headers: &HeaderMap, context: &Context) -> Option<Ready> {
-    let stored = context.stored.clone()?;
+    let Offer { stored, until } = context.offer.clone()?;
     let length = headers.get(header::CONTENT_LENGTH).and_then(|it| content_length(it.as_bytes()));
     let own = [headers::X_REQUEST_ID, header::SET_COOKIE];
     if status != StatusCode::OK || length != Some(stored.length) || own.iter().any(|it| headers.contains_key(it)) {
@@ -173,6 +182,7 @@ pub(super) fn ready(status: StatusCode, headers: &HeaderMap, context: &Context) 
     let whole = Head::new(status, headers, |_| true);
     let ready = Ready {
         stored,
+        until,
         not_modified: Head::new(StatusCode::NOT_MODIFIED, headers, |it| NOT_MODIFIED.contains(it)),
         etag: headers.get(header::ETAG).map_or(&[][..], |it| it.as_bytes()).into(),
         host: context.host.as_str().into(),

@@ -44,9 +44,6 @@ use crate::{
 /// How often a worker shows that it lives and hands over its log lines.
 const TICK: Duration = Duration::from_secs(1);
 
-/// An answer that was not given for so long leaves the shelf.
-const UNUSED_FOR: Duration = Duration::from_secs(10);
-
 /// What every worker is given.
 #[derive(Clone)]
 pub struct Shared {
@@ -193,8 +190,7 @@ async fn tick(index: usize, worker: Rc<Worker>, readiness: Readiness) {
         worker.access.borrow_mut().flush();
         worker.files.sweep();
         worker.shelf.align(&worker.snapshot());
-        let now = Instant::now();
-        worker.shelf.sweep(|it| it.age(now) < UNUSED_FOR);
+        worker.shelf.sweep(Instant::now());
     }
 }
 

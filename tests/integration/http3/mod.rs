@@ -138,8 +138,8 @@ async fn a_connection_goes_on_through_a_reload() {
     succeeds(child, &daemon).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_was_asked_before_a_stop_is_answered() {
+/// A request is with its origin when `end` comes, and is answered all the same.
+async fn is_answered_through(end: impl AsyncFnOnce(&Daemon)) {
     let Some(python) = python() else { skip!("the Python clients of HTTP/3 are not installed (tests/run install)") };
     let origin = Origin::start("origin").await;
     origin.delay(std::time::Duration::from_secs(1));
@@ -148,23 +148,22 @@ async fn what_was_asked_before_a_stop_is_answered() {
     let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
     until_ready(&mut lines).await;
     wait::until(wait::SOON, "the request is with the origin", async || origin.requests() == 1).await;
-    daemon.signal(Signal::SIGTERM);
+    end(&daemon).await;
     succeeds(child, &daemon).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_asked_before_a_stop_is_answered() {
+    is_answered_through(async |daemon| daemon.signal(Signal::SIGTERM)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_was_asked_before_http3_was_switched_off_is_answered() {
-    let Some(python) = python() else { skip!("the Python clients of HTTP/3 are not installed (tests/run install)") };
-    let origin = Origin::start("origin").await;
-    origin.delay(std::time::Duration::from_secs(1));
-    let daemon = daemon(&origin).await;
-    let mut child = client(&python, &daemon, "through_stop");
-    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-    until_ready(&mut lines).await;
-    wait::until(wait::SOON, "the request is with the origin", async || origin.requests() == 1).await;
-    daemon.rewrite_config(&CONFIG.replace("workers = 2", "workers = 2\nhttp3 = false"));
-    assert_eq!(daemon.reload().await.status, 0);
-    succeeds(child, &daemon).await;
+    is_answered_through(async |daemon| {
+        daemon.rewrite_config(&CONFIG.replace("workers = 2", "workers = 2\nhttp3 = false"));
+        assert_eq!(daemon.reload().await.status, 0);
+    })
+    .await;
 }
 
 /// Answers with a head and a beginning; resolves when the other side goes.
