@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use super::{InstanceState, lifecycle::Cause, report, supervisor::Core};
+use super::{InstanceState, base, lifecycle::Cause, report, supervisor::Core};
 use crate::upstream::Address;
 
 impl Core {
@@ -11,12 +11,19 @@ impl Core {
         let Some(app) = self.app_of(id).map(|app| app.name.clone()) else { return };
         let Some(runner) = self.find_mut(id) else { return };
         let (pid, address, spec) = (runner.pid.take(), runner.address.take(), runner.spec.clone());
+        let name = runner.name.clone();
         runner.exited.cancel();
         let lines = runner.last_lines.texts();
         if pid.is_some() {
             runner.last_exit = Some(report::exit(cause, runner.exit_status, lines.clone()));
             runner.started = None;
             (runner.memory_bytes, runner.cpu_percent, runner.cpu_ticks) = (0, 0.0, 0);
+        }
+        let has_base = spec.as_ref().is_some_and(|spec| spec.base.is_some());
+        let base = base::place(&self.outside.state_dir, &app, &name);
+        if has_base {
+            // A directory that cannot be removed is swept at the next start of the daemon.
+            tokio::task::spawn_blocking(move || std::fs::remove_dir_all(base));
         }
         if let (Some(spec), Some(address)) = (spec, &address) {
             self.addresses.free(&spec.address, address, Instant::now());

@@ -8,8 +8,8 @@ use std::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    InstanceState, addresses,
-    launcher::{Job, LaunchError, Launched},
+    InstanceState, addresses, base,
+    launcher::{LaunchError, Launched},
     lifecycle::{Effect, Event, Lane},
     managed::{App, Generation, Runner, app_proxy},
     output::LastLines,
@@ -132,7 +132,7 @@ impl Core {
                 // Before the program reads them: a change while it starts must not be missed.
                 let watched = spec.map(|spec| {
                     let watch = Arc::new(Watch::new(&spec, backend.process.as_ref()));
-                    (spec, watch)
+                    (Box::new(spec), watch)
                 });
                 (watched, findings)
             });
@@ -169,7 +169,7 @@ impl Core {
         }
     }
 
-    fn planned(&mut self, id: u64, spec: Option<(LaunchSpec, Arc<Watch>)>, findings: Vec<Finding>) {
+    fn planned(&mut self, id: u64, spec: Option<(Box<LaunchSpec>, Arc<Watch>)>, findings: Vec<Finding>) {
         let broken = findings.iter().find(|finding| finding.severity == config::Severity::Error);
         let Some(runner) = self.find_mut(id) else { return };
         let took = runner.began.elapsed();
@@ -177,8 +177,8 @@ impl Core {
         match (broken, spec) {
             (None, Some((spec, watch))) => {
                 runner.watch = Some(watch);
-                runner.spec = Some(spec.clone());
-                self.learn(id, spec);
+                runner.spec = Some((*spec).clone());
+                self.learn(id, *spec);
                 self.feed(id, Event::PreflightGood);
             }
             (Some(finding), _) => {
@@ -203,9 +203,18 @@ impl Core {
 
     fn launch(&mut self, id: u64) {
         match self.prepare(id) {
-            Ok(launch) => {
-                let started: Job<Result<Launched, LaunchError>> = self.launcher.launch(launch);
-                self.spawn(id, async move { News::Launched(started.await) });
+            Ok(mut launch) => {
+                let (launcher, base) = (self.launcher.clone(), launch.base.take());
+                self.spawn(id, async move {
+                    if let Some((at, base)) = base {
+                        let user = launch.user.clone();
+                        let build = move || base::make(&at, &base, user.as_ref());
+                        if let Err(failed) = tokio::task::spawn_blocking(build).await.unwrap_or(Ok(())) {
+                            return News::Launched(Err(failed));
+                        }
+                    }
+                    News::Launched(launcher.launch(launch).await)
+                });
             }
             Err(error) => {
                 let failed =
@@ -224,8 +233,16 @@ impl Core {
         if let Some(user) = &spec.user {
             addresses::hand_over(&address, user)?;
         }
+        let state_dir = self.outside.state_dir.clone();
         let runner = self.find_mut(id).ok_or_else(gone)?;
-        let attempt = Attempt { app: &app, slot: runner.slot, generation: runner.generation.number, address: &address };
+        let base = base::place(&state_dir, &app, &runner.name);
+        let attempt = Attempt {
+            app: &app,
+            slot: runner.slot,
+            generation: runner.generation.number,
+            address: &address,
+            base: &base,
+        };
         let mut launch = spec.instantiate(&attempt);
         launch.env.push((tree::MARK.into(), config::Secret::new(runner.name.clone())));
         runner.address = Some(address);
@@ -274,6 +291,7 @@ impl Core {
             host,
             path,
             expect,
+            gates: runner.spec.as_ref().map(|spec| spec.gates.clone()).unwrap_or_default(),
             timeout: proxy.health.timeout,
             interval: proxy.health.interval,
             pid,

@@ -175,8 +175,14 @@ impl Lane {
                 self.cause = Some(Cause::NotOurs(why));
                 self.drain_or_signal(now, effects);
             }
+            (State::Starting, Event::Hopeless(why)) => {
+                self.cause = Some(Cause::Hopeless(why));
+                self.signal(now, effects);
+            }
             (State::Ready | State::Unready, Event::ProbeGood) => self.checked_good(effects),
-            (State::Ready | State::Unready, Event::ProbeBad(why)) => self.checked_bad(why, effects),
+            (State::Ready | State::Unready, Event::ProbeBad(why) | Event::Hopeless(why)) => {
+                self.checked_bad(why, effects)
+            }
             (State::Draining, Event::Drained) => self.signal(now, effects),
             _ => {}
         }

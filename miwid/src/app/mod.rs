@@ -4,8 +4,10 @@
 mod adapter;
 mod addresses;
 mod aftermath;
+mod archive;
 mod attempt;
 mod backoff;
+mod base;
 mod converge;
 mod effects;
 mod environment;

@@ -16,6 +16,7 @@ use crate::upstream::Address;
 /// Who runs as root when nothing else was said, and no account of that name exists: root.
 const DEFAULT_USER: &str = "miwid";
 const ROOT_NOTICE: &str = "it runs as root, as the daemon does; set `user`, or add a `miwid` account to the system";
+const UNBOUNDED_NOTICE: &str = "memory_limit is not enforced by the system; a Java machine keeps to it by its options";
 
 /// The longest path that a socket address holds.
 const SOCKET_PATH_MAX: usize = 107;
@@ -34,6 +35,7 @@ pub fn plan_as(backend: &Backend, default_user: Option<&str>) -> (Option<LaunchS
     });
     let runs_as_root = user.is_none() && unistd::geteuid().is_root();
     let as_root = (runs_as_root && !process.allow_root).then(|| ROOT_NOTICE.to_owned());
+    let unbounded = process.memory_limit.map(|_| UNBOUNDED_NOTICE.to_owned());
     let enterable = directory(&process.working_dir, user.as_ref()).map_err(|obstacle| obstacles.push(obstacle)).is_ok();
     let file = env_file(process, &mut obstacles);
     names(process, &mut obstacles);
@@ -66,7 +68,9 @@ pub fn plan_as(backend: &Backend, default_user: Option<&str>) -> (Option<LaunchS
             stop_signal: process.stop_signal,
             start_timeout: process.start_timeout,
             upstream_idle: recipe.upstream_idle,
-            notices: recipe.notices.into_iter().chain(as_root).collect(),
+            base: recipe.base,
+            gates: recipe.gates,
+            notices: recipe.notices.into_iter().chain(as_root).chain(unbounded).collect(),
         }
     });
     let findings = obstacles.into_iter().map(|obstacle| finding(backend, process, obstacle)).collect();
@@ -159,7 +163,7 @@ fn user(process: &Process, default_user: Option<&str>) -> Result<Option<User>, O
     Ok(Some(User { name: name.to_owned(), uid: account.uid.as_raw(), gid: gid.as_raw(), groups }))
 }
 
-fn directory(dir: &Path, user: Option<&User>) -> Result<(), Obstacle> {
+pub(super) fn directory(dir: &Path, user: Option<&User>) -> Result<(), Obstacle> {
     use std::os::unix::fs::MetadataExt;
     let fail = |code, message| Err(Obstacle::new(code, "working_dir", message, None));
     let mut parents: Vec<&Path> = dir.ancestors().filter(|parent| !parent.as_os_str().is_empty()).collect();
@@ -248,8 +252,8 @@ fn fixed(backend: &Backend, env: &[(String, config::Secret)], obstacles: &mut Ve
             };
             Address::Tcp(SocketAddr::new(ip, *port))
         }
-        // A Python server is told its address by us, it doesn't read PORT.
-        None if backend.app_type == config::AppType::Python => return None,
+        // These servers are told their address by us, they don't read PORT.
+        None if matches!(backend.app_type, config::AppType::Python | config::AppType::Tomcat) => return None,
         None => Address::Tcp(SocketAddr::from(([127, 0, 0, 1], environment::value(env, "PORT")?.parse().ok()?))),
     };
     match &address {

@@ -2,13 +2,15 @@
 //! first good answer counts, it makes sure that the listener belongs to the instance: whoever took the port first must
 //! not get a site's requests.
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
-use super::{lifecycle::Event, sockets, tree};
+use super::{lifecycle::Event, sockets, spec::Gate, tree};
 use crate::upstream::{Address, Verdict, probe};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Every status that an app may have for its front page.
+static ALL_BUT_404: LazyLock<Vec<u16>> = LazyLock::new(|| (200..600).filter(|status| *status != 404).collect());
 
 /// What and how often to ask.
 #[derive(Clone, Debug)]
@@ -21,11 +23,40 @@ pub(super) struct Plan {
     pub(super) interval: Duration,
     pub(super) pid: u32,
     pub(super) mark: String,
+    pub(super) gates: Vec<Gate>,
 }
 
 impl Plan {
-    async fn ask(&self) -> Verdict {
-        probe(&self.address, &self.host, self.path.as_deref(), &self.expect, self.timeout).await
+    async fn ask(&self) -> Event {
+        for gate in &self.gates {
+            if let Err(event) = self.pass(gate).await {
+                return event;
+            }
+        }
+        match self.get(self.path.as_deref(), &self.expect).await {
+            Verdict::Good => Event::ProbeGood,
+            Verdict::Bad(why) => Event::ProbeBad(why),
+        }
+    }
+
+    async fn get(&self, path: Option<&str>, expect: &[u16]) -> Verdict {
+        probe(&self.address, &self.host, path, expect, self.timeout).await
+    }
+
+    async fn pass(&self, gate: &Gate) -> Result<(), Event> {
+        let verdict = match gate {
+            Gate::Decisive { path, .. } => self.get(Some(path), &[200]).await,
+            // The operator's own check says more.
+            Gate::Present { .. } if self.path.is_some() => return Ok(()),
+            Gate::Present { path } => self.get(Some(path), &ALL_BUT_404).await,
+        };
+        match (verdict, gate) {
+            (Verdict::Good, _) => Ok(()),
+            (Verdict::Bad(why), Gate::Decisive { hint, .. }) if why.ends_with(": 503") => {
+                Err(Event::Hopeless(format!("{hint} ({why})")))
+            }
+            (Verdict::Bad(why), _) => Err(Event::ProbeBad(why)),
+        }
     }
 
     /// Runs until aborted or until nobody hears it any more.
@@ -33,8 +64,8 @@ impl Plan {
         let mut pause = FIRST_PAUSE;
         loop {
             let event = match self.ask().await {
-                Verdict::Good => self.clone().ownership().await,
-                Verdict::Bad(why) => Event::ProbeBad(why),
+                Event::ProbeGood => self.clone().ownership().await,
+                other => other,
             };
             let over = !matches!(event, Event::ProbeBad(_));
             if !tell(event).await {
@@ -48,11 +79,7 @@ impl Plan {
         }
         loop {
             tokio::time::sleep(self.interval).await;
-            let event = match self.ask().await {
-                Verdict::Good => Event::ProbeGood,
-                Verdict::Bad(why) => Event::ProbeBad(why),
-            };
-            if !tell(event).await {
+            if !tell(self.ask().await).await {
                 return;
             }
         }

@@ -42,7 +42,7 @@ pub(super) fn sentence(cause: &Cause) -> String {
             let last = probe.as_deref().map(|why| format!("; last probe: {why}")).unwrap_or_default();
             format!("not ready within {}{last}", seconds(*after))
         }
-        Cause::NotOurs(why) => why.clone(),
+        Cause::NotOurs(why) | Cause::Hopeless(why) => why.clone(),
         Cause::Crashed(status) if status.signal == Some(nix::libc::SIGKILL) => {
             "killed by SIGKILL (not by miwid; perhaps out of memory)".into()
         }

@@ -28,7 +28,7 @@ const INBOX: usize = 1_024;
 
 /// What a helper reports about one attempt; older attempts' news is ignored.
 pub(super) enum News {
-    Planned(Option<(LaunchSpec, Arc<Watch>)>, Vec<Finding>),
+    Planned(Option<(Box<LaunchSpec>, Arc<Watch>)>, Vec<Finding>),
     Launched(Result<Launched, LaunchError>),
     Exited(ExitStatus),
     /// `None`: some could not be killed.
@@ -77,6 +77,7 @@ pub(super) fn start(
     publisher: watch::Sender<Arc<Vec<AppStatus>>>,
 ) {
     tree::adopt_orphans();
+    super::base::sweep(&outside.state_dir);
     let (news, inbox) = mpsc::channel(INBOX);
     let random = fastrand::Rng::new();
     let cores = std::thread::available_parallelism().map_or(2, usize::from);

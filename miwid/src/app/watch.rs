@@ -24,7 +24,8 @@ impl Watch {
     pub(super) fn new(spec: &LaunchSpec, process: Option<&Process>) -> Self {
         let arguments = spec.argv.iter().map(|it| spec.working_dir.join(it));
         let env_file = process.and_then(|it| it.env_file.clone());
-        Self::of(arguments.chain([spec.working_dir.clone()]).chain(env_file))
+        let copied = spec.base.iter().flat_map(|base| base.copies.iter().map(|(_, from)| from.clone()));
+        Self::of(arguments.chain([spec.working_dir.clone()]).chain(env_file).chain(copied))
     }
 
     fn of(paths: impl IntoIterator<Item = PathBuf>) -> Self {

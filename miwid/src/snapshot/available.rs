@@ -23,8 +23,6 @@ const UNAVAILABLE: &[&str] = &[
     "security.**",
     "tracing.**",
     "metrics.per_site=true",
-    "backends.*.app_type=java",
-    "backends.*.app_type=tomcat",
     "backends.*.strategy=random_two",
     "backends.*.strategy=least_time",
     "backends.*.sticky",
@@ -37,7 +35,6 @@ const UNAVAILABLE: &[&str] = &[
     "backends.*.routes.*.ssl.**",
     "backends.*.routes.*.cache.**",
     "backends.*.routes.*.security.**",
-    "backends.*.process.memory_limit",
     "backends.*.process.memory_restart",
     "backends.*.process.cpu_limit",
     "backends.*.process.pids_limit",
@@ -49,8 +46,6 @@ const UNAVAILABLE: &[&str] = &[
     "backends.*.process.pre_deploy",
     "backends.*.process.watch=true",
     "backends.*.process.probes.**",
-    "backends.*.tomcat.**",
-    "backends.*.jvm.**",
 ];
 
 /// What this binary can run.
