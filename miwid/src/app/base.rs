@@ -92,6 +92,11 @@ pub(super) fn sweep(state_dir: &Path) {
     for app in fs::read_dir(state_dir.join("apps")).into_iter().flatten().flatten() {
         // Nothing of it is in use: an instance does not outlive its daemon.
         let _ = fs::remove_dir_all(app.path().join("i"));
+        for release in fs::read_dir(app.path().join("releases")).into_iter().flatten().flatten() {
+            if release.file_name().to_string_lossy().ends_with(".new") {
+                let _ = fs::remove_dir_all(release.path());
+            }
+        }
     }
 }
 

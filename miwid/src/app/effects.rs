@@ -292,6 +292,7 @@ impl Core {
             path,
             expect,
             gates: runner.spec.as_ref().map(|spec| spec.gates.clone()).unwrap_or_default(),
+            settle: runner.generation.rules.settle_time,
             timeout: proxy.health.timeout,
             interval: proxy.health.interval,
             pid,

@@ -86,7 +86,10 @@ impl Lane {
     /// When `Timer` should come next.
     pub(super) fn wakes_at(&self) -> Option<Instant> {
         let since = self.ready_since;
-        let settle = since.filter(|_| !self.settled).map(|at| at + self.rules.settle_time);
+        // A doubt must be cleared first, by the next check.
+        let settle = since
+            .filter(|_| !self.settled && self.bad == 0 && self.state == State::Ready)
+            .map(|at| at + self.rules.settle_time);
         let stable = since.filter(|_| !self.forgiven).map(|at| at + STABLE);
         let permit = self.started.filter(|_| self.permit).map(|at| at + PERMIT_TERM);
         [self.deadline, settle, stable, permit].into_iter().flatten().min()
@@ -179,9 +182,9 @@ impl Lane {
                 self.cause = Some(Cause::Hopeless(why));
                 self.signal(now, effects);
             }
-            (State::Ready | State::Unready, Event::ProbeGood) => self.checked_good(effects),
+            (State::Ready | State::Unready, Event::ProbeGood) => self.checked_good(now, effects),
             (State::Ready | State::Unready, Event::ProbeBad(why) | Event::Hopeless(why)) => {
-                self.checked_bad(why, effects)
+                self.checked_bad(why, now, effects)
             }
             (State::Draining, Event::Drained) => self.signal(now, effects),
             _ => {}
@@ -209,7 +212,7 @@ impl Lane {
         effects.push(Effect::Publish);
     }
 
-    fn checked_good(&mut self, effects: &mut Vec<Effect>) {
+    fn checked_good(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         self.bad = 0;
         self.good = self.good.saturating_add(1);
         if self.state == State::Unready && self.good >= self.rules.successes {
@@ -217,13 +220,27 @@ impl Lane {
             self.last_probe = None;
             effects.push(Effect::Healthy(true));
         }
+        self.settle(now, effects);
     }
 
-    fn checked_bad(&mut self, why: String, effects: &mut Vec<Effect>) {
+    fn settle(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let is_due = self.ready_since.is_some_and(|since| now >= since + self.rules.settle_time);
+        if is_due && !self.settled && self.bad == 0 && self.state == State::Ready {
+            self.settled = true;
+            effects.push(Effect::Settled);
+        }
+    }
+
+    fn checked_bad(&mut self, why: String, now: Instant, effects: &mut Vec<Effect>) {
         self.good = 0;
         self.bad = self.bad.saturating_add(1);
-        self.last_probe = Some(why);
+        self.last_probe = Some(why.clone());
         if self.state == State::Ready && self.bad >= self.rules.failures {
+            if self.goal == Goal::Trial && !self.settled {
+                self.cause = Some(Cause::Hopeless(format!("became ill before it had settled: {why}")));
+                self.drain(now, effects);
+                return;
+            }
             self.state = State::Unready;
             effects.push(Effect::Healthy(false));
         }
@@ -292,10 +309,7 @@ impl Lane {
 
     fn timer(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         if let Some(since) = self.ready_since {
-            if !self.settled && now >= since + self.rules.settle_time {
-                self.settled = true;
-                effects.push(Effect::Settled);
-            }
+            self.settle(now, effects);
             if !self.forgiven && now >= since + STABLE {
                 self.forgiven = true;
                 self.backoff.forgive();

@@ -2,6 +2,7 @@
 //! owns), and what an operator sees of it, which is derived and never stored.
 
 use std::{
+    collections::BTreeSet,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -23,7 +24,9 @@ use crate::upstream::{Address, Availability, Endpoint, Set};
 
 /// A next attempt this near is worth waiting for.
 const NEAR: Duration = Duration::from_secs(2);
-const SETTLE: Duration = Duration::from_secs(1);
+pub(super) const SETTLE: Duration = Duration::from_secs(1);
+/// A new version of the app is watched for longer than a restart of the same.
+pub(super) const SETTLE_DEPLOY: Duration = Duration::from_secs(10);
 
 /// Immutable: the configuration that a runner was made from.
 #[derive(Debug)]
@@ -66,7 +69,9 @@ pub(super) struct Runner {
 
 pub(super) struct App {
     pub(super) name: String,
-    /// As last loaded; a restart makes its generation from this.
+    /// As last loaded.
+    pub(super) configured: Arc<Backend>,
+    /// The same with the release in its place; a restart makes its generation from this.
     pub(super) loaded: Arc<Backend>,
     pub(super) loaded_spec: Option<LaunchSpec>,
     pub(super) generation: Arc<Generation>,
@@ -76,6 +81,11 @@ pub(super) struct App {
     pub(super) stopped: bool,
     pub(super) paused: bool,
     pub(super) scale: Option<u32>,
+    /// What `deploy` brought, and what a rollback goes back to (the latest at the end).
+    pub(super) release: Option<String>,
+    pub(super) previous: Vec<Option<String>>,
+    /// Releases to be removed as soon as nothing runs from them.
+    pub(super) condemned: BTreeSet<String>,
     pub(super) operation: Option<Operation>,
     /// Begun when the current one is over.
     pub(super) next: std::collections::VecDeque<Operation>,
@@ -95,7 +105,17 @@ pub(super) struct App {
 
 impl Generation {
     pub(super) fn new(number: u64, backend: Arc<Backend>, spec: Option<LaunchSpec>) -> Option<Arc<Self>> {
-        let rules = Arc::new(rules(backend.process.as_ref()?, spec.as_ref()));
+        Self::settling(number, backend, spec, SETTLE)
+    }
+
+    /// `settle` counts when the configuration does not say how long.
+    pub(super) fn settling(
+        number: u64,
+        backend: Arc<Backend>,
+        spec: Option<LaunchSpec>,
+        settle: Duration,
+    ) -> Option<Arc<Self>> {
+        let rules = Arc::new(rules(backend.process.as_ref()?, spec.as_ref(), settle));
         Some(Arc::new(Self { number, backend, spec, rules }))
     }
 
@@ -135,11 +155,11 @@ fn placeless(process: &Process) -> Process {
     }
 }
 
-fn rules(process: &Process, spec: Option<&LaunchSpec>) -> Rules {
+fn rules(process: &Process, spec: Option<&LaunchSpec>, settle: Duration) -> Rules {
     let probe = process.probes.readiness.as_ref();
     Rules {
         start_timeout: spec.map_or(process.start_timeout, |spec| spec.start_timeout),
-        settle_time: process.settle_time.unwrap_or(SETTLE),
+        settle_time: process.settle_time.unwrap_or(settle),
         drain_timeout: process.drain_timeout,
         stop_timeout: process.stop_timeout,
         stop_signal: spec.map_or(process.stop_signal, |spec| spec.stop_signal),
@@ -181,7 +201,7 @@ impl App {
     }
 
     pub(super) fn ready(&self) -> u32 {
-        let slots: std::collections::BTreeSet<u32> = self
+        let slots: BTreeSet<u32> = self
             .runners
             .iter()
             .filter(|runner| runner.lane.state == InstanceState::Ready)
@@ -265,6 +285,7 @@ impl App {
             ready,
             desired: if self.stopped { 0 } else { self.desired() },
             generation: self.generation.number,
+            release: self.release.clone(),
             restarts: self.restarts,
             strategy: self.generation.strategy(),
             reason: self.reason_line(ready),

@@ -9,6 +9,7 @@ mod attempt;
 mod backoff;
 mod base;
 mod converge;
+mod deploy;
 mod effects;
 mod environment;
 mod handle;
@@ -21,7 +22,9 @@ mod output;
 mod overrides;
 pub mod preflight;
 mod probing;
+mod releases;
 mod report;
+mod rolling;
 mod rollout;
 pub mod sockets;
 pub mod spec;
@@ -35,8 +38,9 @@ mod verbs;
 mod watch;
 
 pub use handle::{
-    Command, Converged, Done, Handle, Logs as LogStream, Pace, Progress, Refusal, Reply, RestartOptions, Supervisor,
-    Tail, Verb,
+    Command, Converged, Done, Handle, Logs as LogStream, Pace, Progress, Refusal, Release, Reply, RestartOptions,
+    Supervisor, Tail, Verb,
 };
 pub use lifecycle::{Class, ExitStatus};
+pub use releases::{Form, Part, Upload};
 pub use status::{AppState, AppStatus, Exit, InstanceState, InstanceStatus};

@@ -77,6 +77,31 @@ pub fn plan_as(backend: &Backend, default_user: Option<&str>) -> (Option<LaunchS
     (spec, findings)
 }
 
+pub(super) struct Surroundings {
+    pub(super) user: Option<User>,
+    pub(super) env: Vec<(String, config::Secret)>,
+}
+
+/// Whom the app's files are to belong to, when it runs as somebody else than the daemon.
+pub(super) fn owner(backend: &Backend, default_user: Option<&str>) -> Option<User> {
+    backend.process.as_ref().and_then(|process| user(process, default_user).ok().flatten())
+}
+
+/// Who runs a command beside the app, and with which environment; as much of it as can be told without a start.
+pub(super) fn surroundings(backend: &Backend, default_user: Option<&str>) -> Option<Surroundings> {
+    let process = backend.process.as_ref()?;
+    let user = user(process, default_user).ok()?;
+    let file = env_file(process, &mut Vec::new());
+    let mut env = environment::build(process, user.as_ref(), &file);
+    let recipe = adapter::recipe(backend.app_type, process, &env);
+    for (key, value) in recipe.map(|recipe| recipe.env).unwrap_or_default() {
+        if key == "PATH" || environment::value(&env, &key).is_none() {
+            environment::set(&mut env, &key, &value);
+        }
+    }
+    Some(Surroundings { user, env })
+}
+
 pub fn to_problem(finding: &Finding) -> Problem {
     Problem {
         severity: finding.severity,

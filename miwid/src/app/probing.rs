@@ -2,7 +2,10 @@
 //! first good answer counts, it makes sure that the listener belongs to the instance: whoever took the port first must
 //! not get a site's requests.
 
-use std::{sync::LazyLock, time::Duration};
+use std::{
+    sync::LazyLock,
+    time::{Duration, Instant},
+};
 
 use super::{lifecycle::Event, sockets, spec::Gate, tree};
 use crate::upstream::{Address, Verdict, probe};
@@ -24,6 +27,8 @@ pub(super) struct Plan {
     pub(super) pid: u32,
     pub(super) mark: String,
     pub(super) gates: Vec<Gate>,
+    /// A new instance is looked at more often for so long.
+    pub(super) settle: Duration,
 }
 
 impl Plan {
@@ -77,8 +82,10 @@ impl Plan {
             tokio::time::sleep(pause).await;
             pause = pause.mul_f64(1.5).min(LONGEST_PAUSE);
         }
+        let settled = Instant::now() + self.settle * 2;
+        let often = (self.settle / 4).clamp(FIRST_PAUSE, LONGEST_PAUSE).min(self.interval);
         loop {
-            tokio::time::sleep(self.interval).await;
+            tokio::time::sleep(if Instant::now() < settled { often } else { self.interval }).await;
             if !tell(self.ask().await).await {
                 return;
             }

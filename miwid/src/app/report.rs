@@ -16,7 +16,7 @@ pub(super) fn signal_name(signo: i32) -> String {
         .map_or_else(|_| format!("signal {signo}"), |signal| signal.as_str().into())
 }
 
-fn status_words(status: ExitStatus) -> String {
+pub(super) fn status_words(status: ExitStatus) -> String {
     match (status.code, status.signal) {
         (Some(code), _) => format!("code {code}"),
         (None, Some(signo)) => {

@@ -13,6 +13,8 @@ pub struct AppStatus {
     /// Instances wanted (0 when stopped).
     pub desired: u32,
     pub generation: u64,
+    /// What `deploy` brought; `None`: what the configuration names.
+    pub release: Option<String>,
     /// Unplanned restarts since the daemon started.
     pub restarts: u64,
     /// `rolling`, `hold` or `recreate`, as resolved.

@@ -13,7 +13,7 @@ use super::{
     AppStatus, Command, Done, InstanceState, Refusal, Supervisor,
     addresses::Addresses,
     launcher::{LaunchError, Launched, Launcher},
-    lifecycle::{Event, ExitStatus},
+    lifecycle::{Event, ExitStatus, Goal},
     managed::{App, Runner},
     operation::Operation,
     overrides::Overrides,
@@ -44,6 +44,7 @@ pub(super) enum Message {
         news: Box<News>,
     },
     Converge(Box<super::converge::Looked>),
+    Prepared(Box<super::deploy::Prepared>),
     /// Every process, and the failed runners whose files have changed.
     Census(Vec<Process>, Vec<u64>),
 }
@@ -151,6 +152,7 @@ impl Core {
         match message {
             Message::Attempt { runner, attempt, news } => self.attempt_news(runner, attempt, *news),
             Message::Converge(looked) => self.converge(*looked),
+            Message::Prepared(prepared) => self.prepared(*prepared),
             Message::Census(processes, mended) => {
                 self.counted(&processes);
                 mended.into_iter().for_each(|id| self.feed(id, Event::Reset));
@@ -159,13 +161,28 @@ impl Core {
     }
 
     fn grant_permits(&mut self) {
+        let mut later = VecDeque::new();
         while self.permits > 0 {
-            let Some(runner) = self.waiting.pop_front() else { return };
-            if self.find(runner).is_some() {
+            let Some(runner) = self.waiting.pop_front() else { break };
+            if let Some(other) = self.waits_for(runner) {
+                if let Some(app) = self.app_of(runner).filter(|app| app.ready() == 0) {
+                    app.reason = format!("waits for {other}");
+                }
+                later.push_back(runner);
+            } else if self.find(runner).is_some() {
                 self.permits -= 1;
                 self.feed(runner, Event::Permit);
             }
         }
+        self.waiting.append(&mut later);
+    }
+
+    /// The app that has to be ready before this one. A rollout does not ask: what it replaces runs already.
+    fn waits_for(&self, runner: u64) -> Option<String> {
+        let (_, runner) = self.find(runner)?;
+        let process = runner.generation.backend.process.as_ref().filter(|_| runner.lane.goal == Goal::Run)?;
+        let is_ready = |name: &&String| self.apps.get(*name).is_none_or(|app| app.ready() > 0);
+        process.depends_on.iter().find(|name| !is_ready(name)).cloned()
     }
 
     fn take_census(&self) {
@@ -199,6 +216,7 @@ impl Core {
             runner.cpu_ticks = ticks;
         }
         self.retry_stuck();
+        self.remove_condemned();
     }
 
     fn publish(&mut self) {

@@ -42,8 +42,6 @@ const UNAVAILABLE: &[&str] = &[
     "backends.*.process.max_lifetime",
     "backends.*.process.restart_schedule",
     "backends.*.process.idle_timeout",
-    "backends.*.process.depends_on",
-    "backends.*.process.pre_deploy",
     "backends.*.process.watch=true",
     "backends.*.process.probes.**",
 ];

@@ -2,6 +2,7 @@
 
 use harness::{Daemon, java, skip};
 
+mod deploy;
 mod life;
 mod refusals;
 
