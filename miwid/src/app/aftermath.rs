@@ -13,11 +13,17 @@ impl Core {
         let (pid, address, spec) = (runner.pid.take(), runner.address.take(), runner.spec.clone());
         let name = runner.name.clone();
         runner.exited.cancel();
+        runner.hearing.take().inspect(tokio::task::AbortHandle::abort);
+        runner.launch = None;
+        let room = runner.room.take();
         let lines = runner.last_lines.texts();
         if pid.is_some() {
             runner.last_exit = Some(report::exit(cause, runner.exit_status, lines.clone()));
             runner.started = None;
             (runner.memory_bytes, runner.cpu_percent, runner.cpu_ticks) = (0, 0.0, 0);
+        }
+        if let Some(room) = room {
+            tokio::task::spawn_blocking(move || std::fs::remove_dir_all(room));
         }
         let has_base = spec.as_ref().is_some_and(|spec| spec.base.is_some());
         let base = base::place(&self.outside.state_dir, &app, &name);

@@ -11,17 +11,21 @@ use super::{
     InstanceState, addresses, base,
     launcher::{LaunchError, Launched},
     lifecycle::{Effect, Event, Lane},
-    managed::{App, Generation, Runner, app_proxy},
+    managed::{App, Generation, Runner},
     output::LastLines,
-    preflight, probing,
+    preflight,
+    questions::Senses,
     rollout::Input,
     sockets,
-    spec::{AddressPlan, Attempt, Finding, Launch, LaunchSpec},
+    spec::{AddressPlan, Attempt, Autopsy, Finding, Launch, LaunchSpec},
     supervisor::{Core, Message, News},
     tree,
     watch::Watch,
 };
-use crate::upstream::Availability;
+use crate::upstream::{Address, Availability};
+
+/// A program that is told to abort prints its stacks within so long.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 impl Core {
     pub(super) fn find(&self, id: u64) -> Option<(&App, &Runner)> {
@@ -54,6 +58,11 @@ impl Core {
             endpoint: None,
             pid: None,
             probing: None,
+            launch: None,
+            senses: Senses::default(),
+            hearing: None,
+            room: None,
+            unwell: false,
             exited: CancellationToken::new(),
             exit_status: None,
             last_lines: LastLines::default(),
@@ -86,11 +95,7 @@ impl Core {
             Effect::Launch => self.launch(id),
             Effect::Probe => self.probe(id),
             Effect::Publish => self.publish_endpoint(id),
-            Effect::Healthy(healthy) => {
-                if let Some(endpoint) = self.find_mut(id).and_then(|runner| runner.endpoint.as_ref()) {
-                    endpoint.set_healthy(healthy);
-                }
-            }
+            Effect::Healthy(healthy) => self.health_changed(id, healthy),
             Effect::Withdraw(drain) => self.withdraw(id, drain),
             Effect::Signal => self.signal(id),
             Effect::KillTree => self.kill_tree(id),
@@ -98,6 +103,22 @@ impl Core {
             Effect::Settled => self.report_up(id, Input::Settled),
             Effect::Rest => self.rested(id),
         }
+    }
+
+    fn health_changed(&mut self, id: u64, healthy: bool) {
+        let Some(runner) = self.find_mut(id) else { return };
+        if let Some(endpoint) = &runner.endpoint {
+            endpoint.set_healthy(healthy);
+        }
+        let why = runner.lane.last_probe.clone().unwrap_or_default();
+        let (slot, flapping) = (runner.slot, runner.lane.is_flapping());
+        let Some(name) = self.app_of(id).map(|app| app.name.clone()) else { return };
+        let (event, line) = match (healthy, flapping) {
+            (true, _) => ("app.ready", format!("slot {slot} answers again")),
+            (false, false) => ("app.unready", format!("slot {slot}: {why}")),
+            (false, true) => ("app.flapping", format!("slot {slot}: {why}; it must answer twice in a row from now on")),
+        };
+        self.outside.events.emit(event, name, line);
     }
 
     /// Runs `job` beside the loop; what it finds comes back as news of the current attempt.
@@ -166,6 +187,7 @@ impl Core {
                 }
             }
             News::Lane(event) => self.feed(id, event),
+            News::Unwell(why) => self.unwell(id, why),
         }
     }
 
@@ -246,7 +268,44 @@ impl Core {
         let mut launch = spec.instantiate(&attempt);
         launch.env.push((tree::MARK.into(), config::Secret::new(runner.name.clone())));
         runner.address = Some(address);
+        self.open_senses(id, &mut launch)?;
+        if let Some(runner) = self.find_mut(id) {
+            runner.launch = Some(Launch { base: None, ..launch.clone() });
+        }
         Ok(launch)
+    }
+
+    /// What the probes of the app listen to: must be there before it starts.
+    fn open_senses(&mut self, id: u64, launch: &mut Launch) -> std::io::Result<()> {
+        let Some((_, runner)) = self.find(id) else { return Ok(()) };
+        let Some(process) = runner.generation.backend.process.clone() else { return Ok(()) };
+        let beside = match (&runner.address, runner.spec.as_ref().map(|spec| &spec.address)) {
+            (Some(Address::Unix(path)), Some(AddressPlan::Unix)) => path.parent().map(|parent| parent.join("notify")),
+            _ => None,
+        };
+        let mut room = None;
+        let user = launch.user.clone();
+        let place = || match beside {
+            Some(path) => Ok(path),
+            None => {
+                let directory = self.addresses.directory()?;
+                let path = directory.join("notify");
+                room = Some(directory);
+                user.map_or(Ok(()), |user| addresses::hand_over(&Address::Unix(path.clone()), &user))?;
+                Ok(path)
+            }
+        };
+        let (senses, socket) = Senses::prepare(&process, launch, place)?;
+        let hearing = senses
+            .notices
+            .clone()
+            .zip(socket)
+            .map(|(notices, socket)| tokio::spawn(async move { notices.hear(socket).await }).abort_handle());
+        if let Some(runner) = self.find_mut(id) {
+            runner.last_lines = LastLines::looking_for(senses.needle.clone());
+            (runner.senses, runner.hearing, runner.room, runner.unwell) = (senses, hearing, room, false);
+        }
+        Ok(())
     }
 
     fn launched(&mut self, id: u64, outcome: Result<Launched, LaunchError>) {
@@ -271,42 +330,6 @@ impl Core {
         let exit = launched.exit;
         self.spawn(id, async move { News::Exited(exit.await) });
         self.feed(id, Event::Spawned);
-    }
-
-    fn probe(&mut self, id: u64) {
-        let Some((_, runner)) = self.find(id) else { return };
-        let backend = runner.generation.backend.clone();
-        let (Some(proxy), Some(address), Some(pid)) = (app_proxy(&backend), &runner.address, runner.pid) else {
-            return;
-        };
-        let configured = backend.process.as_ref().and_then(|process| process.probes.startup.as_ref());
-        let (path, expect) = match configured.map(|probe| &probe.kind) {
-            Some(config::ProbeKind::Http { path, expect }) => (Some(path.clone()), expect.clone()),
-            Some(config::ProbeKind::Tcp) => (None, Vec::new()),
-            _ => (proxy.health.path.clone(), proxy.health.expect.clone()),
-        };
-        let host = if backend.host.starts_with(['*', '_']) { "localhost".into() } else { backend.host.clone() };
-        let plan = probing::Plan {
-            address: address.clone(),
-            host,
-            path,
-            expect,
-            gates: runner.spec.as_ref().map(|spec| spec.gates.clone()).unwrap_or_default(),
-            settle: runner.generation.rules.settle_time,
-            timeout: proxy.health.timeout,
-            interval: proxy.health.interval,
-            pid,
-            mark: runner.name.clone(),
-        };
-        let (attempt, news) = (runner.attempt, self.news.clone());
-        let task = tokio::spawn(plan.run(move |event| {
-            let message = Message::Attempt { runner: id, attempt, news: Box::new(News::Lane(event)) };
-            let news = news.clone();
-            async move { news.send(message).await.is_ok() }
-        }));
-        if let Some(runner) = self.find_mut(id) {
-            runner.probing = Some(task.abort_handle());
-        }
     }
 
     fn publish_endpoint(&mut self, id: u64) {
@@ -375,8 +398,17 @@ impl Core {
         let Some(runner) = self.find_mut(id) else { return };
         runner.probing.take().inspect(tokio::task::AbortHandle::abort);
         let (Some(pid), mark) = (runner.pid, runner.name.clone()) else { return };
+        let aborts = runner.spec.as_ref().is_some_and(|spec| spec.autopsy == Autopsy::Abort);
+        let last_words = (aborts && runner.unwell && runner.exit_status.is_none()).then(|| mark.clone());
         let sweep = self.launcher.kill_tree(pid, mark);
-        self.spawn(id, async move { News::Swept(sweep.await) });
+        self.spawn(id, async move {
+            if let Some(mark) = last_words {
+                let abort = move || tree::signal_all(pid, &mark, nix::sys::signal::Signal::SIGABRT);
+                let _ = tokio::task::spawn_blocking(abort).await;
+                tokio::time::sleep(LAST_WORDS).await;
+            }
+            News::Swept(sweep.await)
+        });
     }
 
     pub(super) fn retry_stuck(&mut self) {

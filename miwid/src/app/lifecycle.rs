@@ -32,6 +32,8 @@ const DRAIN_GRACE: Duration = Duration::from_secs(2);
 /// A failed preflight is looked at again this often, so that an app starts by itself soon after its cause went away.
 pub(super) const PREFLIGHT_POLL: Duration = Duration::from_secs(1);
 
+/// Going unready twice within this is a flap: then one good answer is not enough to come back.
+const FLAP_WINDOW: Duration = Duration::from_secs(60);
 /// A slow start gives its permit back after so long: its busy part is over, and others wait.
 const PERMIT_TERM: Duration = Duration::from_secs(5);
 
@@ -56,6 +58,8 @@ pub(super) struct Lane {
     forgiven: bool,
     bad: u32,
     good: u32,
+    went_unready: Option<Instant>,
+    flapping: bool,
 }
 
 // === impl Lane ===
@@ -80,6 +84,8 @@ impl Lane {
             forgiven: false,
             bad: 0,
             good: 0,
+            went_unready: None,
+            flapping: false,
         }
     }
 
@@ -103,6 +109,10 @@ impl Lane {
     #[cfg(test)]
     fn at_rest(&self) -> bool {
         self.state == State::Stopped || (self.state == State::Failed && self.goal == Goal::Trial)
+    }
+
+    pub(super) fn is_flapping(&self) -> bool {
+        self.flapping
     }
 
     pub(super) fn has_process(&self) -> bool {
@@ -148,7 +158,7 @@ impl Lane {
         self.ready_since = None;
         (self.was_ready, self.settled, self.forgiven) = (false, false, false);
         (self.exit, self.swept, self.cause, self.last_probe) = (None, None, None, None);
-        (self.bad, self.good) = (0, 0);
+        (self.bad, self.good, self.went_unready, self.flapping) = (0, 0, None, false);
         effects.push(Effect::AskPermit);
     }
 
@@ -215,7 +225,8 @@ impl Lane {
     fn checked_good(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         self.bad = 0;
         self.good = self.good.saturating_add(1);
-        if self.state == State::Unready && self.good >= self.rules.successes {
+        let needed = if self.flapping { self.rules.successes.max(2) } else { self.rules.successes };
+        if self.state == State::Unready && self.good >= needed {
             self.state = State::Ready;
             self.last_probe = None;
             effects.push(Effect::Healthy(true));
@@ -242,6 +253,8 @@ impl Lane {
                 return;
             }
             self.state = State::Unready;
+            self.flapping = self.went_unready.is_some_and(|before| now < before + FLAP_WINDOW);
+            self.went_unready = Some(now);
             effects.push(Effect::Healthy(false));
         }
     }

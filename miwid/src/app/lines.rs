@@ -3,6 +3,7 @@
 
 use std::{
     collections::VecDeque,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -46,6 +47,33 @@ impl Splitter {
     /// What is left without an end when the stream ends.
     pub(super) fn finish(&mut self) -> Option<Bytes> {
         (!self.partial.is_empty()).then(|| self.partial.split().freeze())
+    }
+}
+
+/// A text that is waited for in what an instance prints.
+#[derive(Debug)]
+pub(super) struct Needle {
+    text: String,
+    found: AtomicBool,
+}
+
+impl Needle {
+    pub(super) fn new(text: &str) -> Self {
+        Self { text: text.to_owned(), found: AtomicBool::new(false) }
+    }
+
+    pub(super) fn look(&self, line: &[u8]) {
+        if !self.is_found() && memchr::memmem::find(line, self.text.as_bytes()).is_some() {
+            self.found.store(true, Relaxed);
+        }
+    }
+
+    pub(super) fn is_found(&self) -> bool {
+        self.found.load(Relaxed)
+    }
+
+    pub(super) fn text(&self) -> &str {
+        &self.text
     }
 }
 

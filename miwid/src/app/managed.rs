@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeSet,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -16,8 +17,9 @@ use super::{
     lifecycle::{ExitStatus, Lane, Rules},
     operation::{Kind, Operation},
     output::{LastLines, Output},
+    questions::Senses,
     rollout::Side,
-    spec::{AddressPlan, LaunchSpec},
+    spec::{AddressPlan, Launch, LaunchSpec},
     watch::Watch,
 };
 use crate::upstream::{Address, Availability, Endpoint, Set};
@@ -51,6 +53,14 @@ pub(super) struct Runner {
     pub(super) endpoint: Option<Arc<Endpoint>>,
     pub(super) pid: Option<u32>,
     pub(super) probing: Option<tokio::task::AbortHandle>,
+    /// As it was started: what is run beside it runs in the same surroundings.
+    pub(super) launch: Option<Launch>,
+    pub(super) senses: Senses,
+    pub(super) hearing: Option<tokio::task::AbortHandle>,
+    /// A directory for its sockets, when its address is elsewhere.
+    pub(super) room: Option<PathBuf>,
+    /// Its liveness probe has failed.
+    pub(super) unwell: bool,
     pub(super) exited: CancellationToken,
     pub(super) exit_status: Option<ExitStatus>,
     pub(super) last_lines: LastLines,

@@ -21,6 +21,8 @@ pub(super) enum Kind {
     /// A restart from a release that a client brought, or from an earlier one.
     Deploy,
     Rollback,
+    /// One instance that still runs, by miwid itself.
+    Replace,
     /// A restart that a changed configuration asks for.
     Reload,
     Remove,
@@ -77,6 +79,7 @@ impl Operation {
             Kind::Scale => "scale",
             Kind::Deploy => "deploy",
             Kind::Rollback => "rollback",
+            Kind::Replace => "replacement",
             Kind::Reload => "reload",
             Kind::Remove => "remove",
         };

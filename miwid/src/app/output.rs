@@ -16,7 +16,7 @@ use tokio::{io::AsyncReadExt, net::unix::pipe, sync::broadcast};
 
 use super::{
     Tail,
-    lines::{Rate, Ring, Splitter},
+    lines::{Needle, Rate, Ring, Splitter},
 };
 use crate::telemetry::{Events, Logs, RotatingFile};
 
@@ -61,13 +61,23 @@ struct Pipeline {
     closed: bool,
 }
 
-/// The last lines of one instance.
+/// The last lines of one instance, and what is looked for in all of them.
 #[derive(Clone, Default)]
-pub(super) struct LastLines(Arc<Mutex<VecDeque<Bytes>>>);
+pub(super) struct LastLines {
+    lines: Arc<Mutex<VecDeque<Bytes>>>,
+    needle: Option<Arc<Needle>>,
+}
 
 impl LastLines {
+    pub(super) fn looking_for(needle: Option<Arc<Needle>>) -> Self {
+        Self { needle, ..Self::default() }
+    }
+
     fn push(&self, line: Bytes) {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(needle) = &self.needle {
+            needle.look(&line);
+        }
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.len() == LAST_LINES {
             lines.pop_front();
         }
@@ -75,7 +85,7 @@ impl LastLines {
     }
 
     pub(super) fn texts(&self) -> Vec<String> {
-        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect()
     }
 }

@@ -9,7 +9,7 @@ use nix::unistd;
 use super::{
     adapter::{self, Obstacle},
     environment, sockets,
-    spec::{AddressPlan, Finding, LaunchSpec, User},
+    spec::{AddressPlan, Autopsy, Finding, LaunchSpec, User},
 };
 use crate::upstream::Address;
 
@@ -70,6 +70,11 @@ pub fn plan_as(backend: &Backend, default_user: Option<&str>) -> (Option<LaunchS
             upstream_idle: recipe.upstream_idle,
             base: recipe.base,
             gates: recipe.gates,
+            autopsy: match backend.app_type {
+                config::AppType::Java | config::AppType::Tomcat => Autopsy::Dump,
+                config::AppType::Python => Autopsy::Abort,
+                _ => Autopsy::Nothing,
+            },
             notices: recipe.notices.into_iter().chain(as_root).chain(unbounded).collect(),
         }
     });

@@ -127,8 +127,9 @@ impl Core {
     fn gave_up(&mut self, name: &str, why: String) {
         let Some(app) = self.apps.get_mut(name) else { return };
         let is_release = app.operation.as_ref().is_some_and(|operation| operation.release.is_some());
-        // A release that failed says nothing about the configuration.
-        if !is_release {
+        let is_replacement = app.operation.as_ref().is_some_and(|operation| operation.kind == Kind::Replace);
+        // A release that failed says nothing about the configuration, nor does a replacement.
+        if !is_release && !is_replacement {
             app.outdated = Some(why.clone());
         }
         let refusal = failure(app, why.clone());

@@ -30,6 +30,7 @@ pub struct LaunchSpec {
     pub base: Option<Base>,
     /// What must answer before an instance is ready, and as long as it is; before the check that the operator configured.
     pub gates: Vec<Gate>,
+    pub autopsy: Autopsy,
     /// What the operator should know: `npm does not forward signals; put node in the script or set script =`.
     pub notices: Vec<String>,
 }
@@ -60,6 +61,17 @@ pub enum Gate {
     Decisive { path: String, hint: &'static str },
     /// Anything but 404.
     Present { path: String },
+}
+
+/// What can be learnt of an instance that is not well before it is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Autopsy {
+    #[default]
+    Nothing,
+    /// SIGQUIT prints what each thread does, and the program goes on (Java).
+    Dump,
+    /// SIGABRT prints it and ends the program (Python's fault handler): before SIGKILL only.
+    Abort,
 }
 
 /// Where instances listen.
@@ -177,6 +189,7 @@ mod tests {
             upstream_idle: Duration::from_secs(1),
             base: None,
             gates: Vec::new(),
+            autopsy: Autopsy::Nothing,
             notices: Vec::new(),
         };
         spec.instantiate(&Attempt { app: "shop", slot: 2, generation: 7, address, base: Path::new("/base") })

@@ -35,6 +35,8 @@ pub(super) enum News {
     Swept(Option<usize>),
     Listening(Vec<Address>),
     Lane(Event),
+    /// Its liveness probe has failed.
+    Unwell(String),
 }
 
 pub(super) enum Message {

@@ -117,6 +117,13 @@ pub(super) fn kill_all(main: u32, mark: &str, patience: Duration) -> Option<usiz
     }
 }
 
+/// Sends `signal` to every process of the tree. Blocking.
+pub(super) fn signal_all(main: u32, mark: &str, signal: Signal) {
+    for pid in pids(main, mark) {
+        let _ = kill(raw(pid), signal);
+    }
+}
+
 fn raw(pid: u32) -> Pid {
     Pid::from_raw(i32::try_from(pid).unwrap_or(i32::MAX))
 }

@@ -263,7 +263,7 @@ impl Core {
         let operation = app.operation.as_ref()?;
         let done = |message: String| Some(Ok(Done { message }));
         match operation.kind {
-            Kind::Restart | Kind::Reload | Kind::Deploy | Kind::Rollback => None,
+            Kind::Restart | Kind::Reload | Kind::Deploy | Kind::Rollback | Kind::Replace => None,
             Kind::Stop | Kind::Remove => {
                 app.runners.is_empty().then(|| Ok(Done { message: format!("{name} stopped") }))
             }

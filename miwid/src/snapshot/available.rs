@@ -43,7 +43,6 @@ const UNAVAILABLE: &[&str] = &[
     "backends.*.process.restart_schedule",
     "backends.*.process.idle_timeout",
     "backends.*.process.watch=true",
-    "backends.*.process.probes.**",
 ];
 
 /// What this binary can run.

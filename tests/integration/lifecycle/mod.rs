@@ -4,6 +4,7 @@ mod deploy;
 mod exit;
 mod health;
 mod output;
+mod probes;
 mod restart;
 mod start;
 mod stop;

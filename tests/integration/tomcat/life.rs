@@ -110,6 +110,25 @@ async fn a_machine_that_dies_is_replaced() {
     daemon.told_any("hello", &["code 3"]).await;
 }
 
+// Evidence: what each thread did before an unwell machine was replaced.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_is_not_well_is_replaced_after_a_thread_dump() {
+    needs_java!();
+    let probes = "\n[backends.\"hello.test\".process.probes]\nliveness = { exec = [\"/bin/sh\", \"-c\", \
+        \"! grep -qsF $MIWI_SOCKET {dir}/ill\"], interval = \"200ms\", failures = 2 }";
+    let daemon = Daemon::start(&app(&java::war("hello", "1"), probes)).await;
+    let before = daemon.app_ready("hello").await;
+    let address = before["instances"][0]["address"].as_str().unwrap().trim_start_matches("unix:").to_owned();
+    daemon.write("ill", &address);
+    daemon
+        .app_where("hello", "a new one runs", |it| {
+            it["state"] == "running" && it["instances"][0]["pid"] != before["instances"][0]["pid"]
+        })
+        .await;
+    let logs = daemon.ctl_ok(&["app", "logs", "hello", "-n", "1000"]).await;
+    assert!(logs.stdout.contains("Full thread dump"), "{logs:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_jar_is_told_its_port_and_its_memory() {
     needs_java!();

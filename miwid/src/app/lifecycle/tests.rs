@@ -125,6 +125,24 @@ fn three_bad_checks_make_it_unready_and_one_good_ready_again() {
 }
 
 #[test]
+fn one_that_flaps_must_answer_twice() {
+    let mut now = Instant::now();
+    let mut lane = ready(now);
+    let mut changes = 0;
+    // One bad answer is enough, so that every turn could be a change.
+    lane.rules = Arc::new(Rules { failures: 1, ..(*rules()).clone() });
+    for _ in 0..20 {
+        for event in [Event::ProbeBad("500".into()), Event::ProbeGood] {
+            now += Duration::from_millis(500);
+            changes += lane.step(event, now).iter().filter(|it| matches!(it, Effect::Healthy(_))).count();
+        }
+    }
+    assert_eq!((changes, lane.state), (3, State::Unready), "out, in, and out for good");
+    lane.step(Event::ProbeGood, now);
+    assert_eq!(lane.state, State::Ready);
+}
+
+#[test]
 fn a_trial_that_becomes_ill_before_it_has_settled_has_failed() {
     let now = Instant::now();
     let mut lane = lane();
