@@ -4,12 +4,14 @@ use std::{
     collections::{BTreeSet, VecDeque},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Instant,
 };
 
 use tokio::sync::oneshot;
 
 use super::{
     Converged, Done, Progress, Refusal,
+    idle::Activity,
     managed::{App, Generation, app_proxy},
     operation::{Kind, Operation},
     output::{Output, Sink},
@@ -126,7 +128,8 @@ impl Core {
         app.configured = configured;
         app.loaded = backend.clone();
         app.loaded_spec = spec.clone();
-        if app.stopped {
+        // What does not run begins with the new configuration when it runs again.
+        if app.stopped || app.idle {
             app.generation = Generation::new(app.generation.number, backend, spec)?;
             return Some(Change::Nothing);
         }
@@ -163,6 +166,11 @@ impl Core {
             runners: Vec::new(),
             stopped: kept.stopped,
             paused: false,
+            idle: false,
+            waiting: None,
+            activity: Activity::new(Instant::now()),
+            checked_minute: None,
+            lightened: None,
             scale: kept.instances,
             release: kept.release.clone(),
             previous: kept.previous.clone(),

@@ -63,6 +63,8 @@ impl Core {
             hearing: None,
             room: None,
             unwell: false,
+            heavy_samples: 0,
+            tolerance: 1.0,
             exited: CancellationToken::new(),
             exit_status: None,
             last_lines: LastLines::default(),
@@ -133,13 +135,14 @@ impl Core {
     }
 
     fn preflight(&mut self, id: u64) {
-        let mark = format!("{:04x}", self.random.u16(..));
+        let (mark, tolerance) = (format!("{:04x}", self.random.u16(..)), 0.9 + 0.2 * self.random.f64());
         let Some(app) = self.app_of(id).map(|app| app.name.clone()) else { return };
         let Some(runner) = self.find_mut(id) else { return };
         runner.attempt += 1;
         runner.name = format!("{app}-{}-{mark}{:x}", runner.slot, runner.attempt);
         runner.began = Instant::now();
         runner.steps.clear();
+        (runner.heavy_samples, runner.tolerance) = (0, tolerance);
         runner.listening.clear();
         runner.exit_status = None;
         runner.last_lines = LastLines::default();

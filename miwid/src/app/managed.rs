@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     AppState, AppStatus, Exit, InstanceState, InstanceStatus,
     converge::HOLDER,
+    idle::Activity,
     lifecycle::{ExitStatus, Lane, Rules},
     operation::{Kind, Operation},
     output::{LastLines, Output},
@@ -61,6 +62,10 @@ pub(super) struct Runner {
     pub(super) room: Option<PathBuf>,
     /// Its liveness probe has failed.
     pub(super) unwell: bool,
+    /// Samples in a row in which it used too much memory.
+    pub(super) heavy_samples: u32,
+    /// 0.9 to 1.1: by how much this attempt's age and requests may differ.
+    pub(super) tolerance: f64,
     pub(super) exited: CancellationToken,
     pub(super) exit_status: Option<ExitStatus>,
     pub(super) last_lines: LastLines,
@@ -90,6 +95,14 @@ pub(super) struct App {
     pub(super) runners: Vec<Runner>,
     pub(super) stopped: bool,
     pub(super) paused: bool,
+    /// Asleep: no instance runs until a request asks for one.
+    pub(super) idle: bool,
+    pub(super) waiting: Option<tokio::task::AbortHandle>,
+    pub(super) activity: Activity,
+    /// The latest minute for which its schedule was looked at.
+    pub(super) checked_minute: Option<jiff::civil::DateTime>,
+    /// When an instance was last replaced for its memory.
+    pub(super) lightened: Option<Instant>,
     pub(super) scale: Option<u32>,
     /// What `deploy` brought, and what a rollback goes back to (the latest at the end).
     pub(super) release: Option<String>,
@@ -239,9 +252,12 @@ impl App {
     pub(super) fn availability(&self, now: Instant) -> Availability {
         use InstanceState::{Preflight, Queued, Ready, Spawning, Starting, Unready};
         let any = |states: &[InstanceState]| self.runners.iter().any(|runner| states.contains(&runner.lane.state));
-        let completed = self.runners.is_empty() && self.operation.is_none();
+        let completed = self.runners.is_empty() && self.operation.is_none() && !self.idle;
         if self.stopped || self.leaving || completed {
             return Availability::Stopped;
+        }
+        if self.idle {
+            return Availability::Idle;
         }
         if self.paused {
             return Availability::Paused;
@@ -274,6 +290,7 @@ impl App {
         match rollout {
             _ if self.paused => AppState::Paused,
             _ if self.stopped => AppState::Stopped,
+            _ if self.idle => AppState::Idle,
             Some(plan) if plan.is_holding() => AppState::Holding,
             Some(_) => AppState::Rolling,
             None if ready >= self.desired() => AppState::Running,
@@ -293,7 +310,7 @@ impl App {
             app_type: self.loaded.app_type,
             state: self.state(ready),
             ready,
-            desired: if self.stopped { 0 } else { self.desired() },
+            desired: if self.stopped || self.idle { 0 } else { self.desired() },
             generation: self.generation.number,
             release: self.release.clone(),
             restarts: self.restarts,

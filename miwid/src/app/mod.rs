@@ -13,6 +13,7 @@ mod deploy;
 mod effects;
 mod environment;
 mod handle;
+mod idle;
 pub mod launcher;
 mod lifecycle;
 mod lines;

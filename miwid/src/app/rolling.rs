@@ -34,7 +34,7 @@ impl Core {
             None => (0..app.desired()).collect(),
         };
         let strategy = if options.hard { config::RestartStrategy::Recreate } else { new.strategy() };
-        app.stopped = false;
+        (app.stopped, app.idle) = (false, false);
         operation.old = Some(app.generation.clone());
         operation.new = Some(new);
         operation.rollout = Some(Rollout::new(strategy, on_failure.unwrap_or_default(), slots));

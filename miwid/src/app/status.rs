@@ -41,6 +41,8 @@ pub enum AppState {
     Holding,
     CrashLoop,
     Paused,
+    /// Asleep until a request comes.
+    Idle,
     Failed,
 }
 
@@ -55,6 +57,7 @@ impl AppState {
             Self::Holding => "holding",
             Self::CrashLoop => "crash-loop",
             Self::Paused => "paused",
+            Self::Idle => "idle",
             Self::Failed => "failed",
         }
     }

@@ -47,6 +47,8 @@ pub(super) enum Message {
     },
     Converge(Box<super::converge::Looked>),
     Prepared(Box<super::deploy::Prepared>),
+    /// A request waits for an app that sleeps.
+    Demand(String),
     /// Every process, and the failed runners whose files have changed.
     Census(Vec<Process>, Vec<u64>),
 }
@@ -155,6 +157,7 @@ impl Core {
             Message::Attempt { runner, attempt, news } => self.attempt_news(runner, attempt, *news),
             Message::Converge(looked) => self.converge(*looked),
             Message::Prepared(prepared) => self.prepared(*prepared),
+            Message::Demand(name) => self.wake(&name),
             Message::Census(processes, mended) => {
                 self.counted(&processes);
                 mended.into_iter().for_each(|id| self.feed(id, Event::Reset));
@@ -216,9 +219,12 @@ impl Core {
             // 100 ticks a second and one census a second: the difference is the percentage.
             runner.cpu_percent = ticks.saturating_sub(runner.cpu_ticks) as f64;
             runner.cpu_ticks = ticks;
+            runner.weigh();
         }
         self.retry_stuck();
         self.remove_condemned();
+        self.recycle();
+        self.lull();
     }
 
     fn publish(&mut self) {

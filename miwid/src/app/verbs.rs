@@ -158,7 +158,7 @@ impl Core {
 
     pub(super) fn begin_start(&mut self, name: &str, operation: Operation) {
         let Some(app) = self.apps.get_mut(name) else { return };
-        (app.stopped, app.outdated, app.farewell) = (false, None, None);
+        (app.stopped, app.idle, app.outdated, app.farewell) = (false, false, None, None);
         app.operation = Some(operation);
         self.keep_override(name);
         self.fill(name);
@@ -186,7 +186,7 @@ impl Core {
     fn begin_stop(&mut self, name: &str, pace: Pace, operation: Operation) {
         self.end_operation(name, Err(Refusal::Conflict(format!("superseded by a stop by {}", operation.holder))));
         let Some(app) = self.apps.get_mut(name) else { return };
-        app.stopped = true;
+        (app.stopped, app.idle) = (true, false);
         app.operation = Some(operation);
         self.keep_override(name);
         self.stop_runners(name, pace);
@@ -201,7 +201,7 @@ impl Core {
 
     fn begin_scale(&mut self, name: &str, instances: u32, operation: Operation) {
         let Some(app) = self.apps.get_mut(name) else { return };
-        app.scale = Some(instances);
+        (app.scale, app.idle) = (Some(instances), false);
         app.operation = Some(operation);
         self.keep_override(name);
         if self.apps.get(name).is_some_and(|app| !app.stopped) {

@@ -35,13 +35,8 @@ const UNAVAILABLE: &[&str] = &[
     "backends.*.routes.*.ssl.**",
     "backends.*.routes.*.cache.**",
     "backends.*.routes.*.security.**",
-    "backends.*.process.memory_restart",
     "backends.*.process.cpu_limit",
     "backends.*.process.pids_limit",
-    "backends.*.process.max_requests",
-    "backends.*.process.max_lifetime",
-    "backends.*.process.restart_schedule",
-    "backends.*.process.idle_timeout",
     "backends.*.process.watch=true",
 ];
 

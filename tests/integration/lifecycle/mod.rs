@@ -5,6 +5,7 @@ mod exit;
 mod health;
 mod output;
 mod probes;
+mod recycle;
 mod restart;
 mod start;
 mod stop;
