@@ -21,6 +21,7 @@ fn launch(argv: &[&str]) -> Launch {
         working_dir: "/".into(),
         user: None,
         base: None,
+        group: None,
     }
 }
 

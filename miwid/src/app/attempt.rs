@@ -113,4 +113,9 @@ pub(super) enum Cause {
         after: Duration,
     },
     KilledNow,
+    /// The kernel killed it at its limit.
+    OutOfMemory {
+        limit: Option<u64>,
+        peak: Option<u64>,
+    },
 }

@@ -224,6 +224,7 @@ impl Preparation {
             working_dir: backend.process.as_ref().map(|it| it.working_dir.clone()).unwrap_or_default(),
             user,
             base: None,
+            group: None,
         };
         let started = self.launcher.launch(launch).await.map_err(|error| format!("pre_deploy: {error}"))?;
         let (last, exited) = (LastLines::default(), CancellationToken::new());
@@ -237,7 +238,7 @@ impl Preparation {
             () = self.cancelled.cancelled() => Err("pre_deploy was cancelled".to_owned()),
             () = tokio::time::sleep_until(until.into()) => Err(format!("pre_deploy took longer than {} s", PRE_DEPLOY_PATIENCE.as_secs())),
         };
-        self.launcher.kill_tree(started.pid, mark).await;
+        self.launcher.kill_tree(started.pid, mark, None).await;
         exited.cancel();
         for reader in readers {
             let _ = reader.await;

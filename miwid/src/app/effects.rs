@@ -2,14 +2,13 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    InstanceState, addresses, base,
-    launcher::{LaunchError, Launched},
+    InstanceState,
     lifecycle::{Effect, Event, Lane},
     managed::{App, Generation, Runner},
     output::LastLines,
@@ -17,12 +16,12 @@ use super::{
     questions::Senses,
     rollout::Input,
     sockets,
-    spec::{AddressPlan, Attempt, Autopsy, Finding, Launch, LaunchSpec},
+    spec::{AddressPlan, Autopsy, Finding, LaunchSpec},
     supervisor::{Core, Message, News},
     tree,
     watch::Watch,
 };
-use crate::upstream::{Address, Availability};
+use crate::upstream::Availability;
 
 /// A program that is told to abort prints its stacks within so long.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -59,6 +58,7 @@ impl Core {
             pid: None,
             probing: None,
             launch: None,
+            group: None,
             senses: Senses::default(),
             hearing: None,
             room: None,
@@ -124,7 +124,7 @@ impl Core {
     }
 
     /// Runs `job` beside the loop; what it finds comes back as news of the current attempt.
-    fn spawn(&self, id: u64, job: impl Future<Output = News> + Send + 'static) {
+    pub(super) fn spawn(&self, id: u64, job: impl Future<Output = News> + Send + 'static) {
         let Some((_, runner)) = self.find(id) else { return };
         let (attempt, news) = (runner.attempt, self.news.clone());
         tokio::spawn(async move {
@@ -226,115 +226,6 @@ impl Core {
         }
     }
 
-    fn launch(&mut self, id: u64) {
-        match self.prepare(id) {
-            Ok(mut launch) => {
-                let (launcher, base) = (self.launcher.clone(), launch.base.take());
-                self.spawn(id, async move {
-                    if let Some((at, base)) = base {
-                        let user = launch.user.clone();
-                        let build = move || base::make(&at, &base, user.as_ref());
-                        if let Err(failed) = tokio::task::spawn_blocking(build).await.unwrap_or(Ok(())) {
-                            return News::Launched(Err(failed));
-                        }
-                    }
-                    News::Launched(launcher.launch(launch).await)
-                });
-            }
-            Err(error) => {
-                let failed =
-                    LaunchError { step: format!("address: {error}"), errno: error.raw_os_error().unwrap_or(0) };
-                self.spawn(id, async move { News::Launched(Err(failed)) });
-            }
-        }
-    }
-
-    /// Picks the attempt's address and fills the template.
-    fn prepare(&mut self, id: u64) -> std::io::Result<Launch> {
-        let gone = || std::io::Error::other("the slot has gone");
-        let (app, runner) = self.find(id).ok_or_else(gone)?;
-        let (app, spec) = (app.name.clone(), runner.spec.clone().ok_or_else(gone)?);
-        let address = self.addresses.pick(&spec.address, Instant::now())?;
-        if let Some(user) = &spec.user {
-            addresses::hand_over(&address, user)?;
-        }
-        let state_dir = self.outside.state_dir.clone();
-        let runner = self.find_mut(id).ok_or_else(gone)?;
-        let base = base::place(&state_dir, &app, &runner.name);
-        let attempt = Attempt {
-            app: &app,
-            slot: runner.slot,
-            generation: runner.generation.number,
-            address: &address,
-            base: &base,
-        };
-        let mut launch = spec.instantiate(&attempt);
-        launch.env.push((tree::MARK.into(), config::Secret::new(runner.name.clone())));
-        runner.address = Some(address);
-        self.open_senses(id, &mut launch)?;
-        if let Some(runner) = self.find_mut(id) {
-            runner.launch = Some(Launch { base: None, ..launch.clone() });
-        }
-        Ok(launch)
-    }
-
-    /// What the probes of the app listen to: must be there before it starts.
-    fn open_senses(&mut self, id: u64, launch: &mut Launch) -> std::io::Result<()> {
-        let Some((_, runner)) = self.find(id) else { return Ok(()) };
-        let Some(process) = runner.generation.backend.process.clone() else { return Ok(()) };
-        let beside = match (&runner.address, runner.spec.as_ref().map(|spec| &spec.address)) {
-            (Some(Address::Unix(path)), Some(AddressPlan::Unix)) => path.parent().map(|parent| parent.join("notify")),
-            _ => None,
-        };
-        let mut room = None;
-        let user = launch.user.clone();
-        let place = || match beside {
-            Some(path) => Ok(path),
-            None => {
-                let directory = self.addresses.directory()?;
-                let path = directory.join("notify");
-                room = Some(directory);
-                user.map_or(Ok(()), |user| addresses::hand_over(&Address::Unix(path.clone()), &user))?;
-                Ok(path)
-            }
-        };
-        let (senses, socket) = Senses::prepare(&process, launch, place)?;
-        let hearing = senses
-            .notices
-            .clone()
-            .zip(socket)
-            .map(|(notices, socket)| tokio::spawn(async move { notices.hear(socket).await }).abort_handle());
-        if let Some(runner) = self.find_mut(id) {
-            runner.last_lines = LastLines::looking_for(senses.needle.clone());
-            (runner.senses, runner.hearing, runner.room, runner.unwell) = (senses, hearing, room, false);
-        }
-        Ok(())
-    }
-
-    fn launched(&mut self, id: u64, outcome: Result<Launched, LaunchError>) {
-        let launched = match outcome {
-            Ok(launched) => launched,
-            Err(error) => {
-                let class = error.class();
-                self.feed(id, Event::SpawnFailed(error.to_string(), class));
-                return;
-            }
-        };
-        let Some(output) = self.app_of(id).map(|app| app.output.clone()) else { return };
-        let Some(runner) = self.find_mut(id) else { return };
-        runner.pid = Some(launched.pid);
-        runner.started = Some(SystemTime::now());
-        let program = runner.spec.as_ref().map(|spec| spec.argv.join(" ")).unwrap_or_default();
-        runner.steps.push(("fork, exec", runner.began.elapsed(), program));
-        let (slot, last, exited) = (runner.slot, runner.last_lines.clone(), runner.exited.clone());
-        for (pipe, stream) in [(launched.stdout, "stdout"), (launched.stderr, "stderr")] {
-            tokio::spawn(output.clone().read(pipe, slot, stream, last.clone(), exited.clone()));
-        }
-        let exit = launched.exit;
-        self.spawn(id, async move { News::Exited(exit.await) });
-        self.feed(id, Event::Spawned);
-    }
-
     fn publish_endpoint(&mut self, id: u64) {
         let Some(app) = self.app_of(id) else { return };
         let (set, name) = (app.set.clone(), app.name.clone());
@@ -403,7 +294,8 @@ impl Core {
         let (Some(pid), mark) = (runner.pid, runner.name.clone()) else { return };
         let aborts = runner.spec.as_ref().is_some_and(|spec| spec.autopsy == Autopsy::Abort);
         let last_words = (aborts && runner.unwell && runner.exit_status.is_none()).then(|| mark.clone());
-        let sweep = self.launcher.kill_tree(pid, mark);
+        let group = runner.group.clone();
+        let sweep = self.launcher.kill_tree(pid, mark, group);
         self.spawn(id, async move {
             if let Some(mark) = last_words {
                 let abort = move || tree::signal_all(pid, &mark, nix::sys::signal::Signal::SIGABRT);

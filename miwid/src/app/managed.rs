@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     AppState, AppStatus, Exit, InstanceState, InstanceStatus,
+    cgroup::Cgroups,
     converge::HOLDER,
     idle::Activity,
     lifecycle::{ExitStatus, Lane, Rules},
@@ -56,6 +57,7 @@ pub(super) struct Runner {
     pub(super) probing: Option<tokio::task::AbortHandle>,
     /// As it was started: what is run beside it runs in the same surroundings.
     pub(super) launch: Option<Launch>,
+    pub(super) group: Option<PathBuf>,
     pub(super) senses: Senses,
     pub(super) hearing: Option<tokio::task::AbortHandle>,
     /// A directory for its sockets, when its address is elsewhere.
@@ -302,7 +304,7 @@ impl App {
         }
     }
 
-    pub(super) fn status(&self, now: Instant) -> AppStatus {
+    pub(super) fn status(&self, now: Instant, cgroups: &Cgroups) -> AppStatus {
         let ready = self.ready();
         AppStatus {
             name: self.name.clone(),
@@ -318,9 +320,14 @@ impl App {
             reason: self.reason_line(ready),
             report: self.report.clone(),
             instances: self.runners.iter().map(|runner| runner.status(now)).collect(),
-            notices: self.generation.spec.as_ref().map(|spec| spec.notices.clone()).unwrap_or_default(),
+            notices: self.notices(cgroups),
             operation: self.operation.as_ref().map(|operation| operation.described(now)),
         }
+    }
+
+    fn notices(&self, cgroups: &Cgroups) -> Vec<String> {
+        let own = self.generation.spec.iter().flat_map(|spec| spec.notices.iter().cloned());
+        own.chain(self.generation.backend.process.as_ref().and_then(|it| cgroups.unenforced(it))).collect()
     }
 
     fn reason_line(&self, ready: u32) -> String {

@@ -16,8 +16,6 @@ use crate::upstream::Address;
 /// Who runs as root when nothing else was said, and no account of that name exists: root.
 const DEFAULT_USER: &str = "miwid";
 const ROOT_NOTICE: &str = "it runs as root, as the daemon does; set `user`, or add a `miwid` account to the system";
-const UNBOUNDED_NOTICE: &str = "memory_limit is not enforced by the system; a Java machine keeps to it by its options";
-
 /// The longest path that a socket address holds.
 const SOCKET_PATH_MAX: usize = 107;
 
@@ -35,7 +33,6 @@ pub fn plan_as(backend: &Backend, default_user: Option<&str>) -> (Option<LaunchS
     });
     let runs_as_root = user.is_none() && unistd::geteuid().is_root();
     let as_root = (runs_as_root && !process.allow_root).then(|| ROOT_NOTICE.to_owned());
-    let unbounded = process.memory_limit.map(|_| UNBOUNDED_NOTICE.to_owned());
     let enterable = directory(&process.working_dir, user.as_ref()).map_err(|obstacle| obstacles.push(obstacle)).is_ok();
     let file = env_file(process, &mut obstacles);
     names(process, &mut obstacles);
@@ -75,7 +72,7 @@ pub fn plan_as(backend: &Backend, default_user: Option<&str>) -> (Option<LaunchS
                 config::AppType::Python => Autopsy::Abort,
                 _ => Autopsy::Nothing,
             },
-            notices: recipe.notices.into_iter().chain(as_root).chain(unbounded).collect(),
+            notices: recipe.notices.into_iter().chain(as_root).collect(),
         }
     });
     let findings = obstacles.into_iter().map(|obstacle| finding(backend, process, obstacle)).collect();

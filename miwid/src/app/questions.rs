@@ -55,7 +55,7 @@ struct Sweep {
 
 impl Drop for Sweep {
     fn drop(&mut self) {
-        tokio::spawn(self.launcher.kill_tree(self.pid, std::mem::take(&mut self.mark)));
+        tokio::spawn(self.launcher.kill_tree(self.pid, std::mem::take(&mut self.mark), None));
     }
 }
 
@@ -189,7 +189,7 @@ impl Core {
             ProbeKind::Http { path, expect } => Question::Http { path: path.clone(), expect: expect.clone() },
             ProbeKind::Tcp => Question::Tcp,
             ProbeKind::Exec { command } => {
-                let launch = Launch { argv: command.clone(), ..runner.launch.clone()? };
+                let launch = Launch { argv: command.clone(), group: None, ..runner.launch.clone()? };
                 Question::Exec(Arc::new(Exec { launch, launcher: self.launcher.clone() }))
             }
             ProbeKind::Log { .. } => Question::Log(runner.senses.needle.clone()?),

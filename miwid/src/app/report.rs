@@ -53,6 +53,11 @@ pub(super) fn sentence(cause: &Cause) -> String {
         Cause::Ignored { signal, after } => {
             format!("killed (ignored {} for {})", signal_name(*signal), seconds(*after))
         }
+        Cause::OutOfMemory { limit, peak } => {
+            let words = |name: &str, bytes: &Option<u64>| bytes.map(|it| format!("{name} {} MiB", it >> 20));
+            let known: Vec<String> = [words("limit", limit), words("peak", peak)].into_iter().flatten().collect();
+            format!("killed by the kernel: out of memory ({})", known.join(", "))
+        }
         Cause::KilledNow => "killed at the operator's word".into(),
     }
 }

@@ -105,6 +105,8 @@ pub struct Launch {
     pub user: Option<User>,
     /// To be made before the start.
     pub base: Option<(PathBuf, Base)>,
+    /// The control group that it joins.
+    pub group: Option<PathBuf>,
 }
 
 /// One thing that a start would stumble over.
@@ -164,6 +166,7 @@ impl LaunchSpec {
                 }
                 (attempt.base.to_owned(), base)
             }),
+            group: None,
         }
     }
 }

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{
     AppStatus, Command, Done, InstanceState, Refusal, Supervisor,
     addresses::Addresses,
+    cgroup::Cgroups,
     launcher::{LaunchError, Launched, Launcher},
     lifecycle::{Event, ExitStatus, Goal},
     managed::{App, Runner},
@@ -56,6 +57,7 @@ pub(super) enum Message {
 pub(super) struct Core {
     pub(super) outside: Supervisor,
     pub(super) launcher: Arc<dyn Launcher>,
+    pub(super) cgroups: Arc<Cgroups>,
     pub(super) apps: BTreeMap<String, App>,
     pub(super) overrides: Overrides,
     pub(super) addresses: Addresses,
@@ -88,6 +90,7 @@ pub(super) fn start(
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let core = Core {
         launcher,
+        cgroups: Arc::new(Cgroups::open()),
         apps: BTreeMap::new(),
         overrides: Overrides::load(&outside.state_dir),
         addresses: Addresses::new(outside.run_dir.clone(), fastrand::Rng::new()),
@@ -233,7 +236,7 @@ impl Core {
             let availability = app.availability(now);
             app.tell(availability);
         }
-        let statuses: Vec<AppStatus> = self.apps.values().map(|app| app.status(now)).collect();
+        let statuses: Vec<AppStatus> = self.apps.values().map(|app| app.status(now, &self.cgroups)).collect();
         if **self.publisher.borrow() != statuses {
             for status in &statuses {
                 let ill = status.ready < status.desired && !status.reason.is_empty();

@@ -35,8 +35,6 @@ const UNAVAILABLE: &[&str] = &[
     "backends.*.routes.*.ssl.**",
     "backends.*.routes.*.cache.**",
     "backends.*.routes.*.security.**",
-    "backends.*.process.cpu_limit",
-    "backends.*.process.pids_limit",
     "backends.*.process.watch=true",
 ];
 

@@ -1,5 +1,6 @@
 //! The life of an app under miwid, with `chaos-app` in the leading part.
 
+mod containment;
 mod deploy;
 mod exit;
 mod health;
