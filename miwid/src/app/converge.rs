@@ -223,7 +223,7 @@ fn sink(config: &config::Config, backend: &config::Backend) -> Sink {
     let mut rotation = config.logging.rotation.clone();
     rotation.max_size = logs.max_size.unwrap_or(rotation.max_size);
     rotation.max_backups = logs.max_backups.unwrap_or(rotation.max_backups);
-    Sink { app: backend.name.clone(), path, rotation, rate: logs.rate_limit }
+    Sink { app: backend.name.clone(), path, rotation, rate: logs.rate_limit, format: logs.format }
 }
 
 async fn gather(unchanged: Vec<(String, &'static str)>, answers: Answers, reply: oneshot::Sender<Converged>) {

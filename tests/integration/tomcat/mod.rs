@@ -6,8 +6,10 @@ mod deploy;
 mod life;
 mod refusals;
 
-/// Restarts under load, as many as promised.
-const RESTARTS: usize = 20;
+/// Restarts under load: `MIWI_RESTARTS`, or as many as fit every run.
+fn restarts() -> usize {
+    std::env::var("MIWI_RESTARTS").ok().and_then(|count| count.parse().ok()).unwrap_or(20)
+}
 
 /// The app `hello` from `war`, with lines for its process.
 fn app(war: &std::path::Path, process: &str) -> String {
