@@ -10,6 +10,7 @@ mod connections;
 mod control;
 mod files;
 mod grpc;
+mod headers;
 mod http1;
 mod http2;
 mod http3;

@@ -34,6 +34,7 @@ pub(super) async fn serve(
     let summary = Summary::of(&parts, inbound.meter());
     let mut pending = Pending::new(worker.clone(), head::context(peer), summary, running);
     let context = &mut pending.context;
+    context.extra.clone_from(&snapshot.extra);
 
     let answer = match head::examine(&mut parts, context, &snapshot.settings) {
         Ok(()) if secure::is_misdirected(&snapshot, context) => Err(secure::misdirected()),
@@ -69,6 +70,7 @@ async fn answer(
         Err(NoPlan::BadPath) => return Err(bad_path()),
     };
     context.site = Some(plan.site.name.clone());
+    context.extra.clone_from(&plan.route.extra);
     if let Some(elsewhere) = secure::only_over_tls(snapshot, context, &request) {
         return elsewhere;
     }
