@@ -196,6 +196,10 @@ impl Connection {
         }
     }
 
+    pub(super) fn ask(&self, request: Request<Source>) -> Answer {
+        answer(&self.worker, &self.peer, &self.activity, request)
+    }
+
     pub(super) async fn called(&self, timeouts: Timeouts) -> Call {
         tokio::select! {
             phase = self.expired(timeouts) => Call::Expired(phase),
@@ -226,16 +230,23 @@ impl std::error::Error for Aborted {}
 /// Answers the requests of one connection, whatever version they came in.
 pub(super) fn service<B: Into<Source> + 'static>(connection: &Connection) -> impl Fn(Request<B>) -> Answer + use<B> {
     let (worker, peer, activity) = (connection.worker.clone(), connection.peer.clone(), connection.activity.clone());
-    move |request| {
-        let answer = service::serve(worker.clone(), peer.clone(), activity.clone(), request);
-        let metrics = worker.metrics.clone();
-        Box::pin(async move {
-            AssertUnwindSafe(answer).catch_unwind().await.map_err(|_| {
-                metrics.panicked();
-                Aborted
-            })
+    move |request| answer(&worker, &peer, &activity, request)
+}
+
+fn answer<B: Into<Source> + 'static>(
+    worker: &Rc<Worker>,
+    peer: &Peer,
+    activity: &Activity,
+    request: Request<B>,
+) -> Answer {
+    let answer = service::serve(worker.clone(), peer.clone(), activity.clone(), request);
+    let worker = worker.clone();
+    Box::pin(async move {
+        AssertUnwindSafe(answer).catch_unwind().await.map_err(|_| {
+            worker.metrics.panicked();
+            Aborted
         })
-    }
+    })
 }
 
 pub(super) fn ended(done: hyper::Result<()>) {
