@@ -8,6 +8,7 @@ mod apps;
 mod compression;
 mod connections;
 mod control;
+mod direct;
 mod files;
 mod grpc;
 mod headers;

@@ -88,7 +88,7 @@ pub struct Context {
     pub extra: Option<Arc<ExtraHeaders>>,
     // Filled on the way:
     pub site: Option<Arc<str>>,
-    pub upstream: Option<String>,
+    pub upstream: Option<Arc<str>>,
     pub upstream_duration: Option<Duration>,
     pub reason: Option<&'static str>,
     /// This is the answer, whole, and will be that of the next plain GET for the same host and target. Whoever makes an answer

@@ -52,7 +52,11 @@ impl Staged {
         }
     }
 
-    pub fn poll_write<S: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, stream: &mut S) -> Poll<io::Result<usize>> {
+    pub fn poll_write<S: AsyncWrite + Unpin>(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut S,
+    ) -> Poll<io::Result<usize>> {
         if self.data.is_empty() && self.after.is_empty() && !self.last.is_empty() {
             self.before.append(&mut self.last);
         }

@@ -73,11 +73,8 @@ pub(super) fn request(head: &[u8], plain: &Plain<'_>, settings: &Settings) -> Op
 
 impl Direct {
     pub(super) fn new(connection: &Connection, request: Request<Source>) -> Box<Self> {
-        let desk = connection.activity.desk().unwrap_or_else(|| {
-            let desk = Desk::default();
-            connection.activity.set_desk(desk.clone());
-            desk
-        });
+        let desk = Desk::default();
+        connection.activity.set_desk(Some(desk.clone()));
         let stage = Stage::Asking(connection.ask(request));
         Box::new(Self { desk, stage, staged: Staged::new(), unflushed: false, is_last: false })
     }
@@ -120,8 +117,9 @@ impl Direct {
         }
         self.is_last = parts.headers.get(header::CONNECTION).is_some_and(|it| it == "close");
         let framing = frame(parts.status, &mut parts.headers, &body);
-        // An answer that is faster than what was said before it.
-        drop(self.desk.take_interim());
+        self.staged.before.extend_from_slice(&self.desk.take_interim().unwrap_or_default());
+        // An idle connection needs no desk.
+        connection.activity.set_desk(None);
         let date = || connection.worker.clock.date(Instant::now());
         write_head(&mut self.staged.before, parts.status, &parts.headers, date);
         if matches!(framing, Framing::None | Framing::Length(0)) {

@@ -94,6 +94,10 @@ impl<T: Io> Front<T> {
         Self { io, unread: Bytes::new(), owed: None, direct: None, is_new }
     }
 
+    pub(super) fn io(&mut self) -> &mut T {
+        &mut self.io
+    }
+
     pub(super) fn into_io(self) -> T {
         self.io
     }

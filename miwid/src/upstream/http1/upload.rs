@@ -36,7 +36,7 @@ pub(super) struct Upload {
 pub(super) type First = Poll<Option<Result<Frame<Bytes>, io::Error>>>;
 
 impl Upload {
-    pub(super) fn new(head: &request::Parts, body: Body, first: First) -> Result<Self, Fault> {
+    pub(super) fn new(head: &request::Parts, more: &[u8], body: Body, first: First) -> Result<Self, Fault> {
         let is_empty = matches!(first, Poll::Ready(None));
         let known = match &first {
             // What has been taken out of the body already is not in its own figure.
@@ -48,7 +48,7 @@ impl Upload {
         let framing = Framing::of(&head.headers, is_empty, known);
         let announced = if framing == Framing::Chunked { announced(&head.headers) } else { Vec::new() };
         let mut staged = Staged::new();
-        write_head(&mut staged.before, head, framing);
+        write_head(&mut staged.before, head, more, framing);
         let mut upload = Self { body, framing, announced, staged, body_ended: false, unflushed: false };
         if let Poll::Ready(first) = first {
             upload.accept(first)?;
