@@ -99,16 +99,16 @@ pub(super) fn finish(
     {
         parts.headers.insert(header::ALT_SVC, alternative.clone());
     }
+    if let Some(extra) = &context.extra {
+        extra.apply(&mut parts.headers, context.scheme);
+    }
     let is_shelved = pending.shelve(snapshot, &parts);
     let tunnel = pending.context.tunnel.take();
     pending.status = parts.status;
     let pending = match tunnel {
-        Some(end) => {
+        Some(ending) => {
             pending.summary.detach();
-            tokio::task::spawn_local(async move {
-                let end = end.await.unwrap_or_default();
-                pending.write(end, false);
-            });
+            ending.then(move |end| pending.write(end, false));
             None
         }
         None => Some(pending),
