@@ -11,6 +11,7 @@ use tokio::sync::oneshot;
 
 use super::{
     Converged, Done, Progress, Refusal,
+    changes::Files,
     idle::Activity,
     managed::{App, Generation, app_proxy},
     operation::{Kind, Operation},
@@ -169,6 +170,7 @@ impl Core {
             idle: false,
             waiting: None,
             activity: Activity::new(Instant::now()),
+            files: Files::default(),
             checked_minute: None,
             lightened: None,
             scale: kept.instances,

@@ -201,9 +201,13 @@ impl Core {
         runner.steps.push(("preflight", took, String::new()));
         match (broken, spec) {
             (None, Some((spec, watch))) => {
+                let fingerprint = watch.fingerprint;
                 runner.watch = Some(watch);
                 runner.spec = Some((*spec).clone());
                 self.learn(id, *spec);
+                if let Some(app) = self.app_of(id).filter(|_| fingerprint.is_some()) {
+                    app.files.started(fingerprint);
+                }
                 self.feed(id, Event::PreflightGood);
             }
             (Some(finding), _) => {

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     AppState, AppStatus, Exit, InstanceState, InstanceStatus,
     cgroup::Cgroups,
+    changes::Files,
     converge::HOLDER,
     idle::Activity,
     lifecycle::{ExitStatus, Lane, Rules},
@@ -101,6 +102,7 @@ pub(super) struct App {
     pub(super) idle: bool,
     pub(super) waiting: Option<tokio::task::AbortHandle>,
     pub(super) activity: Activity,
+    pub(super) files: Files,
     /// The latest minute for which its schedule was looked at.
     pub(super) checked_minute: Option<jiff::civil::DateTime>,
     /// When an instance was last replaced for its memory.

@@ -9,6 +9,7 @@ mod attempt;
 mod backoff;
 mod base;
 mod cgroup;
+mod changes;
 mod converge;
 mod deploy;
 mod effects;

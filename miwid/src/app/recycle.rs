@@ -178,7 +178,7 @@ impl Core {
     }
 
     /// Replaces one slot, or all.
-    fn renew(&mut self, name: &str, slot: Option<u32>, holder: String) -> bool {
+    pub(super) fn renew(&mut self, name: &str, slot: Option<u32>, holder: String) -> bool {
         let Some(app) = self.apps.get(name) else { return false };
         if app.operation.is_some() || app.stopped || app.idle || app.leaving || self.closing || app.runners.is_empty() {
             return false;

@@ -13,6 +13,7 @@ use super::{
     AppStatus, Command, Done, InstanceState, Refusal, Supervisor,
     addresses::Addresses,
     cgroup::Cgroups,
+    changes,
     launcher::{LaunchError, Launched, Launcher},
     lifecycle::{Event, ExitStatus, Goal},
     managed::{App, Runner},
@@ -50,8 +51,16 @@ pub(super) enum Message {
     Prepared(Box<super::deploy::Prepared>),
     /// A request waits for an app that sleeps.
     Demand(String),
-    /// Every process, and the failed runners whose files have changed.
-    Census(Vec<Process>, Vec<u64>),
+    Census(Census),
+}
+
+/// What is looked at every second.
+pub(super) struct Census {
+    processes: Vec<Process>,
+    /// Failed runners whose files have changed.
+    mended: Vec<u64>,
+    /// The files of apps that are restarted when they change.
+    files: Vec<(String, u64)>,
 }
 
 pub(super) struct Core {
@@ -161,8 +170,9 @@ impl Core {
             Message::Converge(looked) => self.converge(*looked),
             Message::Prepared(prepared) => self.prepared(*prepared),
             Message::Demand(name) => self.wake(&name),
-            Message::Census(processes, mended) => {
+            Message::Census(Census { processes, mended, files }) => {
                 self.counted(&processes);
+                files.into_iter().for_each(|(name, fingerprint)| self.files_seen(&name, fingerprint));
                 mended.into_iter().for_each(|id| self.feed(id, Event::Reset));
             }
         }
@@ -198,10 +208,12 @@ impl Core {
         let failed = |runner: &&Runner| runner.lane.state == InstanceState::Failed;
         let runners = self.apps.values().flat_map(|app| &app.runners).filter(failed);
         let watched: Vec<_> = runners.filter_map(|it| Some((it.id, it.watch.clone()?))).collect();
+        let directories: Vec<_> = self.apps.values().filter_map(App::watched).collect();
         tokio::task::spawn_blocking(move || {
+            let files = directories.into_iter().map(|(name, at)| (name, changes::fingerprint(&at))).collect();
             let mended = watched.into_iter().filter(|(_, watch)| watch.has_changed()).map(|(id, _)| id).collect();
             // A full inbox means that there is more urgent news; the next census comes soon.
-            let _ = news.try_send(Message::Census(tree::processes(), mended));
+            let _ = news.try_send(Message::Census(Census { processes: tree::processes(), mended, files }));
         });
     }
 

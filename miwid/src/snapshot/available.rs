@@ -32,7 +32,6 @@ const UNAVAILABLE: &[&str] = &[
     "backends.*.cache.**",
     "backends.*.routes.*.ssl.**",
     "backends.*.routes.*.cache.**",
-    "backends.*.process.watch=true",
 ];
 
 /// Keys of a table that a site and a route may have as well.

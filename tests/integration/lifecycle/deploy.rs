@@ -175,6 +175,43 @@ async fn a_release_belongs_to_the_user_of_its_app() {
     assert_eq!(version(&daemon).await, "v1");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_outlives_its_daemon() {
+    let state = tempfile::tempdir().unwrap();
+    let config = |daemon: &str| format!("{}\n[server]\nstate_dir = {:?}\n# {daemon}\n", releasable(""), state.path());
+    let first = Daemon::builder(&config("first")).script("v0/run.sh", &script("v0", "")).start().await;
+    first.app_ready("chaos").await;
+    assert_eq!(deploy(&first, &release(&first, "v1", "")).await.status, 0);
+    assert!(first.stop().await.success());
+    let second = Daemon::builder(&config("second")).script("v0/run.sh", &script("v0", "")).start().await;
+    second.app_ready("chaos").await;
+    assert_eq!(version(&second).await, "v1");
+    second.ctl_ok(&["app", "rollback", "chaos"]).await;
+    assert_eq!(version(&second).await, "v0");
+}
+
+// Two versions cannot share a fixed port: the old one comes back when the new one fails, and nobody is refused.
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_fixed_port_a_bad_release_gives_the_old_one_back() {
+    let config = releasable("hold = { timeout = \"60s\" }").replacen(
+        "health_interval",
+        "url = \"http://127.0.0.1:{port2}\"\nhealth_interval",
+        1,
+    );
+    let flags = "--listen {port2}";
+    let daemon = Daemon::builder(&config).script("v0/run.sh", &script("v0", flags)).start().await;
+    assert_eq!(daemon.app_ready("chaos").await["strategy"], "hold");
+    let load = daemon.load("chaos.test").connections(4).paths(&["/fast"]).start();
+    load.flowing(20).await;
+    let output = deploy(&daemon, &release(&daemon, "bad", &format!("{flags} --exit-code 3"))).await;
+    assert!(output.status == 6 && output.all().contains("code 3"), "{output:?}");
+    assert_eq!(version(&daemon).await, "v0");
+    assert_eq!(deploy(&daemon, &release(&daemon, "v1", flags)).await.status, 0);
+    assert_eq!(version(&daemon).await, "v1");
+    load.flowing(20).await;
+    load.stop().await.assert_none_failed();
+}
+
 // 57, 103. One at a time; who comes second is told who is first, and who leaves can come back.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_deploy_is_refused_and_an_interrupted_one_goes_on() {

@@ -94,3 +94,24 @@ async fn a_wake_that_fails_is_a_503_and_not_a_start_for_each_request() {
     let started = daemon.read("starts").lines().count() - before;
     assert!((1..20).contains(&started), "{started} starts");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watched_app_is_restarted_when_its_files_change() {
+    let script = |version: &str| format!("#!/bin/sh\nMIWI_VERSION={version} exec {{chaos}}\n");
+    let config = super::other("chaos", "", "command = \"./run.sh\"\nworking_dir = \"{dir}/src\"\nwatch = true");
+    let daemon = Daemon::builder(&config).script("src/run.sh", &script("one")).start().await;
+    daemon.app_ready("chaos").await;
+    let version = || async { daemon.get_host("chaos.test", "/env").await.json()["MIWI_VERSION"].clone() };
+    assert_eq!(version().await, "one");
+    let load = daemon.load("chaos.test").connections(2).paths(&["/fast"]).start();
+    daemon.write("src/run.sh", &script("two"));
+    wait::until(wait::SOON, "the new version serves", async || version().await == "two").await;
+    // What does not start leaves the old one alone.
+    daemon.write("src/run.sh", "#!/bin/sh\nexit 1\n");
+    wait::until(wait::SOON, "it was tried", async || {
+        daemon.ctl_ok(&["events"]).await.stdout.contains("app.rollout_failed")
+    })
+    .await;
+    assert_eq!(version().await, "two");
+    load.stop().await.assert_none_failed();
+}
