@@ -32,6 +32,28 @@ async fn children_that_hold_the_port_go_with_the_app() {
     assert_eq!(daemon.get_host("chaos.test", "/").await.status, 200);
 }
 
+// 29. Many starts and stops: nothing is left of any of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn stops_and_starts_leave_nothing_behind() {
+    let daemon = Daemon::start(&managed(&[], "listen = \"unix\"")).await;
+    daemon.app_ready("chaos").await;
+    daemon.ctl_ok(&["app", "stop", "chaos"]).await;
+    let count = |path: String| std::fs::read_dir(path).map_or(0, Iterator::count);
+    let descriptors = || count(format!("/proc/{}/fd", daemon.pid()));
+    let threads = || count(format!("/proc/{}/task", daemon.pid()));
+    let before = (descriptors(), threads());
+    for _ in 0..40 {
+        daemon.ctl_ok(&["app", "start", "chaos"]).await;
+        daemon.ctl_ok(&["app", "stop", "chaos"]).await;
+    }
+    wait::until(wait::SOON, "descriptors and threads are as they were", async || {
+        descriptors() <= before.0 + 4 && threads() <= before.1 + 4
+    })
+    .await;
+    wait::until(wait::SOON, "no socket is left", async || count(format!("{}/i", daemon.dir().display())) == 0).await;
+    assert!(descendants(daemon.pid()).iter().all(|it| it.command != "chaos-app"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_npm_wrapper_passes_sigterm_exactly_once() {
     if std::process::Command::new("npm").arg("--version").output().is_err() {
