@@ -64,6 +64,7 @@ const EXAMPLES: &[&str] = &[
     "node-app",
     "python-wsgi",
     "python-asgi",
+    "tomcat-war",
     "https",
     "client-certificates",
     "compression",

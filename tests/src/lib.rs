@@ -15,6 +15,7 @@ mod template;
 mod websocket;
 
 pub mod h2;
+pub mod java;
 pub mod skip;
 pub mod wait;
 
