@@ -24,6 +24,12 @@ pub(crate) static SSL: Table = Table {
             "reject",
             "What a client gets that asks for a name nobody has. One that asks for none (by address) gets the certificate of `[ssl]`, of the site `_` or of an address, if there is one; else the same.",
         ),
+        key(
+            "early_data",
+            Kind::Flag,
+            "false",
+            "Whether HTTP/3 clients that come back may ask before the handshake is over (0-RTT). Requests that change something are then told to wait (425), and apps see `Early-Data: 1` (RFC 8470).",
+        ),
         key("storage", Kind::Path, "certs in the state directory", "Where certificates are kept."),
     ]],
 };

@@ -112,6 +112,27 @@ struct Resumption {
     storage: Arc<dyn StoresServerSessions>,
 }
 
+#[derive(Debug)]
+struct NoTickets;
+
+impl ProducesTickets for NoTickets {
+    fn enabled(&self) -> bool {
+        false
+    }
+
+    fn lifetime(&self) -> u32 {
+        0
+    }
+
+    fn encrypt(&self, _: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+
+    fn decrypt(&self, _: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+}
+
 /// Sessions by policy; they outlive reloads.
 #[derive(Default)]
 pub(super) struct Sessions(Mutex<HashMap<Policy, Resumption>>);
@@ -151,6 +172,14 @@ impl Sessions {
         (config.ticketer, config.session_storage) = (ticketer, storage);
         config.send_tls13_tickets = TICKETS;
         Ok(config)
+    }
+
+    /// Lets clients that come back send before the handshake is over. Their sessions are kept here instead of in tickets, and
+    /// each can be resumed once: what they send cannot be sent again by somebody else (RFC 8446, 8.1).
+    pub(super) fn allow_early_data(config: &mut ServerConfig) {
+        config.ticketer = Arc::new(NoTickets);
+        // QUIC knows no other number (RFC 9001, 4.6.1).
+        config.max_early_data_size = u32::MAX;
     }
 }
 
