@@ -130,6 +130,51 @@ async fn an_open_websocket_is_closed_after_its_time_when_the_app_restarts() {
     assert!(matches!(end, Received::Closed(_) | Received::Cut), "{end:?}");
 }
 
+// 37. The other wishes: at once, and as long as the drain lasts.
+#[tokio::test(flavor = "multi_thread")]
+async fn websockets_end_at_once_or_when_the_drain_does() {
+    for (wish, lives_meanwhile) in [("now", false), ("wait", true)] {
+        let daemon = Daemon::start(&managed(&[], &format!("stream_drain = \"{wish}\"\ndrain_timeout = \"3s\""))).await;
+        daemon.app_ready("chaos").await;
+        let mut socket = daemon.websocket("chaos.test", "/ws").await;
+        socket.echo("before").await;
+        let mut restart = daemon.ctl_child(&["app", "restart", "chaos"]);
+        if lives_meanwhile {
+            daemon
+                .app_where("chaos", "the old one drains", |it| {
+                    it["instances"].as_array().is_some_and(|all| all.iter().any(|it| it["state"] == "draining"))
+                })
+                .await;
+            socket.echo("meanwhile").await;
+        }
+        let end = socket.receive_within(wait::LATER).await;
+        assert!(matches!(end, Received::Closed(_) | Received::Cut), "{wish}: {end:?}");
+        assert!(restart.wait().await.unwrap().success());
+    }
+}
+
+// 38. The same for a stream of events.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_stream_ends_after_its_time_when_the_app_restarts() {
+    use tokio::io::AsyncReadExt;
+    let daemon = Daemon::start(&managed(&[], "stream_drain = \"1s\"")).await;
+    daemon.app_ready("chaos").await;
+    let mut stream = tokio::net::TcpStream::connect(daemon.http()).await.unwrap();
+    stream.write_all(b"GET /sse HTTP/1.1\r\nHost: chaos.test\r\n\r\n").await.unwrap();
+    let mut seen = Vec::new();
+    while !seen.windows(7).any(|it| it == b"data: 1") {
+        let read = tokio::time::timeout(wait::SOON, stream.read_buf(&mut seen)).await;
+        assert!(read.expect("events flow").unwrap() > 0, "the stream is open");
+    }
+    let rest = async {
+        let mut rest = Vec::new();
+        let ended = tokio::time::timeout(wait::LATER, stream.read_to_end(&mut rest)).await;
+        assert!(ended.is_ok(), "the stream of the old instance ends");
+    };
+    let (output, ()) = tokio::join!(daemon.ctl(&["app", "restart", "chaos"]), rest);
+    assert_eq!(output.status, 0, "{output:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_while_starting_is_clean_and_routes_nothing() {
     let daemon = Daemon::start(&managed(&["--ready-after", "600000"], "")).await;
