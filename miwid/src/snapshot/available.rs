@@ -13,11 +13,10 @@ const UNAVAILABLE: &[&str] = &[
     "server.group",
     "server.io_backend=io_uring",
     "control.acl.**",
-    "ssl.auto_cert=true",
-    "ssl.domains",
-    "ssl.issuer=cloudflare-origin",
     "ssl.issuer=acme",
-    "cloudflare.**",
+    "cloudflare.trust=true",
+    "cloudflare.only=true",
+    "cloudflare.origin_pulls=true",
     "acme.**",
     "cache.**",
     "security.**",
@@ -28,9 +27,6 @@ const UNAVAILABLE: &[&str] = &[
     "backends.*.strategy=random_two",
     "backends.*.strategy=least_time",
     "backends.*.sticky",
-    "backends.*.ssl.auto_cert=true",
-    "backends.*.ssl.domains",
-    "backends.*.ssl.issuer=cloudflare-origin",
     "backends.*.ssl.issuer=acme",
     "backends.*.cache.**",
     "backends.*.security.**",
@@ -61,7 +57,9 @@ pub fn capabilities() -> Capabilities {
         unavailable.push(("metrics.**", "built without metrics".to_owned()));
     }
     if !cfg!(feature = "cloudflare") {
-        unavailable.insert(0, ("cloudflare.**", "built without cloudflare".to_owned()));
+        for key in ["backends.*.ssl.issuer=cloudflare-origin", "ssl.issuer=cloudflare-origin", "cloudflare.**"] {
+            unavailable.insert(0, (key, "built without cloudflare".to_owned()));
+        }
     }
     if !cfg!(feature = "http3") {
         unavailable.push(("server.http3=true", "built without http3".to_owned()));
@@ -90,7 +88,9 @@ mod tests {
     #[test]
     fn the_blocks_of_the_readme_are_refused_exactly_where_a_feature_is_missing() {
         let basic = include_str!("../../../config/tests/readme/basic.toml");
-        assert_eq!(refused(basic), ["ssl.auto_cert", "ssl.domains", "cloudflare.api_token", "cloudflare.zone_id",]);
+        let cloudflare =
+            if cfg!(feature = "cloudflare") { vec![] } else { vec!["cloudflare.api_token", "cloudflare.zone_id"] };
+        assert_eq!(refused(basic), cloudflare);
         let performance = include_str!("../../../config/tests/readme/tuning.toml");
         assert_eq!(refused(performance), ["cache.enabled", "cache.max_size", "cache.ttl"]);
         let security = include_str!("../../../config/tests/readme/security.toml");

@@ -86,8 +86,8 @@ impl Events {
 
 /// The last word of a kind says what came of it.
 fn is_bad_news(kind: &str) -> bool {
-    const BAD: [&str; 8] =
-        ["failed", "rollout_failed", "crash-loop", "down", "rejected", "partial", "dropped", "unresolved"];
+    const BAD: [&str; 9] =
+        ["failed", "expiring", "rollout_failed", "crash-loop", "down", "rejected", "partial", "dropped", "unresolved"];
     kind.rsplit('.').next().is_some_and(|it| BAD.contains(&it))
 }
 

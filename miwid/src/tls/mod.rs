@@ -4,11 +4,14 @@
 //! terminator is built.
 
 mod local;
+mod managed;
 mod names;
 mod pair;
 mod plan;
 mod policy;
+mod store;
 mod terminator;
 
+pub use managed::{Handle, Order, Refusal as Refused, Standing};
 pub use pair::{Certificate, Issued};
 pub use terminator::{HANDSHAKE_MAX, Refusal, Terminator, Tls, TlsStream, kind};

@@ -23,12 +23,17 @@ pub use tokio_rustls::server::TlsStream;
 
 use super::{
     local::LocalCa,
+    managed::{self, Handle, Live},
     names::{covered, normalized},
-    pair::{Certificate, Pair, sha256},
+    pair::{Certificate, Issued, Pair, sha256},
     plan::{Plan, Planner, unprotected},
     policy::{Demand, Policy, Sessions, Transport, provider},
+    store::Store,
 };
-use crate::exchange::{ClientCertificate, Secured};
+use crate::{
+    exchange::{ClientCertificate, Secured},
+    telemetry::{Events, Metrics},
+};
 
 /// A client that has not settled everything by then never will.
 pub const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
@@ -44,6 +49,8 @@ const QUIC: [&[u8]; 1] = [b"h3"];
 pub struct Tls(Arc<Lasting>);
 
 struct Lasting {
+    /// Certificates that renew themselves.
+    live: Live,
     /// `None`: nothing may be written (a check).
     storage: Option<PathBuf>,
     sessions: Sessions,
@@ -61,7 +68,27 @@ impl Tls {
     }
 
     fn keeping(storage: Option<PathBuf>) -> Self {
-        Self(Arc::new(Lasting { storage, sessions: Sessions::default(), ca: Mutex::default() }))
+        Self(Arc::new(Lasting { live: Live::default(), storage, sessions: Sessions::default(), ca: Mutex::default() }))
+    }
+
+    /// Shows what the store has from now on, and keeps it good. Within a runtime; once.
+    pub fn keep(&self, events: Events, metrics: Metrics) -> Handle {
+        let store = Store::new(self.0.storage.clone().unwrap_or_default());
+        managed::start(self.clone(), store, self.0.live.clone(), events, metrics)
+    }
+
+    /// The local CA's answer to a signing request.
+    pub(super) fn sign(&self, csr_pem: &str) -> Result<String, String> {
+        let mut ca = self.0.ca.lock().unwrap_or_else(PoisonError::into_inner);
+        if ca.is_none() {
+            *ca = Some(self.open_ca()?);
+        }
+        ca.as_ref().map_or_else(|| Err("there is no local CA".to_owned()), |it| it.sign_request(csr_pem))
+    }
+
+    /// Nobody resumes what was settled before.
+    pub(super) fn forget_sessions(&self) {
+        self.0.sessions.forget();
     }
 
     /// `None` when HTTPS is off. Reads the certificate files anew.
@@ -78,7 +105,7 @@ impl Tls {
         let Some(ca) = ca.as_mut() else { return Ok(None) };
         let plan = Planner::new(config, &provider, ca).plan()?;
         let root = (ca.pem().to_owned(), ca.path().map(PathBuf::from));
-        let terminator = Terminator::new(config, plan, root, &self.0.sessions).map_err(whole)?;
+        let terminator = Terminator::new(config, plan, root, &self.0).map_err(whole)?;
         Ok(Some(Arc::new(terminator)))
     }
 
@@ -128,7 +155,7 @@ pub struct Terminator {
     quic: Arc<ServerConfig>,
     certificates: Vec<Certificate>,
     warnings: Vec<Problem>,
-    stand_ins: Vec<String>,
+    stand_ins: Vec<(String, bool)>,
     root: (String, Option<PathBuf>),
 }
 
@@ -136,6 +163,19 @@ pub struct Terminator {
 struct Table {
     plan: Plan,
     unknown: UnknownSni,
+    live: Live,
+}
+
+/// What a handshake shows.
+struct Shown {
+    certified: Arc<CertifiedKey>,
+    names: Arc<[String]>,
+}
+
+impl Shown {
+    fn of(pair: &Pair) -> Self {
+        Self { certified: pair.certified.clone(), names: pair.names.clone() }
+    }
 }
 
 impl std::fmt::Debug for Table {
@@ -145,11 +185,28 @@ impl std::fmt::Debug for Table {
 }
 
 impl Table {
-    fn find(&self, server_name: Option<&str>) -> Option<&Pair> {
+    /// The operator's files, else what was requested, else what the local CA made.
+    fn find(&self, server_name: Option<&str>) -> Option<Shown> {
+        let live = self.live.load();
         let default = self.plan.default.as_ref();
-        let Some(name) = server_name else { return default };
+        let Some(name) = server_name else {
+            let is_ours = default.is_some_and(|it| it.certificate.issued == Issued::Local);
+            let requested = live.named("default").filter(|_| is_ours);
+            return requested.or(default).map(Shown::of);
+        };
         let default = default.filter(|_| self.unknown == UnknownSni::Default);
-        self.plan.shown.find(&normalized(name)).or(default)
+        let name = normalized(name);
+        let planned = self.plan.shown.find(&name);
+        let given = planned.filter(|it| it.certificate.issued == Issued::File);
+        given.or_else(|| live.find(&name)).or(planned).or(default).map(Shown::of)
+    }
+
+    #[cfg(test)]
+    fn shown_name(&self, server_name: Option<&str>) -> Option<String> {
+        let shown = self.find(server_name)?;
+        let named = |it: &&Pair| Arc::ptr_eq(&it.certified, &shown.certified);
+        let all = self.plan.shown.values().chain(&self.plan.default);
+        { all }.find(named).map(|it| it.certificate.name.clone())
     }
 
     fn policy(&self, host: Option<&str>) -> Policy {
@@ -159,7 +216,7 @@ impl Table {
 
 impl ResolvesServerCert for Table {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.find(hello.server_name()).map(|it| it.certified.clone())
+        self.find(hello.server_name()).map(|it| it.certified)
     }
 }
 
@@ -168,13 +225,14 @@ impl Terminator {
         config: &Config,
         mut plan: Plan,
         root: (String, Option<PathBuf>),
-        sessions: &Sessions,
+        lasting: &Lasting,
     ) -> Result<Self, String> {
+        let sessions = &lasting.sessions;
         let provider = provider();
         let certificates = plan.pairs.drain(..).map(|it| it.certificate).collect();
         let (warnings, stand_ins) = (std::mem::take(&mut plan.warnings), std::mem::take(&mut plan.stand_ins));
         let policies: HashSet<Policy> = plan.policies.values().copied().chain([plan.default_policy]).collect();
-        let table = Arc::new(Table { plan, unknown: config.ssl.unknown_sni });
+        let table = Arc::new(Table { plan, unknown: config.ssl.unknown_sni, live: lasting.live.clone() });
         let make = |policy: Policy, alpn: &[&[u8]]| -> Result<Arc<ServerConfig>, String> {
             let authorities = table.plan.authorities.get(&policy.authorities);
             let mut made = sessions.config(policy, authorities, table.clone(), &provider)?;
@@ -198,13 +256,13 @@ impl Terminator {
         let mut started = LazyConfigAcceptor::new(Acceptor::default(), io).await.map_err(Refusal::Handshake)?;
         let name = started.client_hello().server_name().map(normalized);
         let policy = self.table.policy(name.as_deref());
-        let (Some(pair), Some(config)) = (self.table.find(name.as_deref()), self.configs.get(&policy)) else {
+        let (Some(shown), Some(config)) = (self.table.find(name.as_deref()), self.configs.get(&policy)) else {
             // The client is gone either way.
             let _ = started.io.write_all(&UNRECOGNIZED_NAME).await;
             let _ = started.io.shutdown().await;
             return Err(Refusal::UnknownName(name.unwrap_or_default()));
         };
-        let names = pair.names.clone();
+        let names = shown.names;
         let stream = started.into_stream(config.clone()).await.map_err(Refusal::Handshake)?;
         let connection = stream.get_ref().1;
         let secured = Secured {
@@ -228,10 +286,7 @@ impl Terminator {
     pub fn secured_by_quic(&self, server_name: Option<&str>) -> Arc<Secured> {
         let name = server_name.map(normalized);
         Arc::new(Secured {
-            names: self
-                .table
-                .find(name.as_deref())
-                .map_or_else(|| Arc::new([]) as Arc<[String]>, |it| it.names.clone()),
+            names: self.table.find(name.as_deref()).map_or_else(|| Arc::new([]) as Arc<[String]>, |it| it.names),
             server_name: name.map(Into::into),
             policy: 0,
             version: "TLSv1.3",
@@ -261,8 +316,14 @@ impl Terminator {
         self.table.policy(Some(host)).demand == Demand::Require
     }
 
-    pub fn certificates(&self) -> &[Certificate] {
-        &self.certificates
+    /// Those of this configuration: from files and from the local CA. Not those of the local CA that nobody sees because
+    /// others are shown in their place.
+    pub fn certificates(&self) -> Vec<&Certificate> {
+        let live = self.table.live.load();
+        let is_replaced = |it: &Certificate| {
+            it.issued == Issued::Local && !it.hosts.is_empty() && it.hosts.iter().all(|host| live.find(host).is_some())
+        };
+        self.certificates.iter().filter(|it| !is_replaced(it)).collect()
     }
 
     /// What clients will not like, although it does not keep anything from running.
@@ -272,10 +333,18 @@ impl Terminator {
 
     /// Why the daemon counts as degraded: hosts whose certificate no client trusts.
     pub fn degraded(&self) -> Option<String> {
-        let hosts = self.stand_ins.join(", ");
-        (!hosts.is_empty()).then(|| {
-            format!("{hosts}: the certificate is from the local CA, because no other is configured; see `[ssl] cert` and `issuer`")
-        })
+        let live = self.table.live.load();
+        let hosts = |requested: bool| {
+            let missing = |(host, it): &&(String, bool)| *it == requested && live.find(host).is_none();
+            self.stand_ins.iter().filter(missing).map(|(host, _)| host.as_str()).collect::<Vec<_>>().join(", ")
+        };
+        let told = |hosts: String, why: &str| {
+            (!hosts.is_empty()).then(|| format!("{hosts}: the certificate is from the local CA, because {why}"))
+        };
+        let not_yet = told(hosts(true), "the one that was requested is not there yet; see `miwictl cert list`");
+        let other = told(hosts(false), "no other is configured; see `[ssl] cert` and `issuer`");
+        let reasons: Vec<String> = [not_yet, other].into_iter().flatten().collect();
+        (!reasons.is_empty()).then(|| reasons.join("; "))
     }
 
     /// The root of the local CA as PEM, and where it lies.
@@ -354,9 +423,8 @@ mod tests {
 
     #[test]
     fn clients_without_a_name_are_served_where_a_default_makes_sense() {
-        let shown = |unknown: &str, sites: &[&str], name: Option<&str>| {
-            terminator(unknown, sites).table.find(name).map(|it| it.certificate.name.clone())
-        };
+        let shown =
+            |unknown: &str, sites: &[&str], name: Option<&str>| terminator(unknown, sites).table.shown_name(name);
         let default = Some("default".to_owned());
         assert_eq!(shown("reject", &["a.test"], None), None);
         assert_eq!(shown("default", &["a.test"], None), default);
