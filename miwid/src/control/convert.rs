@@ -145,10 +145,10 @@ impl From<Result<String, Refused>> for Ending {
         let error = match result {
             Ok(result) => return Self::Done { result, reload: None },
             Err(Refused::NotFound(name)) => v1::OperationError {
-                code: "not-found".to_owned(),
-                exit: 5,
-                message: format!("there is no certificate `{name}` that is kept by miwid"),
-                hint: "`miwictl cert list` shows what there is".to_owned(),
+                code: "conflict".to_owned(),
+                exit: 8,
+                message: format!("`{name}` is not a certificate that was requested or imported"),
+                hint: "those from files and from the local CA follow the configuration".to_owned(),
                 ..empty
             },
             Err(Refused::Conflict { message, hint }) => {

@@ -76,10 +76,10 @@ impl Issuer {
     pub(super) async fn issue(&self, ask: &Ask<'_>) -> Result<Answer, Failure> {
         match self {
             #[cfg(feature = "cloudflare")]
-            Self::Cloudflare { api, .. } => {
-                let created = api.create(ask.csr_pem, ask.hosts, "ecc", ask.days, ask.now).await?;
-                Ok(Answer { id: created.id, chain_pem: created.certificate })
-            }
+            Self::Cloudflare { api, .. } => match api.create(ask.csr_pem, ask.hosts, "ecc", ask.days, ask.now).await {
+                Ok(created) => Ok(Answer { id: created.id, chain_pem: created.certificate }),
+                Err(error) => Err(advised(api, error, ask.now).await),
+            },
             Self::Local(tls) => {
                 let chain_pem = tls.sign(ask.csr_pem).map_err(|error| Failure::new("transient", error))?;
                 Ok(Answer { id: String::new(), chain_pem })
@@ -136,6 +136,17 @@ impl Issuer {
             }
         }
     }
+}
+
+/// Whether it is the token itself or only a right that it lacks. What the check says is advice: it knows no rights.
+#[cfg(feature = "cloudflare")]
+async fn advised(api: &Api, error: Error, now: SystemTime) -> Failure {
+    let is_auth = error.class == Class::Auth;
+    let mut failure = Failure::from(error);
+    if is_auth && let Ok(state) = api.verify(now).await {
+        failure.message = format!("{}; the token itself is {state}", failure.message);
+    }
+    failure
 }
 
 #[cfg(feature = "cloudflare")]

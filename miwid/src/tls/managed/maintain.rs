@@ -209,7 +209,8 @@ impl Keeper {
             clock: self.clock.clone(),
             provider: self.provider.clone(),
             version: entry.current.as_ref().and_then(|it| it.version.clone()),
-            outlives: entry.outlives(&wish),
+            // An operator may have reasons for one that ends earlier.
+            outlives: entry.outlives(&wish).filter(|_| progress.0.is_none()),
             revoked: entry.record.revoked.clone(),
             progress,
             wish,
