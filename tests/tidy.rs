@@ -65,6 +65,7 @@ const EXAMPLES: &[&str] = &[
     "python-wsgi",
     "python-asgi",
     "https",
+    "cloudflare",
     "client-certificates",
     "compression",
     "grpc",

@@ -129,6 +129,9 @@ async fn malformed_requests_are_refused() {
     assert_eq!(double.certificates().len(), 1, "nothing of this was signed");
 }
 
+/// What it is, its headers, and the status and code of the answer.
+type Case<'a> = (&'a str, Vec<(&'a str, &'a str)>, u16, u64);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn requests_without_good_headers_are_refused() {
     let double = Cloudflare::start().await;
@@ -141,7 +144,7 @@ async fn requests_without_good_headers_are_refused() {
     let body = creation(&["example.com"]).to_string();
     let good = format!("Bearer {}", Cloudflare::TOKEN);
     let auth = |value: &'static str| vec![("authorization", value), JSON];
-    let cases: Vec<(&str, Vec<(&str, &str)>, u16, u64)> = vec![
+    let cases: Vec<Case<'_>> = vec![
         ("no authorization", vec![JSON], 400, 10000),
         ("another scheme", auth("Basic dTpw"), 400, 6003),
         ("no scheme", auth("cfut_good"), 400, 6003),

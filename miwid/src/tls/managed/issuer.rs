@@ -10,6 +10,7 @@ use crate::cloudflare::{Api, Class, Error};
 use crate::tls::{Tls, pair::Issued};
 
 /// What is asked for.
+#[cfg_attr(not(feature = "cloudflare"), expect(dead_code, reason = "the local CA reads the request alone"))]
 pub(super) struct Ask<'a> {
     pub(super) csr_pem: &'a str,
     pub(super) hosts: &'a [String],
@@ -50,7 +51,7 @@ impl Failure {
 pub(super) enum Issuer {
     #[cfg(feature = "cloudflare")]
     Cloudflare {
-        api: Api,
+        api: Box<Api>,
         roots: Vec<CertificateDer<'static>>,
     },
     Local(Tls),

@@ -33,7 +33,7 @@ fn cloudflare(config: &Config) -> Option<Issuer> {
         account_id: cloudflare.account_id.clone(),
     };
     let roots = cloudflare.origin_ca_roots.as_deref().map(roots).unwrap_or_default();
-    Some(Issuer::Cloudflare { api: Api::new(settings, Client::default()), roots })
+    Some(Issuer::Cloudflare { api: Box::new(Api::new(settings, Client::default())), roots })
 }
 
 /// Those that cannot be read were refused when the configuration was.
