@@ -99,6 +99,7 @@ fn hosts(count: usize) -> Hosts {
         let name = format!("site{number}.example");
         let route = |prefix: &str| Route {
             compression: None,
+            extra: None,
             prefix: prefix.into(),
             strip_prefix: false,
             target: Target::Redirect { to: "/".into(), status: StatusCode::FOUND },

@@ -112,12 +112,28 @@ fn origins(section: &Section<'_>, key: &str) {
     }
 }
 
+/// What a connection lives by.
+const FRAMING: [&str; 9] = [
+    "connection",
+    "content-length",
+    "date",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+];
+
 fn own_headers(section: &Section<'_>) -> IndexMap<String, String> {
     let mut headers = IndexMap::new();
     for (key, node) in section.keys() {
         let name = key.replace('_', "-").to_ascii_lowercase();
         if !values::header_name(&name) {
             section.error_at_key(key, format!("{key:?} is not the name of a header"), None);
+        } else if FRAMING.contains(&name.as_str()) {
+            let hint = "take it out: miwid writes it for each answer, as that answer needs it";
+            section.error_at_key(key, format!("`{name}` is not for a configuration to say"), Some(hint.into()));
         }
         if let Some(value) = text_of(node) {
             headers.insert(name, value);

@@ -8,7 +8,7 @@ use std::{
 
 use http::HeaderValue;
 
-use super::Offer;
+use super::{ExtraHeaders, Offer};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
@@ -84,9 +84,11 @@ pub struct Context {
     pub started_at: SystemTime,
     /// Set on proxied exchanges and errors (and on all when `request_id_header`).
     pub request_id: Option<HeaderValue>,
+    /// What the configuration adds to the answer: for all, until the route is known.
+    pub extra: Option<Arc<ExtraHeaders>>,
     // Filled on the way:
     pub site: Option<Arc<str>>,
-    pub upstream: Option<String>,
+    pub upstream: Option<Arc<str>>,
     pub upstream_duration: Option<Duration>,
     pub reason: Option<&'static str>,
     /// This is the answer, whole, and will be that of the next plain GET for the same host and target. Whoever makes an answer

@@ -17,8 +17,10 @@ use tokio::time::{Instant, Sleep};
 use super::LocalBody;
 use crate::net::Desk;
 
-/// Where a request body comes from: a TCP connection by way of hyper, or a QUIC stream.
+/// Where a request body comes from, if there is one: a TCP connection by way of hyper, or a QUIC stream.
 pub enum Source {
+    /// There is no body.
+    Empty,
     Hyper(Incoming),
     Stream(LocalBody),
 }
@@ -32,6 +34,7 @@ impl From<Incoming> for Source {
 impl Source {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         match self {
+            Self::Empty => Poll::Ready(None),
             Self::Hyper(incoming) => Pin::new(incoming).poll_frame(cx).map_err(io::Error::other),
             Self::Stream(body) => body.as_mut().poll_frame(cx),
         }
@@ -39,6 +42,7 @@ impl Source {
 
     fn is_end_stream(&self) -> bool {
         match self {
+            Self::Empty => true,
             Self::Hyper(incoming) => incoming.is_end_stream(),
             Self::Stream(body) => body.is_end_stream(),
         }
@@ -46,6 +50,7 @@ impl Source {
 
     fn size_hint(&self) -> SizeHint {
         match self {
+            Self::Empty => SizeHint::with_exact(0),
             Self::Hyper(incoming) => incoming.size_hint(),
             Self::Stream(body) => body.size_hint(),
         }

@@ -1,7 +1,9 @@
-//! Our vocabulary of one request and its response: body, context, failure, headers. (Not `http`: that is a crate.)
+//! Our vocabulary of one request and its response: body, context, failure, headers, and what an
+//! operator adds to them. (Not `http`: that is a crate.)
 
 mod body;
 mod context;
+mod extra;
 mod failure;
 mod grpc;
 pub mod headers;
@@ -10,6 +12,7 @@ mod stored;
 
 pub use body::{Body, LocalBody};
 pub use context::{ClientCertificate, Context, Peer, Scheme, Secured, TunnelEnd};
+pub use extra::ExtraHeaders;
 pub use failure::{Failure, Side, reason};
 pub use grpc::{is_call, is_grpc};
 pub use inbound::{Cut, Inbound, Meter, Source};

@@ -38,6 +38,8 @@ use crate::{
 };
 
 const VARY_ACCEPT: HeaderValue = HeaderValue::from_static("accept");
+/// Room for what is said of a file, and for what every answer gets.
+const FIELDS: usize = 12;
 const ACCEPTS_BYTES: HeaderValue = HeaderValue::from_static("bytes");
 /// Up to here a file is read before its head is sent: one write, and no stream to drive.
 const INLINE_BYTES: u64 = 64 << 10;
@@ -241,6 +243,7 @@ impl Root {
         let offered = |stored| is_whole.then_some(Offer { stored, until });
         *offer = offered(hot.stored.clone());
         let head = response.headers_mut();
+        head.reserve(FIELDS);
         head.entry(header::CONTENT_TYPE).or_insert_with(|| original.kind.clone());
         head.insert(header::ACCEPT_RANGES, ACCEPTS_BYTES);
         self.stamp(head, &hot.validators);

@@ -114,8 +114,8 @@ impl Activity {
     }
 
     /// Informational answers can be told here.
-    pub fn set_desk(&self, desk: Desk) {
-        *self.0.desk.lock().unwrap_or_else(PoisonError::into_inner) = Some(desk);
+    pub fn set_desk(&self, desk: Option<Desk>) {
+        *self.0.desk.lock().unwrap_or_else(PoisonError::into_inner) = desk;
     }
 
     pub fn desk(&self) -> Option<Desk> {

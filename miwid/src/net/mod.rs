@@ -12,6 +12,7 @@ mod listener;
 mod prefixed;
 pub mod proxy_protocol;
 mod sendfile;
+mod staged;
 #[cfg(feature = "http3")]
 mod steering;
 
@@ -20,12 +21,13 @@ pub use activity::{Activity, Phase, Running, Timeouts, Watched, patience};
 pub use bell::{Bell, Rung};
 pub use drain::{Drain, DrainSignal};
 pub use frames::{Guard, Guarded};
-pub use gate::{After, Desk, Flaw, Gated, Rules, Unchunk, Unchunked, Verdict, content_length};
+pub use gate::{After, Desk, Flaw, Gated, Rules, Unchunk, Unchunked, Verdict, content_length, fields, is_origin_form};
 pub use http2::{CONNECTION_WINDOW, LocalExecutor, STREAM_WINDOW, STREAMS_MAX, head_max};
 #[cfg(feature = "http3")]
 pub use listener::bind_udp_group;
 pub use listener::{BindError, bind_group};
 pub use prefixed::{Preface, Prefixed, is_preface, sniff};
 pub use sendfile::{Sending, poll_send_more};
+pub use staged::Staged;
 #[cfg(feature = "http3")]
 pub use steering::SteeredIds;

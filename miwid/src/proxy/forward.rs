@@ -13,7 +13,9 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, 
 use hyper::upgrade::OnUpgrade;
 
 use super::{
-    blame, headers, hold,
+    blame,
+    fields::Fields,
+    headers, hold,
     patience::Patience,
     relay::{Lease, Relay},
     replay::Loan,
@@ -23,7 +25,7 @@ use super::{
 use crate::{
     exchange::{Body, Context, Failure, Inbound, Meter, Scheme, headers::X_REQUEST_ID, reason},
     net::{Desk, proxy_protocol::Header},
-    upstream::{Address, Connection, Endpoint, Head, Incoming, Order, Pools, Protocol, SendError, Set},
+    upstream::{Connection, Endpoint, Head, Incoming, Order, Pools, Protocol, SendError, Set},
 };
 
 /// How long a request waits for the supervisor to notice that the only instance is gone.
@@ -52,6 +54,8 @@ pub struct Exchange<'a> {
 /// A request while it looks for an endpoint.
 struct Outgoing {
     head: request::Parts,
+    /// Fields that go behind those of the head.
+    more: Fields,
     /// The site's name, where the endpoint has none of its own.
     host: HeaderValue,
     body: Option<Body>,
@@ -133,7 +137,7 @@ impl Forwarder {
         let mut admitted = hold::admit(&self.set, context.client_ip, &[]).await?;
         loop {
             let endpoint = admitted.in_flight.endpoint().clone();
-            context.upstream = Some(endpoint.address.to_string());
+            context.upstream = Some(endpoint.text.clone());
             let trouble = match self.attempt(&mut outgoing, &endpoint, context, pools, fresh).await {
                 Ok((response, connection)) => {
                     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -201,8 +205,11 @@ impl Forwarder {
         let meter = (!http_body::Body::is_end_stream(&inbound)).then(|| inbound.meter());
         let interim = inbound.interim();
         let body = if meter.is_some() { Body::stream(inbound) } else { Body::Empty };
-        let host = HeaderValue::from_str(&context.authority).unwrap_or(HeaderValue::from_static("localhost"));
-        let mut head = headers::prepare(head, context, target, &host)?;
+        let host = match head.headers.get(header::HOST) {
+            Some(host) if host.as_bytes() == context.authority.as_bytes() => host.clone(),
+            _ => HeaderValue::from_str(&context.authority).unwrap_or(HeaderValue::from_static("localhost")),
+        };
+        let (mut head, more) = headers::prepare(head, context, target, &host)?;
         if let Some((protocol, _)) = &upgrade {
             head.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
             head.headers.insert(header::UPGRADE, protocol.clone());
@@ -213,7 +220,7 @@ impl Forwarder {
         // Ours: handles of our own connection, not meant for the next one.
         head.extensions.clear();
         let (body, lent, tried, retried) = (Some(body), None, Vec::new(), 0);
-        Ok(Outgoing { head, host, body, lent, patience, meter, upgrade, interim, extended, tried, retried })
+        Ok(Outgoing { head, more, host, body, lent, patience, meter, upgrade, interim, extended, tried, retried })
     }
 
     async fn attempt(
@@ -236,10 +243,10 @@ impl Forwarder {
         })?;
         let body = self.address(outgoing, endpoint, connection.protocol());
         let head = match connection.protocol() {
-            Protocol::Http1 => Head::Lent(&outgoing.head),
+            Protocol::Http1 => Head::Lent { parts: &outgoing.head, more: outgoing.more.as_bytes() },
             Protocol::Http2 => {
                 let scheme = if endpoint.is_secure() { Scheme::Https } else { Scheme::Http };
-                Head::Given(Box::new(headers::for_http2(outgoing.head.clone(), scheme)))
+                Head::Given(Box::new(headers::for_http2(outgoing.head.clone(), &outgoing.more, scheme)))
             }
         };
         let begun = Instant::now();
@@ -275,7 +282,7 @@ impl Forwarder {
     /// Makes the head one for this endpoint, and gives the body to send with it.
     fn address(&self, outgoing: &mut Outgoing, endpoint: &Endpoint, protocol: Protocol) -> Body {
         if !self.preserve_host {
-            let host = own_host(endpoint, self.set.is_managed()).unwrap_or_else(|| outgoing.host.clone());
+            let host = endpoint.host(self.set.is_managed()).unwrap_or(&outgoing.host).clone();
             outgoing.head.headers.insert(header::HOST, host);
         }
         let body = outgoing.body.take().unwrap_or_default();
@@ -367,21 +374,6 @@ impl Forwarder {
         head.extensions.clear();
         if let Some(id) = &context.request_id {
             head.headers.insert(X_REQUEST_ID, id.clone());
-        }
-    }
-}
-
-/// The endpoint's own name; a unix socket has none and keeps the site's.
-fn own_host(endpoint: &Endpoint, managed: bool) -> Option<HeaderValue> {
-    match &endpoint.address {
-        Address::Unix(_) => None,
-        // Here the label is an instance's name.
-        Address::Tcp(address) if managed => HeaderValue::from_str(&address.to_string()).ok(),
-        // The label of a resolved address is `name:port address`.
-        Address::Tcp(_) => {
-            let name = endpoint.label.split(' ').next()?;
-            let default_port = if endpoint.is_secure() { ":443" } else { ":80" };
-            HeaderValue::from_str(name.strip_suffix(default_port).unwrap_or(name)).ok()
         }
     }
 }

@@ -9,6 +9,9 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap) {
     headers::strip_hop_by_hop(headers);
 }
 
+/// The head as a whole.
 pub fn prepare(head: Parts, context: &Context, target: &str, host: &HeaderValue) -> Result<Parts, Failure> {
-    headers::prepare(head, context, target, host)
+    let (mut head, more) = headers::prepare(head, context, target, host)?;
+    head.headers.extend(more.to_map());
+    Ok(head)
 }

@@ -1,13 +1,14 @@
 //! What of a head is forwarded, and what is added. Pure. The one thing to get wrong: what a client says about itself
 //! (`X-Forwarded-For` and its like) is believed only from a trusted proxy.
 
-use std::{net::IpAddr, time::UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, request,
     uri::{self, Authority, PathAndQuery},
 };
 
+use super::fields::{Fields, address, decimal};
 use crate::{
     exchange::{
         Context, Failure, Scheme,
@@ -35,6 +36,13 @@ const PASSES_MAX: usize = 8;
 
 /// Removes what concerns one connection only, including everything that `Connection` names.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.keys().any(|it| HOP_BY_HOP.contains(it)) {
+        strip(headers);
+    }
+    settle_length(headers);
+}
+
+fn strip(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(header::CONNECTION)
@@ -55,7 +63,6 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     for name in &HOP_BY_HOP {
         headers.remove(name);
     }
-    settle_length(headers);
 }
 
 /// One length, written once. A list or a repetition of the same number counts as that number (RFC 9112, 6.3), and hyper
@@ -81,20 +88,21 @@ fn settle_length(headers: &mut HeaderMap) {
     }
 }
 
-/// Turns the client's head into the one for the upstream. `host` is what goes into `Host`.
+/// Turns the client's head into the one for the upstream, and the fields that go behind its own. `host` is what goes into
+/// `Host`.
 pub(super) fn prepare(
     mut head: request::Parts,
     context: &Context,
     target: &str,
     host: &HeaderValue,
-) -> Result<request::Parts, Failure> {
+) -> Result<(request::Parts, Fields), Failure> {
     check_loop(&head.headers)?;
     let trailers = head.headers.get(header::TE).is_some_and(|it| lists(it, "trailers"));
-    let via = HeaderValue::from_static(match head.version {
+    let via = match head.version {
         Version::HTTP_2 => "2 miwid",
         Version::HTTP_10 => "1.0 miwid",
         _ => "1.1 miwid",
-    });
+    };
     let headers = &mut head.headers;
     strip_hop_by_hop(headers);
     if trailers {
@@ -104,22 +112,33 @@ pub(super) fn prepare(
     headers.remove(header::EXPECT);
     join_cookies(headers);
     headers.insert(header::HOST, host.clone());
-    append(headers, header::VIA, via);
-    forwarding(headers, context);
-    head.uri = if head.method == Method::OPTIONS && target == "*" {
-        Uri::from_static("*")
-    } else {
-        PathAndQuery::try_from(target).map(Uri::from).map_err(|error| {
-            Failure::client(http::StatusCode::BAD_REQUEST, reason::BAD_REQUEST, "The request target is not valid.")
-                .detail(error.to_string())
-        })?
-    };
+    let mut more = Fields::default();
+    extend(headers, &mut more, header::VIA, |it| it.extend_from_slice(via.as_bytes()));
+    forwarding(headers, &mut more, context);
+    if let Some(uri) = retarget(&head, target)? {
+        head.uri = uri;
+    }
     head.version = Version::HTTP_11;
-    Ok(head)
+    Ok((head, more))
+}
+
+/// `None`: the target is what it was.
+fn retarget(head: &request::Parts, target: &str) -> Result<Option<Uri>, Failure> {
+    if head.method == Method::OPTIONS && target == "*" {
+        return Ok(Some(Uri::from_static("*")));
+    }
+    if head.uri.authority().is_none() && head.uri.path_and_query().is_some_and(|it| it == target) {
+        return Ok(None);
+    }
+    PathAndQuery::try_from(target).map(|it| Some(Uri::from(it))).map_err(|error| {
+        Failure::client(http::StatusCode::BAD_REQUEST, reason::BAD_REQUEST, "The request target is not valid.")
+            .detail(error.to_string())
+    })
 }
 
 /// A head for HTTP/2, where scheme and authority are of the target and `Host` is not needed.
-pub(super) fn for_http2(mut head: request::Parts, scheme: Scheme) -> request::Parts {
+pub(super) fn for_http2(mut head: request::Parts, more: &Fields, scheme: Scheme) -> request::Parts {
+    head.headers.extend(more.to_map());
     let host = head.headers.remove(header::HOST);
     let authority = host.and_then(|it| Authority::try_from(it.as_bytes()).ok());
     let mut target = std::mem::take(&mut head.uri).into_parts();
@@ -151,22 +170,31 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-fn forwarding(headers: &mut HeaderMap, context: &Context) {
+fn forwarding(headers: &mut HeaderMap, more: &mut Fields, context: &Context) {
     disbelieve(headers, context.trusted);
     let peer = context.peer.remote.ip().to_canonical();
-    append_text(headers, X_FORWARDED_FOR, &peer.to_string());
-    append_text(headers, header::FORWARDED, &forwarded(peer, context));
+    extend(headers, more, X_FORWARDED_FOR, |into| address(into, peer));
+    extend(headers, more, header::FORWARDED, |into| forwarded(into, context));
+    headers.remove(X_FORWARDED_PROTO);
+    more.put(&X_FORWARDED_PROTO, context.scheme.as_str().as_bytes());
     let port = context.authority.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
     let port = port.unwrap_or(if context.scheme == Scheme::Https { 443 } else { 80 });
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(context.scheme.as_str()));
-    default(headers, X_FORWARDED_HOST, || HeaderValue::from_str(&context.authority).ok());
-    default(headers, X_FORWARDED_PORT, || Some(HeaderValue::from(port)));
-    default(headers, X_REQUEST_START, || {
-        let millis = context.started_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        HeaderValue::from_str(&format!("t={millis}")).ok()
+    let millis = || context.started_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    // What a trusted proxy has said already stays.
+    let mut default = |name: HeaderName, value: &dyn Fn(&mut Vec<u8>)| {
+        if !headers.contains_key(&name) {
+            more.write(&name, value);
+        }
+    };
+    default(X_FORWARDED_HOST, &|into| into.extend_from_slice(context.authority.as_bytes()));
+    default(X_FORWARDED_PORT, &|into| decimal(into, port.into()));
+    default(X_REQUEST_START, &|into| {
+        into.extend_from_slice(b"t=");
+        decimal(into, millis());
     });
     if let Some(id) = &context.request_id {
-        headers.insert(X_REQUEST_ID, id.clone());
+        headers.remove(X_REQUEST_ID);
+        more.put(&X_REQUEST_ID, id.as_bytes());
     }
 }
 
@@ -201,39 +229,29 @@ fn is_claim(name: &str) -> bool {
     name.starts_with("x-forwarded") || CLAIMS.contains(&name)
 }
 
-fn forwarded(peer: IpAddr, context: &Context) -> String {
-    let node = if peer.is_ipv6() { format!("\"[{peer}]\"") } else { peer.to_string() };
-    let host: String = context.authority.chars().filter(|it| !matches!(it, '"' | '\\')).collect();
-    format!("for={node};host=\"{host}\";proto={}", context.scheme.as_str())
+/// RFC 7239, 4: a node that is no IPv4 address is quoted.
+fn forwarded(into: &mut Vec<u8>, context: &Context) {
+    let peer = context.peer.remote.ip().to_canonical();
+    let (open, close) = if peer.is_ipv6() { (&b"for=\"["[..], &b"]\""[..]) } else { (&b"for="[..], &b""[..]) };
+    into.extend_from_slice(open);
+    address(into, peer);
+    into.extend_from_slice(close);
+    into.extend_from_slice(b";host=\"");
+    into.extend(context.authority.bytes().filter(|it| !matches!(it, b'"' | b'\\')));
+    into.extend_from_slice(b"\";proto=");
+    into.extend_from_slice(context.scheme.as_str().as_bytes());
 }
 
-/// Sets what a trusted proxy has not set already.
-fn default(headers: &mut HeaderMap, name: HeaderName, value: impl FnOnce() -> Option<HeaderValue>) {
-    if headers.contains_key(&name) {
-        return;
-    }
-    if let Some(value) = value() {
-        headers.insert(name, value);
-    }
-}
-
-fn append_text(headers: &mut HeaderMap, name: HeaderName, text: &str) {
-    if let Ok(value) = HeaderValue::from_str(text) {
-        append(headers, name, value);
-    }
-}
-
-/// Extends a list header, in one line: some apps read only the first.
-fn append(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
-    if !headers.contains_key(&name) {
-        headers.insert(name, value);
-        return;
-    }
-    let mut all: Vec<&[u8]> = headers.get_all(&name).iter().map(HeaderValue::as_bytes).collect();
-    all.push(value.as_bytes());
-    if let Ok(joined) = HeaderValue::from_bytes(&all.join(&b", "[..])) {
-        headers.insert(name, joined);
-    }
+/// A list, with ours behind what is said already, in one line: some apps read only the first.
+fn extend(headers: &mut HeaderMap, more: &mut Fields, name: HeaderName, ours: impl FnOnce(&mut Vec<u8>)) {
+    more.write(&name, |into| {
+        for said in headers.get_all(&name) {
+            into.extend_from_slice(said.as_bytes());
+            into.extend_from_slice(b", ");
+        }
+        ours(into);
+    });
+    headers.remove(name);
 }
 
 /// Whether a comma-separated header names `token`.
@@ -288,6 +306,7 @@ pub(super) mod tests {
             started: Instant::now(),
             started_at: UNIX_EPOCH + Duration::from_millis(1234),
             request_id: Some(HeaderValue::from_static("id-1")),
+            extra: None,
             site: None,
             upstream: None,
             upstream_duration: None,
@@ -303,7 +322,9 @@ pub(super) mod tests {
             builder = builder.header(*name, *value);
         }
         let (head, ()) = builder.body(()).unwrap().into_parts();
-        prepare(head, context, "/x", &HeaderValue::from_static("up:1")).unwrap().headers
+        let (mut head, more) = prepare(head, context, "/x", &HeaderValue::from_static("up:1")).unwrap();
+        head.headers.extend(more.to_map());
+        head.headers
     }
 
     #[test]

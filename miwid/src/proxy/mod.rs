@@ -3,6 +3,7 @@
 
 mod blame;
 mod boundary;
+mod fields;
 mod forward;
 #[doc(hidden)]
 pub mod fuzzing;

@@ -60,6 +60,7 @@ mod tests {
             strip_prefix,
             target: Target::Redirect { to: "/".into(), status: StatusCode::FOUND },
             compression: None,
+            extra: None,
         };
         let routes = vec![route("/static/", true), route("/api", true), route("/", false)];
         let mut hosts = Hosts::default();

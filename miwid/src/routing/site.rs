@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
-use crate::{encoding::Rules, files::Root, proxy::Forwarder};
+use crate::{encoding::Rules, exchange::ExtraHeaders, files::Root, proxy::Forwarder};
 
 pub struct Site {
     pub name: Arc<str>,
@@ -18,6 +18,8 @@ pub struct Route {
     pub target: Target,
     /// `None`: answers go as they are.
     pub compression: Option<Arc<Rules>>,
+    /// `None`: nothing is added to answers.
+    pub extra: Option<Arc<ExtraHeaders>>,
 }
 
 pub enum Target {

@@ -1,8 +1,9 @@
 //! One client connection: which protocol it speaks, and when it has been silent for too long.
 
 use std::{
+    future::ready,
     net::SocketAddr,
-    panic::AssertUnwindSafe,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
@@ -49,7 +50,8 @@ impl Io for TcpStream {
     }
 }
 
-impl Io for TlsStream<TcpStream> {}
+/// Boxed: it is large, and moves from hand to hand.
+impl Io for Box<TlsStream<TcpStream>> {}
 impl<T: Io> Io for Prefixed<T> {}
 
 /// A connection before it is known what it speaks.
@@ -144,6 +146,7 @@ impl Opening {
             HandshakeKind::FullWithHelloRetryRequest => Handshake::FullRetry,
             HandshakeKind::Resumed => Handshake::Resumed,
         });
+        let io = Box::new(io);
         let is_http2 = io.get_ref().1.alpn_protocol() == Some(b"h2");
         (self.peer.scheme, self.peer.secured) = (Scheme::Https, Some(settled));
         let connection = self.connection();
@@ -196,6 +199,10 @@ impl Connection {
         }
     }
 
+    pub(super) fn ask(&self, request: Request<Source>) -> Answer {
+        answer(&self.worker, &self.peer, &self.activity, request)
+    }
+
     pub(super) async fn called(&self, timeouts: Timeouts) -> Call {
         tokio::select! {
             phase = self.expired(timeouts) => Call::Expired(phase),
@@ -226,16 +233,23 @@ impl std::error::Error for Aborted {}
 /// Answers the requests of one connection, whatever version they came in.
 pub(super) fn service<B: Into<Source> + 'static>(connection: &Connection) -> impl Fn(Request<B>) -> Answer + use<B> {
     let (worker, peer, activity) = (connection.worker.clone(), connection.peer.clone(), connection.activity.clone());
-    move |request| {
-        let answer = service::serve(worker.clone(), peer.clone(), activity.clone(), request);
-        let metrics = worker.metrics.clone();
-        Box::pin(async move {
-            AssertUnwindSafe(answer).catch_unwind().await.map_err(|_| {
-                metrics.panicked();
-                Aborted
-            })
-        })
-    }
+    move |request| answer(&worker, &peer, &activity, request)
+}
+
+fn answer<B: Into<Source> + 'static>(
+    worker: &Rc<Worker>,
+    peer: &Peer,
+    activity: &Activity,
+    request: Request<B>,
+) -> Answer {
+    let aborted = |worker: &Worker| {
+        worker.metrics.panicked();
+        Aborted
+    };
+    let begun = AssertUnwindSafe(|| service::serve(worker.clone(), peer.clone(), activity, request));
+    let Ok(answer) = catch_unwind(begun) else { return Box::pin(ready(Err(aborted(worker)))) };
+    let worker = worker.clone();
+    Box::pin(async move { AssertUnwindSafe(answer).catch_unwind().await.map_err(|_| aborted(&worker)) })
 }
 
 pub(super) fn ended(done: hyper::Result<()>) {

@@ -99,6 +99,9 @@ pub(super) fn finish(
     {
         parts.headers.insert(header::ALT_SVC, alternative.clone());
     }
+    if let Some(extra) = &context.extra {
+        extra.apply(&mut parts.headers, context.scheme);
+    }
     let is_shelved = pending.shelve(snapshot, &parts);
     let tunnel = pending.context.tunnel.take();
     pending.status = parts.status;

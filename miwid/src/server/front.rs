@@ -1,5 +1,6 @@
 //! A connection between requests, and the short way of an answer: one read into the worker's buffer, one look on the shelf,
-//! one write. Whatever is not plain, or not on the shelf, leaves for the parser (`http1`) with every byte that was read.
+//! one write. A plain request whose answer is not on the shelf goes to the service (`direct`); whatever is not plain leaves
+//! for the parser (`http1`) with every byte that was read.
 //!
 //! This is where thousands of connections spend their lives, so what it keeps for each of them must stay small.
 
@@ -18,6 +19,7 @@ use tokio::io::ReadBuf;
 
 use super::{
     connection::{Connection, Io},
+    direct::{self, Direct, Then},
     plain::{Plain, plain},
     shelf::{Label, Ready},
 };
@@ -51,6 +53,7 @@ pub(super) struct Front<T> {
     /// Read behind a request whose answer is still being written.
     unread: Bytes,
     owed: Option<Box<Owed>>,
+    direct: Option<Box<Direct>>,
     /// Nothing has been read yet.
     is_new: bool,
 }
@@ -88,7 +91,11 @@ struct Progress {
 
 impl<T: Io> Front<T> {
     pub(super) fn new(io: T, is_new: bool) -> Self {
-        Self { io, unread: Bytes::new(), owed: None, is_new }
+        Self { io, unread: Bytes::new(), owed: None, direct: None, is_new }
+    }
+
+    pub(super) fn io(&mut self) -> &mut T {
+        &mut self.io
     }
 
     pub(super) fn into_io(self) -> T {
@@ -104,7 +111,7 @@ impl<T: Io> Front<T> {
             if let Poll::Ready(departure) = self.poll(connection, cx) {
                 return Poll::Ready(departure);
             }
-            if self.owed.is_none() && Pin::new(&mut rung).poll(cx).is_ready() {
+            if self.owed.is_none() && self.direct.is_none() && Pin::new(&mut rung).poll(cx).is_ready() {
                 return Poll::Ready(Departure::End);
             }
             connection.activity.poll_expired(timeouts, timer.as_mut(), cx).map(|phase| match phase {
@@ -119,6 +126,14 @@ impl<T: Io> Front<T> {
         loop {
             if self.owed.is_some() && ready!(self.poll_owed(connection, cx)).is_err() {
                 return Poll::Ready(Departure::End);
+            }
+            if let Some(direct) = &mut self.direct {
+                match direct.poll(connection, &mut self.io, cx) {
+                    Poll::Ready(Then::Keep) => self.direct = None,
+                    Poll::Ready(Then::Close) => return Poll::Ready(Departure::End),
+                    Poll::Pending if self.has_left(connection, cx) => return Poll::Ready(Departure::End),
+                    Poll::Pending => return Poll::Pending,
+                }
             }
             if !self.unread.is_empty() {
                 let unread = std::mem::take(&mut self.unread);
@@ -147,18 +162,25 @@ impl<T: Io> Front<T> {
         let snapshot = worker.snapshot();
         let mut at = 0;
         while at < bytes.len() {
-            if self.owed.is_some() {
+            if self.owed.is_some() || self.direct.is_some() {
                 self.unread = Bytes::copy_from_slice(&bytes[at..]);
                 return None;
             }
             let started = Instant::now();
-            let found = plain(&bytes[at..], &snapshot.settings).and_then(|plain| {
-                let ready = connection.shelved(&snapshot, &plain, started)?;
-                let (status, content) = content(&self.io, &ready, &plain)?;
-                Some((plain, ready, status, content))
-            });
-            let Some((plain, ready, status, content)) = found else {
+            let Some(plain) = plain(&bytes[at..], &snapshot.settings) else {
                 return Some(Departure::Parser(Bytes::copy_from_slice(&bytes[at..])));
+            };
+            let found = connection.shelved(&snapshot, &plain, started).and_then(|ready| {
+                let (status, content) = content(&self.io, &ready, &plain)?;
+                Some((ready, status, content))
+            });
+            let Some((ready, status, content)) = found else {
+                let Some(request) = direct::request(&bytes[at..][..plain.length], &plain, &snapshot.settings) else {
+                    return Some(Departure::Parser(Bytes::copy_from_slice(&bytes[at..])));
+                };
+                self.direct = Some(Direct::new(connection, request));
+                at += plain.length;
+                continue;
             };
             at += plain.length;
             let progress = Progress { head: 0, content, sent: 0 };
@@ -167,6 +189,24 @@ impl<T: Io> Front<T> {
             }
         }
         None
+    }
+
+    /// Whether the client has gone while it was waiting. What it has sent meanwhile is kept; more is not read before that is
+    /// looked at.
+    fn has_left(&mut self, connection: &Connection, cx: &mut Context<'_>) -> bool {
+        if !self.unread.is_empty() {
+            return false;
+        }
+        let mut buffer = connection.worker.read_buffer.borrow_mut();
+        let mut read = ReadBuf::new(&mut buffer);
+        match Pin::new(&mut self.io).poll_read(cx, &mut read) {
+            Poll::Pending => false,
+            Poll::Ready(Ok(())) if !read.filled().is_empty() => {
+                self.unread = Bytes::copy_from_slice(read.filled());
+                false
+            }
+            Poll::Ready(_) => true,
+        }
     }
 
     /// Writes an answer, or what of it the client takes now; the rest is owed.
@@ -369,8 +409,9 @@ impl Connection {
     /// The answer to a plain request, as long as it is fresh and this connection may give it.
     fn shelved(&self, snapshot: &Arc<Snapshot>, plain: &Plain<'_>, now: Instant) -> Option<Rc<Ready>> {
         let secured = self.peer.secured.as_ref();
-        // A trusted peer speaks for others, a certificate may open more, and who is told to go is told so by the parser.
-        if secured.is_some_and(|it| !it.is_open_to_all())
+        // A trusted peer speaks for others, a certificate may open more, and who has to go is told so.
+        if plain.is_particular
+            || secured.is_some_and(|it| !it.is_open_to_all())
             || snapshot.settings.trusts(self.peer.remote.ip().to_canonical())
             || self.bell.has_rung()
         {

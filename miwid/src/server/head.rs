@@ -27,6 +27,7 @@ pub(super) fn context(peer: Peer) -> Context {
         started: Instant::now(),
         started_at: SystemTime::now(),
         request_id: None,
+        extra: None,
         site: None,
         upstream: None,
         upstream_duration: None,

@@ -38,29 +38,32 @@ const CROWDED: usize = 512;
 impl Connection {
     /// From the first byte to the last: between requests, and for those that are plain, `Front` has the connection; the
     /// parser gets it for all others.
-    pub(super) async fn http1<T: Io>(self, io: T) {
+    ///
+    /// A block and not an `async fn`, which would keep room for its arguments twice; and all that is not `Front` is boxed, so
+    /// that it takes no room while `Front` has the connection.
+    pub(super) fn http1<T: Io>(self, io: T) -> impl Future<Output = ()> {
         let is_cleartext = io.socket().is_some();
         let mut front = Front::new(io, is_cleartext);
-        loop {
-            let (io, unread) = match front.serve(&self).await {
-                Departure::End => return front.abandon(&self),
-                Departure::Stalled => {
-                    self.worker.metrics.connection_cut("write-stall");
-                    return front.abandon(&self);
-                }
-                Departure::Parser(unread) => (front.into_io(), unread),
-                Departure::Preface(unread) => {
-                    let mut io = front.into_io();
-                    match self.sniff(&mut io, unread).await {
-                        None => return,
-                        Some((Preface::Http2, unread)) => return Box::pin(self.http2(Prefixed::new(unread, io))).await,
-                        Some((_, unread)) => (io, unread),
+        async move {
+            loop {
+                let unread = match front.serve(&self).await {
+                    Departure::End => return front.abandon(&self),
+                    Departure::Stalled => {
+                        self.worker.metrics.connection_cut("write-stall");
+                        return front.abandon(&self);
                     }
-                }
-            };
-            // Boxed, so that it takes no room while `Front` has the connection.
-            let Some(io) = Box::pin(self.parse(Prefixed::new(unread, io))).await else { return };
-            front = Front::new(io, false);
+                    Departure::Parser(unread) => unread,
+                    Departure::Preface(unread) => match Box::pin(self.sniff(front.io(), unread)).await {
+                        None => return,
+                        Some((Preface::Http2, unread)) => {
+                            return Box::pin(self.http2(Prefixed::new(unread, front.into_io()))).await;
+                        }
+                        Some((_, unread)) => unread,
+                    },
+                };
+                let Some(io) = Box::pin(self.parse(Prefixed::new(unread, front.into_io()))).await else { return };
+                front = Front::new(io, false);
+            }
         }
     }
 
@@ -82,7 +85,7 @@ impl Connection {
         self.activity.begin();
         let rules = rules(&self.worker.snapshot().settings);
         let desk = Desk::default();
-        self.activity.set_desk(desk.clone());
+        self.activity.set_desk(Some(desk.clone()));
         let io = TokioIo::new(Gated::new(self.watched(io), rules, desk.clone()));
         let brief = Rc::new(Cell::new(false));
         let (answer, number) = (service::<Incoming>(self), Cell::new(0));

@@ -2,6 +2,7 @@
 
 mod clock;
 mod connection;
+mod direct;
 mod finish;
 mod front;
 #[doc(hidden)]

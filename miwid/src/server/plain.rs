@@ -1,8 +1,8 @@
-//! A request head at first sight: is it a GET without a body and without a wish of its own, written in a way that nobody
-//! could read differently? Pure. A "no" costs nothing but time: the gate and the parser judge the same bytes then.
+//! A request head at first sight: is it a GET without a body that asks for nothing but an answer, written in a way that
+//! nobody could read differently? Pure. A "no" costs nothing but time: the gate and the parser judge the same bytes then.
 //!
-//! What is safe here is safe because an answer is found by the exact bytes of host and target: those that are found have
-//! been through the gate before.
+//! What is answered from the shelf is safe because it is found by the exact bytes of host and target: those that are found
+//! have been judged before. What is not found there is held against the letter of the gate (`direct`).
 
 use config::UnderscoreHeaders;
 use httparse::{EMPTY_HEADER, Request, Status};
@@ -22,6 +22,8 @@ pub(super) struct Plain<'a> {
     pub(super) if_none_match: Option<&'a [u8]>,
     pub(super) referer: &'a [u8],
     pub(super) user_agent: &'a [u8],
+    /// It wishes for more than what is at hand.
+    pub(super) is_particular: bool,
 }
 
 /// `None`: not plain, or not whole yet.
@@ -78,23 +80,24 @@ fn take<'a>(
             plain.host = value;
             return first(&mut seen.host).then_some(());
         }
-        5 if is("range") => return None,
+        2 if is("te") => return None,
+        5 if is("range") => plain.is_particular = true,
         6 if is("expect") => return None,
         7 if is("upgrade") => return None,
         7 if is("referer") && first(&mut seen.referer) => plain.referer = value,
-        8 if is("if-match") || is("if-range") => return None,
+        8 if is("if-match") || is("if-range") => plain.is_particular = true,
         10 if is("connection") => return value.eq_ignore_ascii_case(b"keep-alive").then_some(()),
         10 if is("user-agent") && first(&mut seen.user_agent) => plain.user_agent = value,
-        13 if is("if-none-match") => return plain.if_none_match.replace(value).is_none().then_some(()),
+        13 if is("if-none-match") => plain.is_particular |= plain.if_none_match.replace(value).is_some(),
         14 if is("content-length") => return None,
         15 if is("accept-encoding") => {
             plain.accept_encoding = value;
             return first(&mut seen.accept_encoding).then_some(());
         }
-        // RFC 9110, 13.1.3: not heard when there is an If-None-Match. Alone, it is for the parser.
-        17 if is("if-modified-since") => return plain.if_none_match.is_some().then_some(()),
+        // RFC 9110, 13.1.3: not heard when there is an If-None-Match.
+        17 if is("if-modified-since") => plain.is_particular |= plain.if_none_match.is_none(),
         17 if is("transfer-encoding") => return None,
-        19 if is("if-unmodified-since") => return None,
+        19 if is("if-unmodified-since") => plain.is_particular = true,
         _ => {}
     }
     (underscores == UnderscoreHeaders::Keep || !name.contains('_')).then_some(())
@@ -122,8 +125,28 @@ mod tests {
             if_none_match: Some(b"\"x\""),
             referer: b"r",
             user_agent: b"one",
+            is_particular: false,
         };
         assert_eq!(plain(head.as_bytes(), &settings), Some(expected));
+    }
+
+    #[test]
+    fn what_asks_for_more_than_the_whole_is_not_for_the_shelf() {
+        let settings = Settings { header_bytes_max: 1000, headers_max: 10, ..settings() };
+        for (field, expected) in [
+            ("range: bytes=0-1", true),
+            ("if-range: x", true),
+            ("if-match: x", true),
+            ("if-modified-since: c", true),
+            ("if-unmodified-since: c", true),
+            ("if-none-match: a\r\nif-none-match: b", true),
+            ("if-none-match: a\r\nif-modified-since: c", false),
+            ("accept: */*", false),
+        ] {
+            let head = format!("GET / HTTP/1.1\r\nhost: a\r\n{field}\r\n\r\n");
+            let is_particular = plain(head.as_bytes(), &settings).map(|it| it.is_particular);
+            assert_eq!(is_particular, Some(expected), "{field}");
+        }
     }
 
     #[test]
@@ -154,11 +177,7 @@ mod tests {
             "upgrade: h2c",
             "connection: close",
             "connection: keep-alive, upgrade",
-            "range: bytes=0-1",
-            "if-range: x",
-            "if-match: x",
-            "if-modified-since: c",
-            "if-unmodified-since: c",
+            "te: trailers",
             "a_b: c",
             "a : b",
             " folded",

@@ -20,12 +20,13 @@ use crate::{
     snapshot::Snapshot,
 };
 
-pub(super) async fn serve(
+/// Not an `async fn`, and the same below: that would keep room for its arguments twice, and every request pays for its size.
+pub(super) fn serve<S: Into<Source>>(
     worker: Rc<Worker>,
     peer: Peer,
-    activity: Activity,
-    request: Request<impl Into<Source>>,
-) -> Response<Tracked> {
+    activity: &Activity,
+    request: Request<S>,
+) -> impl Future<Output = Response<Tracked>> + use<S> {
     let running = activity.request();
     let snapshot = worker.snapshot();
     let (mut parts, incoming) = request.into_parts();
@@ -33,15 +34,20 @@ pub(super) async fn serve(
         .with_interim((parts.version == Version::HTTP_11).then(|| activity.desk()).flatten());
     let summary = Summary::of(&parts, inbound.meter());
     let mut pending = Pending::new(worker.clone(), head::context(peer), summary, running);
-    let context = &mut pending.context;
+    pending.context.extra.clone_from(&snapshot.extra);
+    let examined = head::examine(&mut parts, &mut pending.context, &snapshot.settings);
+    let request = Request::from_parts(parts, inbound);
 
-    let answer = match head::examine(&mut parts, context, &snapshot.settings) {
-        Ok(()) if secure::is_misdirected(&snapshot, context) => Err(secure::misdirected()),
-        Ok(()) => answer(&worker, &snapshot, context, Request::from_parts(parts, inbound)).await,
-        Err(failure) => Err(failure),
-    };
-    let response = answer.unwrap_or_else(|failure| explain(failure, &mut pending));
-    finish(pending, &snapshot, response)
+    async move {
+        let context = &mut pending.context;
+        let answer = match examined {
+            Ok(()) if secure::is_misdirected(&snapshot, context) => Err(secure::misdirected()),
+            Ok(()) => answer(&worker, &snapshot, context, request).await,
+            Err(failure) => Err(failure),
+        };
+        let response = answer.unwrap_or_else(|failure| explain(failure, &mut pending));
+        finish(pending, &snapshot, response)
+    }
 }
 
 /// Health pages first, then the site's own target.
@@ -69,6 +75,7 @@ async fn answer(
         Err(NoPlan::BadPath) => return Err(bad_path()),
     };
     context.site = Some(plan.site.name.clone());
+    context.extra.clone_from(&plan.route.extra);
     if let Some(elsewhere) = secure::only_over_tls(snapshot, context, &request) {
         return elsewhere;
     }
@@ -85,7 +92,8 @@ async fn answer(
                 Some(query) => format!("{}?{query}", plan.path).into(),
             };
             let exchange = Exchange { context, pools: &worker.pools, tunnels: &worker.tunnels, target: &target };
-            forwarder.forward(request, exchange).await
+            // Boxed, so that other requests have no room for it.
+            Box::pin(forwarder.forward(request, exchange)).await
         }
         Target::Redirect { to, status } => redirect(to, *status, uri.query()),
         Target::Respond { status, body, content_type } => {

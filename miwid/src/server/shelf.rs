@@ -180,10 +180,11 @@ pub(super) fn ready(status: StatusCode, headers: &HeaderMap, context: &Context) 
         return None;
     }
     let whole = Head::new(status, headers, |_| true);
+    let extra = |name: &_| context.extra.as_ref().is_some_and(|it| it.adds(name));
     let ready = Ready {
         stored,
         until,
-        not_modified: Head::new(StatusCode::NOT_MODIFIED, headers, |it| NOT_MODIFIED.contains(it)),
+        not_modified: Head::new(StatusCode::NOT_MODIFIED, headers, |it| NOT_MODIFIED.contains(it) || extra(it)),
         etag: headers.get(header::ETAG).map_or(&[][..], |it| it.as_bytes()).into(),
         host: context.host.as_str().into(),
         site: context.site.clone()?,

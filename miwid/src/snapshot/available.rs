@@ -19,7 +19,6 @@ const UNAVAILABLE: &[&str] = &[
     "cloudflare.origin_pulls=true",
     "acme.**",
     "cache.**",
-    "security.**",
     "tracing.**",
     "metrics.per_site=true",
     "backends.*.app_type=java",
@@ -29,10 +28,8 @@ const UNAVAILABLE: &[&str] = &[
     "backends.*.sticky",
     "backends.*.ssl.issuer=acme",
     "backends.*.cache.**",
-    "backends.*.security.**",
     "backends.*.routes.*.ssl.**",
     "backends.*.routes.*.cache.**",
-    "backends.*.routes.*.security.**",
     "backends.*.process.memory_limit",
     "backends.*.process.memory_restart",
     "backends.*.process.cpu_limit",
@@ -49,10 +46,31 @@ const UNAVAILABLE: &[&str] = &[
     "backends.*.jvm.**",
 ];
 
+/// Keys of a table that a site and a route may have as well.
+macro_rules! at_every_level {
+    ($($key:literal,)*) => {
+        &[$($key, concat!("backends.*.", $key), concat!("backends.*.routes.*.", $key),)*]
+    };
+}
+
+const SECURITY: &[&str] = at_every_level![
+    "security.enable_cors",
+    "security.cors_origins",
+    "security.enable_csrf",
+    "security.csrf_trusted_origins",
+    "security.csrf_exempt_paths",
+    "security.rate_limit",
+    "security.rate_limit_exempt",
+    "security.ip_whitelist",
+    "security.allow",
+    "security.deny",
+    "security.mode",
+];
+
 /// What this binary can run.
 pub fn capabilities() -> Capabilities {
     let mut unavailable: Vec<(&'static str, String)> =
-        UNAVAILABLE.iter().map(|key| (*key, NOT_YET.to_owned())).collect();
+        UNAVAILABLE.iter().chain(SECURITY).map(|key| (*key, NOT_YET.to_owned())).collect();
     if !cfg!(feature = "metrics") {
         unavailable.push(("metrics.**", "built without metrics".to_owned()));
     }
@@ -102,9 +120,13 @@ mod tests {
                 "security.enable_csrf",
                 "security.rate_limit",
                 "security.ip_whitelist",
-                "security.headers",
             ]
         );
+        for table in ["security", "backends.a.security", "backends.a.routes.\"/x\".security"] {
+            let text =
+                format!("[backends.a]\nurl = \"http://a\"\n[{table}]\ndeny = [\"10.0.0.1\"]\nheaders.x_a = \"b\"");
+            assert_eq!(refused(&text).len(), 1, "{table}");
+        }
         let balancing = include_str!("../../../config/tests/readme/balancing.toml");
         assert_eq!(refused(balancing), [""; 0]);
     }

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 
 use crate::{
     encoding::Rules,
+    exchange::ExtraHeaders,
     files::Root,
     proxy::Forwarder,
     routing::{Hosts, Route, Site, Target, normalized},
@@ -23,6 +24,7 @@ pub struct Snapshot {
     pub settings: Settings,
     /// For answers that belong to no site.
     pub compression: Option<Arc<Rules>>,
+    pub extra: Option<Arc<ExtraHeaders>>,
     /// `None` when HTTPS is off.
     pub tls: Option<Arc<Terminator>>,
     /// Names of the upstream sets that this snapshot uses.
@@ -85,8 +87,15 @@ pub fn build(
     if !builder.problems.is_empty() {
         return Err(builder.problems);
     }
-    let (compression, upstreams) = (Rules::new(&config.compression), builder.upstreams);
-    Ok(Snapshot { generation, hosts, settings: settings(config), compression, tls, upstreams })
+    Ok(Snapshot {
+        generation,
+        hosts,
+        settings: settings(config),
+        compression: Rules::new(&config.compression),
+        extra: ExtraHeaders::new(&config.security.headers),
+        tls,
+        upstreams: builder.upstreams,
+    })
 }
 
 fn settings(config: &Config) -> Settings {
@@ -122,7 +131,8 @@ impl Builder<'_> {
         if !routes.iter().any(|it| &*it.prefix == "/") {
             let compression = Rules::new(backend.compression.as_ref().unwrap_or(&self.config.compression));
             let target = self.target(backend, "", &backend.target, compression.as_ref());
-            routes.push(Route { prefix: "/".into(), strip_prefix: false, target, compression });
+            let extra = self.extra(backend.security.as_ref());
+            routes.push(Route { prefix: "/".into(), strip_prefix: false, target, compression, extra });
         }
         routes.sort_by_key(|it| std::cmp::Reverse(it.prefix.len()));
         Site { name: backend.name.as_str().into(), routes }
@@ -137,7 +147,13 @@ impl Builder<'_> {
             strip_prefix: route.strip_prefix,
             target: self.target(backend, &route.prefix, &route.target, compression.as_ref()),
             compression,
+            extra: self.extra(route.security.as_ref().or(backend.security.as_ref())),
         }
+    }
+
+    /// What a site or route says has taken over what it leaves out.
+    fn extra(&self, own: Option<&config::Security>) -> Option<Arc<ExtraHeaders>> {
+        ExtraHeaders::new(&own.unwrap_or(&self.config.security).headers)
     }
 
     fn target(

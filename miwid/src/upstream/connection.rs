@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::{Endpoint, Protocol, SendError, client::Slot, http1, stream::Stream};
 use crate::{
     exchange::Body,
-    net::{Desk, Prefixed},
+    net::{Desk, Prefixed, fields},
 };
 
 /// A connection to an endpoint, ready for a request.
@@ -26,23 +26,28 @@ pub struct Connection {
     used: Use,
 }
 
-/// A request's head: to be written as it is, or to be taken apart by whoever sends it.
+/// A request's head: to be written as it is, `more` (whole lines) behind its own fields; or to be taken apart by whoever sends
+/// it.
 pub enum Head<'a> {
-    Lent(&'a request::Parts),
+    Lent { parts: &'a request::Parts, more: &'a [u8] },
     Given(Box<request::Parts>),
 }
 
 impl Head<'_> {
-    fn as_ref(&self) -> &request::Parts {
+    fn as_lines(&self) -> (&request::Parts, &[u8]) {
         match self {
-            Self::Lent(parts) => parts,
-            Self::Given(parts) => parts,
+            Self::Lent { parts, more } => (parts, more),
+            Self::Given(parts) => (parts, b""),
         }
     }
 
     fn into_parts(self) -> request::Parts {
         match self {
-            Self::Lent(parts) => parts.clone(),
+            Self::Lent { parts, more } => {
+                let mut parts = parts.clone();
+                parts.headers.extend(fields(&Bytes::copy_from_slice(more)).unwrap_or_default());
+                parts
+            }
             Self::Given(parts) => *parts,
         }
     }
@@ -90,7 +95,7 @@ impl Connection {
     ) -> Result<Response<Incoming>, SendError> {
         match &mut self.carrier {
             Carrier::Own(wire) => {
-                let answer = http1::send(wire, head.as_ref(), body, interim.as_ref()).await?;
+                let answer = http1::send(wire, head.as_lines(), body, interim.as_ref()).await?;
                 Ok(answer.map(|it| Incoming(Source::Own(it))))
             }
             Carrier::Shared(slot) => {

@@ -13,6 +13,7 @@ use std::{
     },
 };
 
+use http::HeaderValue;
 use rustls::pki_types::ServerName;
 use tokio::sync::{Notify, watch};
 
@@ -42,11 +43,26 @@ pub(super) struct Place {
     pub tls_name: Option<ServerName<'static>>,
 }
 
+impl Place {
+    fn hosts(&self) -> Option<(HeaderValue, HeaderValue)> {
+        let Address::Tcp(address) = self.address else { return None };
+        // The label of a resolved address is `name:port address`.
+        let name = self.label.split(' ').next()?;
+        let default_port = if self.tls_name.is_some() { ":443" } else { ":80" };
+        let named = HeaderValue::from_str(name.strip_suffix(default_port).unwrap_or(name)).ok()?;
+        Some((named, HeaderValue::from_str(&address.to_string()).ok()?))
+    }
+}
+
 /// Shared by all workers. A new endpoint object is made for every publication, so `id` never comes back.
 #[derive(Debug)]
 pub struct Endpoint {
     pub id: u64,
     pub address: Address,
+    /// The address as it is written, for logs.
+    pub text: Arc<str>,
+    /// What goes into `Host`: the name that the operator wrote, and the address of an app's instance. A unix socket has none.
+    hosts: Option<(HeaderValue, HeaderValue)>,
     /// What the operator wrote, or the instance's name: for logs and status.
     pub label: String,
     /// Tried in turn when `address` refuses: `localhost` is 127.0.0.1, but some servers listen on ::1 alone.
@@ -78,9 +94,12 @@ impl Endpoint {
     }
 
     pub(super) fn at(id: u64, place: Place, healthy: bool) -> Arc<Self> {
+        let hosts = place.hosts();
         let Place { address, alternates, label, tls_name } = place;
         Arc::new(Self {
             id,
+            text: address.to_string().into(),
+            hosts,
             address,
             alternates,
             tls_name,
@@ -105,6 +124,11 @@ impl Endpoint {
             label: self.label.clone(),
             tls_name: self.tls_name.clone(),
         }
+    }
+
+    /// Its own name; `None` for a unix socket, where the site's is kept. The label of a managed one is its instance's.
+    pub fn host(&self, managed: bool) -> Option<&HeaderValue> {
+        self.hosts.as_ref().map(|(named, addressed)| if managed { addressed } else { named })
     }
 
     /// Is spoken to over TLS.

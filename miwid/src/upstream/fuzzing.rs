@@ -22,7 +22,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + 'static> Line<S> {
         &self,
         head: &request::Parts,
     ) -> Option<Response<impl http_body::Body<Data = Bytes, Error = io::Error> + use<S>>> {
-        http1::send(&self.0, head, Body::Empty, None).await.ok()
+        http1::send(&self.0, (head, b""), Body::Empty, None).await.ok()
     }
 
     /// As the pool asks before it gives a connection to the next request.

@@ -128,7 +128,8 @@ impl Desk {
         self.0.unflushed.store(!flushed, Relaxed);
     }
 
-    pub(super) fn take_interim(&self) -> Option<Vec<u8>> {
+    /// Informational answers that wait, as bytes.
+    pub fn take_interim(&self) -> Option<Vec<u8>> {
         if !self.0.has_interim.load(Relaxed) {
             return None;
         }
@@ -160,7 +161,8 @@ impl Desk {
         Some(if self.0.tunnel.load(Relaxed) { After::Tunnel } else { After::Http })
     }
 
-    pub(super) fn listen(&self, waker: &std::task::Waker) {
+    /// Who writes the connection hears of what is new here.
+    pub fn listen(&self, waker: &std::task::Waker) {
         self.0.waiting.register(waker);
     }
 }

@@ -78,6 +78,11 @@ fn version(version: &[u8]) -> Result<(bool, bool), Flaw> {
     }
 }
 
+/// A target with which any method but CONNECT asks this server (RFC 9112, 3.2.1).
+pub fn is_origin_form(target: &[u8]) -> bool {
+    target.starts_with(b"/") && is_request_target(b"GET", target)
+}
+
 /// RFC 9112, 3.2: each form with the methods that it goes with.
 fn is_request_target(method: &[u8], target: &[u8]) -> bool {
     // The one byte that our URI type takes in a path and not in a query.

@@ -39,10 +39,10 @@ impl From<NotHttp> for Fault {
     }
 }
 
-/// Sends a request on a wire that is free. When this is dropped before it resolves, the wire is of no use any more.
+/// Sends a request on a wire that is free; `more` are whole lines that go behind the fields of its head. When this is dropped before it resolves, the wire is of no use any more.
 pub(in crate::upstream) async fn send<S>(
     wire: &Shared<S>,
-    head: &request::Parts,
+    (head, more): (&request::Parts, &[u8]),
     mut body: Body,
     interim: Option<&Desk>,
 ) -> Result<Response<Incoming<S>>, Fault>
@@ -56,7 +56,7 @@ where
         poll_fn(|cx| Poll::Ready(Pin::new(&mut body).poll_frame(cx))).await
     };
     let mut upload = Some(
-        Upload::new(head, body, first)
+        Upload::new(head, more, body, first)
             .map_err(|(upload::Fault::Body(it) | upload::Fault::Write(it))| Fault::Body(it))?,
     );
     let mut unsent = None;

@@ -29,7 +29,8 @@ impl Framing {
     }
 }
 
-pub(super) fn write_head(into: &mut Vec<u8>, head: &request::Parts, framing: Framing) {
+/// `more`: whole lines that go behind the fields of the head.
+pub(super) fn write_head(into: &mut Vec<u8>, head: &request::Parts, more: &[u8], framing: Framing) {
     put(into, &[head.method.as_str().as_bytes(), b" ", head.uri.path().as_bytes()]);
     if let Some(query) = head.uri.query() {
         put(into, &[b"?", query.as_bytes()]);
@@ -40,6 +41,7 @@ pub(super) fn write_head(into: &mut Vec<u8>, head: &request::Parts, framing: Fra
             put(into, &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
         }
     }
+    into.extend_from_slice(more);
     match framing {
         Framing::None => {}
         Framing::Length(length) => number(into, format_args!("content-length: {length}\r\n")),
@@ -114,7 +116,7 @@ mod tests {
         let check = |fields: &[(&str, &str)], is_empty, known, expected: &str| {
             let head = head("/p?q", fields);
             let mut bytes = Vec::new();
-            write_head(&mut bytes, &head, Framing::of(&head.headers, is_empty, known));
+            write_head(&mut bytes, &head, b"", Framing::of(&head.headers, is_empty, known));
             assert_eq!(String::from_utf8(bytes).unwrap(), format!("PUT /p?q HTTP/1.1\r\nhost: a\r\n{expected}\r\n"));
         };
         check(&[("Host", "a")], true, None, "");
@@ -134,7 +136,7 @@ mod tests {
     fn every_form_of_a_target_is_written_as_it_is() {
         for (uri, expected) in [("*", "PUT * HTTP/1.1\r\n\r\n"), ("/?", "PUT /? HTTP/1.1\r\n\r\n")] {
             let mut bytes = Vec::new();
-            write_head(&mut bytes, &head(uri, &[]), Framing::None);
+            write_head(&mut bytes, &head(uri, &[]), b"", Framing::None);
             assert_eq!(String::from_utf8(bytes).unwrap(), expected);
         }
     }

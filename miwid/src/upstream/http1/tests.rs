@@ -117,7 +117,7 @@ async fn whole<S: AsyncRead + Unpin>(response: Response<Incoming<S>>) -> io::Res
 fn asked(sent: &[u8], pieces: usize, method: Method) -> Option<(Answer, bool)> {
     run(async {
         let wire = wire(Scripted::new(sent, pieces));
-        let response = send(&wire, &head(method, &[]), Body::Empty, None).await.ok()?;
+        let response = send(&wire, (&head(method, &[]), b""), Body::Empty, None).await.ok()?;
         let answer = whole(response).await.ok()?;
         let free = wire.borrow().is_free();
         Some((answer, free))
@@ -171,7 +171,7 @@ fn a_connection_is_free_only_after_an_answer_that_ended_by_itself() {
 fn an_answer_that_nobody_reads_to_its_end_costs_the_connection() {
     run(async {
         let wire = wire(Scripted::new(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no", usize::MAX));
-        let response = send(&wire, &head(Method::GET, &[]), Body::Empty, None).await.unwrap();
+        let response = send(&wire, (&head(Method::GET, &[]), b""), Body::Empty, None).await.unwrap();
         drop(response);
         assert!(wire.borrow().is_spent());
     });
@@ -183,10 +183,10 @@ fn a_body_that_has_ended_leaves_the_connection_to_the_next_exchange() {
         let (ours, mut upstream) = duplex(1 << 10);
         let (wire, get) = (wire(ours), head(Method::GET, &[]));
         upstream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\none").await.unwrap();
-        let mut first = send(&wire, &get, Body::Empty, None).await.unwrap().into_body();
+        let mut first = send(&wire, (&get, b""), Body::Empty, None).await.unwrap().into_body();
         assert_eq!(first.frame().await.unwrap().unwrap().into_data().unwrap(), "one");
         upstream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n").await.unwrap();
-        let second = send(&wire, &get, Body::Empty, None).await.unwrap();
+        let second = send(&wire, (&get, b""), Body::Empty, None).await.unwrap();
         assert!(first.frame().await.is_none());
         drop(first);
         assert!(wire.borrow().is_spent(), "the second answer is still to be read");
@@ -203,7 +203,7 @@ fn a_head_and_a_short_body_are_one_write() {
         let writes = scripted.writes.clone();
         let wire = wire(scripted);
         let post = head(Method::POST, &[("content-length", "2")]);
-        send(&wire, &post, Body::from("hi"), None).await.unwrap();
+        send(&wire, (&post, b""), Body::from("hi"), None).await.unwrap();
         assert_eq!(&*writes.borrow(), &[b"POST /x HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi".to_vec()]);
         assert!(wire.borrow().is_free());
     });
@@ -216,7 +216,7 @@ fn a_request_goes_on_after_its_answer_has_begun_and_after_it_has_ended() {
             let (ours, mut upstream) = duplex(1 << 16);
             let (wire, (feed, body)) = (wire(ours), fed());
             let post = head(Method::POST, &[]);
-            let sending = send(&wire, &post, body, None);
+            let sending = send(&wire, (&post, b""), body, None);
             let hearing = async {
                 heard(&mut upstream, "POST /x HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n").await;
                 upstream.write_all(said.as_bytes()).await.unwrap();
@@ -246,7 +246,7 @@ fn a_request_that_breaks_off_breaks_its_answer() {
         let (ours, mut upstream) = duplex(1 << 16);
         let (wire, (feed, body)) = (wire(ours), fed());
         upstream.write_all(b"HTTP/1.1 200 OK\r\n\r\nbegun").await.unwrap();
-        let response = send(&wire, &head(Method::POST, &[]), body, None).await.unwrap();
+        let response = send(&wire, (&head(Method::POST, &[]), b""), body, None).await.unwrap();
         let mut incoming = response.into_body();
         assert_eq!(incoming.frame().await.unwrap().unwrap().into_data().unwrap(), "begun");
         feed.send(Err(io::ErrorKind::TimedOut.into())).unwrap();
@@ -261,7 +261,7 @@ fn whoever_leaves_during_an_answer_ends_the_request_too() {
         let (ours, mut upstream) = duplex(1 << 16);
         let (wire, (feed, body)) = (wire(ours), fed());
         upstream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
-        let response = send(&wire, &head(Method::POST, &[]), body, None).await.unwrap();
+        let response = send(&wire, (&head(Method::POST, &[]), b""), body, None).await.unwrap();
         drop((response, wire));
         feed.closed().await;
         upstream.read_to_end(&mut Vec::new()).await.unwrap();
@@ -273,7 +273,7 @@ fn a_body_of_another_length_than_it_says_is_not_sent_as_whole() {
     for (length, body) in [("3", Body::from("hi")), ("1", Body::from("hi")), ("1", Body::Empty)] {
         let wire = wire(Scripted::new(b"HTTP/1.1 204 No Content\r\n\r\n", usize::MAX));
         let post = head(Method::POST, &[("content-length", length)]);
-        let answer = run(send(&wire, &post, body, None));
+        let answer = run(send(&wire, (&post, b""), body, None));
         assert!(matches!(answer, Err(Fault::Body(_))), "{length}");
         assert!(wire.borrow().is_spent());
     }
@@ -287,7 +287,7 @@ fn what_an_upstream_says_before_it_closes_is_heard() {
         upstream.write_all(b"HTTP/1.1 413 X\r\nContent-Length: 0\r\n\r\n").await.unwrap();
         drop(upstream);
         let body = Body::from("x".repeat(100_000));
-        let response = send(&wire, &head(Method::POST, &[]), body, None).await.unwrap();
+        let response = send(&wire, (&head(Method::POST, &[]), b""), body, None).await.unwrap();
         assert_eq!(response.status(), StatusCode::PAYLOAD_TOO_LARGE);
         assert!(wire.borrow().is_spent());
     });
@@ -299,7 +299,7 @@ fn an_upgrade_leaves_the_stream_and_what_came_behind_the_answer() {
         let (ours, mut upstream) = duplex(1 << 10);
         let wire = wire(ours);
         upstream.write_all(b"HTTP/1.1 101 X\r\nUpgrade: y\r\n\r\nearly").await.unwrap();
-        let response = send(&wire, &head(Method::GET, &[("upgrade", "y")]), Body::Empty, None).await.unwrap();
+        let response = send(&wire, (&head(Method::GET, &[("upgrade", "y")]), b""), Body::Empty, None).await.unwrap();
         assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
         drop(response);
         let (unread, mut stream) = Rc::into_inner(wire).unwrap().into_inner().into_upgraded().unwrap();
@@ -314,7 +314,7 @@ fn informational_answers_are_no_answers() {
     let sent = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: a\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
     run(async {
         let wire = wire(Scripted::new(sent, 7));
-        let response = send(&wire, &head(Method::GET, &[]), Body::Empty, Some(&Desk::default())).await.unwrap();
+        let response = send(&wire, (&head(Method::GET, &[]), b""), Body::Empty, Some(&Desk::default())).await.unwrap();
         assert_eq!((response.status(), response.headers().contains_key("link")), (StatusCode::OK, false));
     });
 }

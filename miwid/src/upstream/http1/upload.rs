@@ -2,29 +2,18 @@
 //! polled beside the answer, which may come first.
 
 use std::{
-    cell::RefCell,
-    io::{self, IoSlice},
+    io,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, request};
 use http_body::{Body as _, Frame};
 use tokio::io::AsyncWrite;
 
 use super::request::{Framing, announced, write_chunk_size, write_end, write_head};
-use crate::exchange::Body;
-
-/// Data that is shorter is copied behind what goes before it.
-const COPIED_MAX: usize = 4 << 10;
-/// A longer buffer for heads is given back to the allocator.
-const SCRATCH_MAX: usize = 16 << 10;
-const SCRATCH_SPARE: usize = 8;
-
-thread_local! {
-    static SCRATCH: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
-}
+use crate::{exchange::Body, net::Staged};
 
 /// Why a request did not go out as a whole.
 #[derive(Debug)]
@@ -47,7 +36,7 @@ pub(super) struct Upload {
 pub(super) type First = Poll<Option<Result<Frame<Bytes>, io::Error>>>;
 
 impl Upload {
-    pub(super) fn new(head: &request::Parts, body: Body, first: First) -> Result<Self, Fault> {
+    pub(super) fn new(head: &request::Parts, more: &[u8], body: Body, first: First) -> Result<Self, Fault> {
         let is_empty = matches!(first, Poll::Ready(None));
         let known = match &first {
             // What has been taken out of the body already is not in its own figure.
@@ -59,7 +48,7 @@ impl Upload {
         let framing = Framing::of(&head.headers, is_empty, known);
         let announced = if framing == Framing::Chunked { announced(&head.headers) } else { Vec::new() };
         let mut staged = Staged::new();
-        write_head(&mut staged.before, head, framing);
+        write_head(&mut staged.before, head, more, framing);
         let mut upload = Self { body, framing, announced, staged, body_ended: false, unflushed: false };
         if let Poll::Ready(first) = first {
             upload.accept(first)?;
@@ -144,80 +133,4 @@ impl Upload {
 
 fn misframed(how: &str) -> Fault {
     Fault::Body(io::Error::new(io::ErrorKind::InvalidData, format!("the request body is {how} than it said")))
-}
-
-/// Bytes that are to be written, in their order.
-struct Staged {
-    before: Vec<u8>,
-    written: usize,
-    data: Bytes,
-    after: &'static [u8],
-    /// What ends a chunked body.
-    last: Vec<u8>,
-}
-
-impl Staged {
-    fn new() -> Self {
-        let before = SCRATCH.with_borrow_mut(Vec::pop).unwrap_or_default();
-        Self { before, written: 0, data: Bytes::new(), after: b"", last: Vec::new() }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.before.len() == self.written && self.data.is_empty() && self.after.is_empty() && self.last.is_empty()
-    }
-
-    /// Only when there is no data yet.
-    fn put(&mut self, data: Bytes, after: &'static [u8]) {
-        if data.len() <= COPIED_MAX {
-            self.before.extend_from_slice(&data);
-            self.before.extend_from_slice(after);
-        } else {
-            (self.data, self.after) = (data, after);
-        }
-    }
-
-    fn poll_write<S: AsyncWrite + Unpin>(&mut self, cx: &mut Context<'_>, stream: &mut S) -> Poll<io::Result<usize>> {
-        if self.data.is_empty() && self.after.is_empty() && !self.last.is_empty() {
-            self.before.append(&mut self.last);
-        }
-        let before = &self.before[self.written..];
-        let count = if self.data.is_empty() && self.after.is_empty() {
-            ready!(Pin::new(stream).poll_write(cx, before))?
-        } else {
-            let parts = [before, &self.data, self.after, &self.last].map(IoSlice::new);
-            ready!(Pin::new(stream).poll_write_vectored(cx, &parts))?
-        };
-        if count == 0 {
-            return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-        }
-        self.advance(count);
-        Poll::Ready(Ok(count))
-    }
-
-    fn advance(&mut self, count: usize) {
-        let before = count.min(self.before.len() - self.written);
-        self.written += before;
-        if self.written == self.before.len() {
-            self.before.clear();
-            self.written = 0;
-        }
-        let data = (count - before).min(self.data.len());
-        self.data.advance(data);
-        let after = (count - before - data).min(self.after.len());
-        self.after = &self.after[after..];
-        self.last.drain(..count - before - data - after);
-    }
-}
-
-impl Drop for Staged {
-    fn drop(&mut self) {
-        let mut scratch = std::mem::take(&mut self.before);
-        scratch.clear();
-        let _ = SCRATCH.try_with(|spare| {
-            let mut spare = spare.borrow_mut();
-            if (1..=SCRATCH_MAX).contains(&scratch.capacity()) && spare.len() < SCRATCH_SPARE {
-                spare.push(scratch);
-            }
-        });
-    }
 }

@@ -1,0 +1,244 @@
+//! A plain request whose answer is not at hand goes to the service without the parser: its head is taken apart here, by the
+//! letter of the gate, and its answer is written here. What a client sees is the same; a test asks every case both ways.
+
+use std::{
+    io::{self, Write},
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response, StatusCode, Uri, header};
+use http_body::{Body as _, Frame};
+
+use super::{
+    clock::DATE_BYTES,
+    connection::{Aborted, Answer, Connection, Io},
+    finish::Tracked,
+    plain::Plain,
+};
+use crate::{
+    exchange::Source,
+    net::{Desk, Staged, content_length, fields, is_origin_form},
+    snapshot::Settings,
+};
+
+/// An exchange whose request has been read: its answer is awaited or being written.
+pub(super) struct Direct {
+    /// Where informational answers come from.
+    desk: Desk,
+    stage: Stage,
+    staged: Staged,
+    unflushed: bool,
+    /// The client has been told that this is the last answer.
+    is_last: bool,
+}
+
+enum Stage {
+    Asking(Answer),
+    Telling { body: Tracked, framing: Framing },
+    Told,
+}
+
+/// How the body of an answer is framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Framing {
+    /// Its status has none.
+    None,
+    Length(u64),
+    Chunked,
+}
+
+/// What becomes of the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Then {
+    Keep,
+    Close,
+}
+
+/// A plain request as the parser would give it. `None`: the parser must see it.
+pub(super) fn request(head: &[u8], plain: &Plain<'_>, settings: &Settings) -> Option<Request<Source>> {
+    let target = plain.target.as_bytes();
+    if target.len() > settings.uri_bytes_max || !is_origin_form(target) {
+        return None;
+    }
+    let head = Bytes::copy_from_slice(head);
+    let line = memchr::memchr(b'\n', &head)?;
+    let mut request = Request::new(Source::Empty);
+    *request.uri_mut() = Uri::from_maybe_shared(head.slice_ref(&head["GET ".len()..][..target.len()])).ok()?;
+    *request.headers_mut() = fields(&head.slice(line + 1..)).ok()?;
+    Some(request)
+}
+
+impl Direct {
+    pub(super) fn new(connection: &Connection, request: Request<Source>) -> Box<Self> {
+        let desk = Desk::default();
+        connection.activity.set_desk(Some(desk.clone()));
+        let stage = Stage::Asking(connection.ask(request));
+        Box::new(Self { desk, stage, staged: Staged::new(), unflushed: false, is_last: false })
+    }
+
+    /// Resolves when the answer has been taken, or cannot be given.
+    pub(super) fn poll<T: Io>(&mut self, connection: &Connection, io: &mut T, cx: &mut Context<'_>) -> Poll<Then> {
+        if let Stage::Asking(answer) = &mut self.stage {
+            match answer.as_mut().poll(cx) {
+                Poll::Ready(answer) => {
+                    let Ok(()) = self.begin(answer, connection, cx) else { return Poll::Ready(Then::Close) };
+                }
+                Poll::Pending => {
+                    self.desk.listen(cx.waker());
+                    self.staged.before.extend_from_slice(&self.desk.take_interim().unwrap_or_default());
+                    let written = ready!(self.poll_write(connection, io, cx));
+                    return if written.is_err() { Poll::Ready(Then::Close) } else { Poll::Pending };
+                }
+            }
+        }
+        match ready!(self.poll_tell(connection, io, cx)) {
+            Ok(()) if !self.is_last => Poll::Ready(Then::Keep),
+            Ok(()) => Poll::Ready(Then::Close),
+            Err(error) => {
+                tracing::debug!(%error, "connection ended early");
+                Poll::Ready(Then::Close)
+            }
+        }
+    }
+
+    /// The head goes with what is there of the body.
+    fn begin(
+        &mut self,
+        answer: Result<Response<Tracked>, Aborted>,
+        connection: &Connection,
+        cx: &mut Context<'_>,
+    ) -> Result<(), ()> {
+        let (mut parts, mut body) = answer.map_err(drop)?.into_parts();
+        if connection.bell.has_rung() {
+            parts.headers.insert(header::CONNECTION, http::HeaderValue::from_static("close"));
+        }
+        self.is_last = parts.headers.get(header::CONNECTION).is_some_and(|it| it == "close");
+        let framing = frame(parts.status, &mut parts.headers, &body);
+        self.staged.before.extend_from_slice(&self.desk.take_interim().unwrap_or_default());
+        // An idle connection needs no desk.
+        connection.activity.set_desk(None);
+        let date = || connection.worker.clock.date(Instant::now());
+        write_head(&mut self.staged.before, parts.status, &parts.headers, date);
+        if matches!(framing, Framing::None | Framing::Length(0)) {
+            self.stage = Stage::Told;
+            return Ok(());
+        }
+        let first = Pin::new(&mut body).poll_frame(cx);
+        self.stage = Stage::Telling { body, framing };
+        match first {
+            Poll::Ready(frame) => self.accept(frame).map_err(drop),
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    fn poll_tell<T: Io>(&mut self, connection: &Connection, io: &mut T, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.poll_write(connection, io, cx))?;
+            let Stage::Telling { body, .. } = &mut self.stage else { return Poll::Ready(Ok(())) };
+            let frame = ready!(Pin::new(body).poll_frame(cx));
+            self.accept(frame)?;
+        }
+    }
+
+    fn accept(&mut self, frame: Option<io::Result<Frame<Bytes>>>) -> io::Result<()> {
+        let Stage::Telling { body, framing } = &mut self.stage else { return Ok(()) };
+        // Trailers are for those who said that they take them, and those are not plain.
+        let data = frame.transpose()?.and_then(|it| it.into_data().ok());
+        let is_whole = data.is_none() || body.is_end_stream();
+        let data = data.unwrap_or_default();
+        match framing {
+            Framing::None => {}
+            Framing::Length(left) => {
+                *left = left.checked_sub(data.len() as u64).ok_or_else(|| misframed("longer"))?;
+                self.staged.put(data, b"");
+                if *left == 0 {
+                    self.stage = Stage::Told;
+                } else if is_whole {
+                    return Err(misframed("shorter"));
+                }
+            }
+            Framing::Chunked => {
+                if !data.is_empty() {
+                    write!(self.staged.before, "{:x}\r\n", data.len())?;
+                    self.staged.put(data, b"\r\n");
+                }
+                if is_whole {
+                    self.staged.last.extend_from_slice(b"0\r\n\r\n");
+                    self.stage = Stage::Told;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything that is staged, down to the socket.
+    fn poll_write<T: Io>(&mut self, connection: &Connection, io: &mut T, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let activity = &connection.activity;
+        while !self.staged.is_empty() {
+            match self.staged.poll_write(cx, io) {
+                Poll::Ready(written) => activity.written(written?),
+                Poll::Pending => {
+                    activity.write_blocked();
+                    return Poll::Pending;
+                }
+            }
+            self.unflushed = true;
+        }
+        if self.unflushed {
+            let flushed = Pin::new(io).poll_flush(cx);
+            if flushed.is_pending() {
+                // TLS holds records of its own, which only a flush shows to be stuck.
+                activity.write_blocked();
+            }
+            ready!(flushed)?;
+            self.unflushed = false;
+            activity.flushed();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+fn misframed(how: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("the body is {how} than its head says"))
+}
+
+/// Settles how the body is framed, and makes the head say so (RFC 9112, 6).
+fn frame(status: StatusCode, headers: &mut HeaderMap, body: &Tracked) -> Framing {
+    headers.remove(header::TRANSFER_ENCODING);
+    if status == StatusCode::NOT_MODIFIED {
+        return Framing::None;
+    }
+    if status == StatusCode::NO_CONTENT || status.is_informational() {
+        headers.remove(header::CONTENT_LENGTH);
+        return Framing::None;
+    }
+    if let Some(said) = headers.get(header::CONTENT_LENGTH) {
+        if let Some(length) = content_length(said.as_bytes()) {
+            return Framing::Length(length);
+        }
+        headers.remove(header::CONTENT_LENGTH);
+    }
+    if let Some(length) = body.size_hint().exact() {
+        headers.insert(header::CONTENT_LENGTH, length.into());
+        return Framing::Length(length);
+    }
+    headers.insert(header::TRANSFER_ENCODING, http::HeaderValue::from_static("chunked"));
+    Framing::Chunked
+}
+
+/// `date`: for an answer that has none of its own.
+fn write_head(into: &mut Vec<u8>, status: StatusCode, headers: &HeaderMap, date: impl Fn() -> [u8; DATE_BYTES]) {
+    let mut put = |parts: &[&[u8]]| parts.iter().for_each(|it| into.extend_from_slice(it));
+    let reason = status.canonical_reason().unwrap_or_default();
+    put(&[b"HTTP/1.1 ", status.as_str().as_bytes(), b" ", reason.as_bytes(), b"\r\n"]);
+    for (name, value) in headers {
+        put(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
+    }
+    if !headers.contains_key(header::DATE) {
+        put(&[b"date: ", &date(), b"\r\n"]);
+    }
+    put(&[b"\r\n"]);
+}
