@@ -45,6 +45,7 @@ const LODGERS: &[(&str, &[&str])] = &[
     // `daemon` for the demo app, which is a program of its own.
     ("tokio_rustls", &["tls", "upstream", "client"]),
     ("rcgen", &["tls"]),
+    ("instant_acme", &["tls"]),
     ("quinn", &["net", "server"]),
     ("hyper", &["proxy", "upstream", "server", "exchange", "net", "daemon", "client"]),
     ("clap", &["cli", "main"]),
@@ -66,6 +67,7 @@ const EXAMPLES: &[&str] = &[
     "python-asgi",
     "https",
     "cloudflare",
+    "acme",
     "client-certificates",
     "compression",
     "grpc",

@@ -148,9 +148,9 @@ pub(crate) struct CertRequest {
     #[arg(long)]
     pub(crate) name: Option<String>,
     /// Who signs; as configured if not given
-    #[arg(long, value_parser = ["cloudflare-origin", "local"])]
+    #[arg(long, value_parser = ["cloudflare-origin", "acme", "local"])]
     pub(crate) issuer: Option<String>,
-    /// Days that it is asked for: 7, 30, 90, 365, 730, 1095 or 5475
+    /// Days that Origin CA is asked for: 7, 30, 90, 365, 730, 1095 or 5475
     #[arg(long, value_parser = validity)]
     pub(crate) validity: Option<u32>,
     /// Although there is one that is not due

@@ -87,7 +87,7 @@ pub(crate) static CLOUDFLARE: Table = Table {
 pub(crate) static ACME: Table = Table {
     doc: "An ACME certificate authority. The table's presence accepts its terms.",
     groups: &[&[
-        key("directory", Kind::WebUrl, "", "Directory address of the authority."),
+        key("directory", Kind::WebUrl, "Let's Encrypt's", "Directory address of the authority."),
         key("contact", TEXTS, "[]", "Mail addresses for the account."),
         key(
             "challenge",

@@ -2,13 +2,23 @@
 //! no proxies asked, no encodings taken; a body is read up to a bound. What goes out may hold a token, so nothing of a request
 //! gets into an error.
 
-use std::{fmt, io, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    fmt, io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs, pki_types::ServerName};
+use rustls::{
+    ClientConfig, RootCertStore,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
@@ -75,11 +85,18 @@ impl std::error::Error for Error {}
 /// Cheap to clone. Trusts the authorities of the system (`SSL_CERT_FILE` names others).
 #[derive(Clone, Default)]
 pub struct Client {
+    /// Trusted instead of the system's authorities.
+    authorities: Option<PathBuf>,
     /// Read when the first request is made: a daemon that asks nobody reads nothing.
     trust: Arc<OnceCell<Arc<ClientConfig>>>,
 }
 
 impl Client {
+    /// Trusts the authorities of this PEM file alone; the system's when there is none.
+    pub fn trusting(authorities: Option<PathBuf>) -> Self {
+        Self { authorities, ..Self::default() }
+    }
+
     pub async fn send(&self, ask: Ask) -> Result<Reply, Error> {
         tokio::time::timeout(TOTAL_MAX, self.sent(ask)).await.unwrap_or(Err(Error::Timeout))
     }
@@ -108,7 +125,11 @@ impl Client {
 
     async fn trust(&self) -> io::Result<Arc<ClientConfig>> {
         let made = self.trust.get_or_try_init(|| async {
-            tokio::task::spawn_blocking(trust).await.map_err(io::Error::other)?.map(Arc::new)
+            let authorities = self.authorities.clone();
+            tokio::task::spawn_blocking(move || trust(authorities.as_deref()))
+                .await
+                .map_err(io::Error::other)?
+                .map(Arc::new)
         });
         made.await.cloned()
     }
@@ -142,12 +163,18 @@ impl<'a> Place<'a> {
     }
 }
 
-fn trust() -> io::Result<ClientConfig> {
+fn trust(authorities: Option<&Path>) -> io::Result<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    roots.add_parsable_certificates(found.certs);
+    match authorities {
+        Some(path) => {
+            let text = std::fs::read(path)?;
+            roots.add_parsable_certificates(CertificateDer::pem_slice_iter(&text).filter_map(Result::ok));
+        }
+        None => _ = roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs),
+    }
     if roots.is_empty() {
-        return Err(io::Error::other("this system has no authorities to trust: install ca-certificates"));
+        let why = "there are no authorities to trust: install ca-certificates, or name a file with some";
+        return Err(io::Error::other(why));
     }
     let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()));
     let builder = builder.with_safe_default_protocol_versions().map_err(io::Error::other)?;

@@ -102,6 +102,7 @@ pub(super) fn certificate(certificate: &Certificate, now: SystemTime) -> v1::Cer
     let issuer = match certificate.issued {
         Issued::Local => "local".to_owned(),
         Issued::Cloudflare => "cloudflare-origin".to_owned(),
+        Issued::Acme => "acme".to_owned(),
         Issued::File | Issued::Imported => certificate.issuer.clone(),
     };
     v1::Certificate {

@@ -92,7 +92,8 @@ impl Plane {
         let now = SystemTime::now();
         let own = snapshot.tls.iter().flat_map(|it| it.certificates()).map(|it| convert::certificate(it, now));
         let standings = self.control.certificates.standings();
-        own.chain(standings.iter().map(|it| convert::standing(it, now))).collect()
+        // A stand-in may have the same name: what was asked for comes first.
+        standings.iter().map(|it| convert::standing(it, now)).chain(own).collect()
     }
 
     /// Begins an operation for `caller`, with a line in the audit log now and one at its end.

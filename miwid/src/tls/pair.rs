@@ -24,6 +24,7 @@ pub enum Issued {
     File,
     Local,
     Cloudflare,
+    Acme,
     /// An operator brought it, and has to bring the next.
     Imported,
 }

@@ -112,15 +112,28 @@ impl<'a> Planner<'a> {
         }
     }
 
+    fn tables(&self) -> impl Iterator<Item = &'a Ssl> + use<'a> {
+        let config = self.config;
+        std::iter::once(&config.ssl).chain(config.backends.values().filter_map(|it| it.ssl.as_ref()))
+    }
+
+    /// Whoever is to be asked must be there.
     fn issuer(&mut self) {
         let config = self.config;
         let asks = |ssl: &&Ssl| ssl.auto_cert && ssl.issuer == Issuer::CloudflareOrigin;
-        let tables = std::iter::once(&config.ssl).chain(config.backends.values().filter_map(|it| it.ssl.as_ref()));
         if config.cloudflare.api_token.is_none()
-            && let Some(ssl) = { tables }.find(asks)
+            && let Some(ssl) = self.tables().find(asks)
         {
             let hint = "give `[cloudflare] api_token` or `api_token_file`";
             let message = "Cloudflare's Origin CA cannot be asked without an API token".to_owned();
+            self.problem(&ssl.places.issuer.clone(), "ssl.issuer", message, Some(hint));
+        }
+        let wants_acme = |ssl: &&Ssl| ssl.auto_cert && ssl.issuer == Issuer::Acme;
+        if config.acme.is_none()
+            && let Some(ssl) = self.tables().find(wants_acme)
+        {
+            let hint = "write a table `[acme]`, which accepts the authority's terms";
+            let message = "there is no ACME authority to ask".to_owned();
             self.problem(&ssl.places.issuer.clone(), "ssl.issuer", message, Some(hint));
         }
         if let Some(path) = &config.cloudflare.origin_ca_roots

@@ -22,6 +22,7 @@ use tokio_rustls::LazyConfigAcceptor;
 pub use tokio_rustls::server::TlsStream;
 
 use super::{
+    challenges::Challenges,
     local::LocalCa,
     managed::{self, Handle, Live},
     names::{covered, normalized},
@@ -51,6 +52,7 @@ pub struct Tls(Arc<Lasting>);
 struct Lasting {
     /// Certificates that renew themselves.
     live: Live,
+    challenges: Challenges,
     /// `None`: nothing may be written (a check).
     storage: Option<PathBuf>,
     sessions: Sessions,
@@ -68,13 +70,26 @@ impl Tls {
     }
 
     fn keeping(storage: Option<PathBuf>) -> Self {
-        Self(Arc::new(Lasting { live: Live::default(), storage, sessions: Sessions::default(), ca: Mutex::default() }))
+        Self(Arc::new(Lasting {
+            live: Live::default(),
+            challenges: Challenges::default(),
+            storage,
+            sessions: Sessions::default(),
+            ca: Mutex::default(),
+        }))
     }
 
     /// Shows what the store has from now on, and keeps it good. Within a runtime; once.
     pub fn keep(&self, events: Events, metrics: Metrics) -> Handle {
-        let store = Store::new(self.0.storage.clone().unwrap_or_default());
-        managed::start(self.clone(), store, self.0.live.clone(), events, metrics)
+        managed::start(self.clone(), self.store(), self.0.live.clone(), events, metrics)
+    }
+
+    pub(super) fn store(&self) -> Store {
+        Store::new(self.0.storage.clone().unwrap_or_default())
+    }
+
+    pub(super) fn challenges(&self) -> Challenges {
+        self.0.challenges.clone()
     }
 
     /// The local CA's answer to a signing request.
@@ -164,6 +179,7 @@ struct Table {
     plan: Plan,
     unknown: UnknownSni,
     live: Live,
+    challenges: Challenges,
 }
 
 /// What a handshake shows.
@@ -232,7 +248,12 @@ impl Terminator {
         let certificates = plan.pairs.drain(..).map(|it| it.certificate).collect();
         let (warnings, stand_ins) = (std::mem::take(&mut plan.warnings), std::mem::take(&mut plan.stand_ins));
         let policies: HashSet<Policy> = plan.policies.values().copied().chain([plan.default_policy]).collect();
-        let table = Arc::new(Table { plan, unknown: config.ssl.unknown_sni, live: lasting.live.clone() });
+        let table = Arc::new(Table {
+            plan,
+            unknown: config.ssl.unknown_sni,
+            live: lasting.live.clone(),
+            challenges: lasting.challenges.clone(),
+        });
         let make = |policy: Policy, alpn: &[&[u8]]| -> Result<Arc<ServerConfig>, String> {
             let authorities = table.plan.authorities.get(&policy.authorities);
             let mut made = sessions.config(policy, authorities, table.clone(), &provider)?;
@@ -274,6 +295,11 @@ impl Terminator {
             client: connection.peer_certificates().and_then(|it| client(it.first()?)),
         };
         Ok((stream, Arc::new(secured)))
+    }
+
+    /// What an authority that looks for this token is to be told.
+    pub fn challenge(&self, token: &str) -> Option<String> {
+        self.table.challenges.find(token)
     }
 
     /// For QUIC endpoints: the same certificates, ALPN `h3`, no client certificates.

@@ -1,5 +1,6 @@
 //! Certificates by themselves: the double of Cloudflare's API, what the daemon does with it, and what operators see.
 
+mod acme;
 mod answers;
 mod commands;
 mod conformance;

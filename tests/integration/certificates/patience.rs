@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use harness::{
-    cloudflare::{Cloudflare, Rule, Then},
+    cloudflare::{Cloudflare, Mutation, Rule, Then},
     wait,
 };
 
@@ -29,6 +29,43 @@ async fn starting_again_does_not_shorten_the_back_off() {
     world.double.no_rules();
     world.daemon.ctl_ok(&["cert", "renew", "default", "--force"]).await;
     world.issued("default").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_is_due_when_it_comes_is_no_reason_to_ask_for_ever() {
+    let double = Cloudflare::start().await;
+    double.rule(Rule::on_create(Then::Mutate(Mutation::Aged)));
+    let world = World::with(double, DOMAINS).await;
+    let first = world.issued("default").await;
+    let next = world.certificate("default").await["next_renewal"].clone();
+    for _ in 0..3 {
+        assert_eq!(world.certificate("default").await["next_renewal"], next, "it waits");
+    }
+    assert_eq!(world.posts(), 1);
+    world.double.no_rules();
+    world.advance(Duration::from_secs(3700));
+    world.certificate_where("default", "it was renewed", |it| it["sha256"] != first["sha256"]).await;
+    assert_eq!(world.posts(), 2);
+}
+
+// F42
+#[tokio::test(flavor = "multi_thread")]
+async fn many_that_are_due_at_once_are_asked_for_one_after_another() {
+    let world = World::start("").await;
+    let text = std::fs::read_to_string(world.daemon.config_path()).unwrap();
+    let site = |it: usize| {
+        format!(
+            "[backends.\"h{it}.example.com\"]\nrespond = {{ status = 200, body = \"x\" }}\n\
+             [backends.\"h{it}.example.com\".ssl]\nauto_cert = true\ndomains = [\"h{it}.example.com\"]\n"
+        )
+    };
+    world.daemon.rewrite_config(&format!("{text}{}", (0..12).map(site).collect::<String>()));
+    let begun = std::time::Instant::now();
+    assert_eq!(world.daemon.reload().await.status, 0);
+    wait::until(wait::LATER, "all are there", async || world.double.certificates().len() == 12).await;
+    // Two a second: twelve cannot be there before the eleventh pause of half a second is over.
+    assert!(begun.elapsed() >= Duration::from_millis(5500), "{:?}", begun.elapsed());
+    assert_eq!((world.posts(), world.double.violations()), (12, vec![]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -75,6 +75,9 @@ pub(super) fn judge(text: &str, expected: &Expected<'_>, provider: &CryptoProvid
     dates(&pair, expected, &mut warnings)?;
     usages(&leaf)?;
     signed(&leaf, expected.roots)?;
+    if expected.issued == Issued::Acme {
+        linked(&chain)?;
+    }
     Ok(Judged { pair, chain_pem: written(&chain), warnings })
 }
 
@@ -150,6 +153,20 @@ fn signed(leaf: &X509Certificate<'_>, roots: &[CertificateDer<'static>]) -> Resu
             .is_ok_and(|(_, root)| leaf.verify_signature(Some(root.public_key())).is_ok())
     };
     if roots.iter().any(by) { Ok(()) } else { no("signature", "none of the known roots has signed it") }
+}
+
+/// Each by the next: clients are given the whole way.
+fn linked(chain: &[CertificateDer<'_>]) -> Result<(), Rejection> {
+    for pair in chain.windows(2) {
+        let [Ok((_, one)), Ok((_, next))] = [&pair[0], &pair[1]].map(|it| x509_parser::parse_x509_certificate(it))
+        else {
+            return no("unreadable", "a certificate of the chain cannot be read");
+        };
+        if one.verify_signature(Some(next.public_key())).is_err() {
+            return no("chain", "the certificates of its chain do not sign one another");
+        }
+    }
+    Ok(())
 }
 
 fn written(chain: &[CertificateDer<'_>]) -> String {

@@ -79,20 +79,23 @@ impl Keeper {
         if !self.issuers.contains_key(&issuer) {
             let hint = match issuer.as_str() {
                 "cloudflare-origin" => "give `[cloudflare] api_token` or `api_token_file`, then `miwictl reload`",
-                _ => "one of cloudflare-origin, local",
+                "acme" => "write a table `[acme]`, which accepts the authority's terms, then `miwictl reload`",
+                _ => "one of cloudflare-origin, acme, local",
             };
             let message = format!("there is no issuer `{issuer}`");
             return Err(Refusal::Failed { code: "config", message, hint: hint.to_owned() });
         }
         let configured = self.config.as_ref().and_then(|it| it.cloudflare.origin_ca_validity_days);
         let days = order.days.or(configured).unwrap_or(wanted::DAYS);
-        Ok(Wish { name, hosts, issuer, origin: "operator".to_owned(), days: Some(days) })
+        let days = (issuer != "acme").then_some(days);
+        Ok(Wish { name, hosts, issuer, origin: "operator".to_owned(), days })
     }
 
     fn usual_issuer(&self) -> String {
         let understood = self.config.as_ref().map(|it| wanted::issuer(it, &it.ssl));
         match understood {
             Some(config::Issuer::CloudflareOrigin) => "cloudflare-origin".to_owned(),
+            Some(config::Issuer::Acme) => "acme".to_owned(),
             _ => "local".to_owned(),
         }
     }
@@ -165,7 +168,7 @@ impl Keeper {
         issuer.revoke(&id, self.clock.now()).await.map_err(failed)?;
         if wish.origin == "configuration" {
             if let Some(entry) = self.entries.get_mut(name) {
-                entry.record.revoked.push(id);
+                entry.revoked(id);
                 entry.current = None;
             }
             self.write_down(name).await;

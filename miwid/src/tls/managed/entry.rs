@@ -46,6 +46,7 @@ impl Current {
         let issued = match bundle.meta.issuer.as_str() {
             "local" => Issued::Local,
             "imported" => Issued::Imported,
+            "acme" => Issued::Acme,
             _ => Issued::Cloudflare,
         };
         let pair = Pair::new(name, issued, chain, key, provider).map_err(|bad| bad.to_string())?;
@@ -73,6 +74,12 @@ impl Entry {
 
     pub(super) fn is_of_configuration(&self) -> bool {
         self.record.wish.as_ref().is_some_and(|it| it.origin == "configuration")
+    }
+
+    /// What is there counts for nothing any more, and what was waited for with it.
+    pub(super) fn revoked(&mut self, id: String) {
+        self.record.revoked.push(id);
+        self.record.next_attempt = None;
     }
 
     /// What was imported is renewed by whoever made it.
@@ -125,9 +132,10 @@ impl Entry {
         self.is_as_wanted(wish).then_some(end)
     }
 
-    pub(super) fn succeeded(&mut self) {
+    pub(super) fn succeeded(&mut self, now: SystemTime) {
+        let rest = self.held().map(|it| now + renewal::rest(&it));
         let record = &mut self.record;
-        (record.attempts, record.next_attempt, record.blocked, record.last_error) = (0, None, None, None);
+        (record.attempts, record.next_attempt, record.blocked, record.last_error) = (0, rest, None, None);
         self.warned = None;
     }
 

@@ -1,16 +1,16 @@
-//! Who signs: Cloudflare's Origin CA or the local CA, behind one question.
+//! Who signs: Cloudflare's Origin CA, an ACME authority or the local CA, behind one question.
 
 use std::time::SystemTime;
 
 use rustls::pki_types::CertificateDer;
 
-use super::renewal::Patience;
+use super::{acme::Acme, renewal::Patience};
 #[cfg(feature = "cloudflare")]
 use crate::cloudflare::{Api, Class, Error};
 use crate::tls::{Tls, pair::Issued};
 
 /// What is asked for.
-#[cfg_attr(not(feature = "cloudflare"), expect(dead_code, reason = "the local CA reads the request alone"))]
+#[cfg_attr(not(feature = "cloudflare"), expect(dead_code, reason = "only Cloudflare is told for how long"))]
 pub(super) struct Ask<'a> {
     pub(super) csr_pem: &'a str,
     pub(super) hosts: &'a [String],
@@ -54,6 +54,7 @@ pub(super) enum Issuer {
         api: Box<Api>,
         roots: Vec<CertificateDer<'static>>,
     },
+    Acme(Box<Acme>),
     Local(Tls),
 }
 
@@ -62,6 +63,7 @@ impl Issuer {
         match self {
             #[cfg(feature = "cloudflare")]
             Self::Cloudflare { .. } => Issued::Cloudflare,
+            Self::Acme(_) => Issued::Acme,
             Self::Local(_) => Issued::Local,
         }
     }
@@ -70,7 +72,7 @@ impl Issuer {
         match self {
             #[cfg(feature = "cloudflare")]
             Self::Cloudflare { roots, .. } => roots,
-            Self::Local(_) => &[],
+            Self::Acme(_) | Self::Local(_) => &[],
         }
     }
 
@@ -81,6 +83,7 @@ impl Issuer {
                 Ok(created) => Ok(Answer { id: created.id, chain_pem: created.certificate }),
                 Err(error) => Err(advised(api, error, ask.now).await),
             },
+            Self::Acme(acme) => acme.issue(ask).await,
             Self::Local(tls) => {
                 let chain_pem = tls.sign(ask.csr_pem).map_err(|error| Failure::new("transient", error))?;
                 Ok(Answer { id: String::new(), chain_pem })
@@ -104,7 +107,7 @@ impl Issuer {
                     Vec::new()
                 }
             },
-            Self::Local(_) => {
+            Self::Acme(_) | Self::Local(_) => {
                 let _ = (host, now);
                 Vec::new()
             }
@@ -115,9 +118,9 @@ impl Issuer {
         match self {
             #[cfg(feature = "cloudflare")]
             Self::Cloudflare { api, .. } => Ok(api.revoke(id, now).await?),
-            Self::Local(_) => {
+            Self::Acme(_) | Self::Local(_) => {
                 let _ = (id, now);
-                Err(Failure::new("config", "the local CA revokes nothing")
+                Err(Failure::new("config", "whoever signed it is not asked to revoke in this version")
                     .hint("`miwictl cert remove` forgets a certificate"))
             }
         }
@@ -131,7 +134,7 @@ impl Issuer {
                 let listed = api.list(host, now).await.unwrap_or_default();
                 listed.into_iter().filter(|it| it.is_revoked).map(|it| it.id).collect()
             }
-            Self::Local(_) => {
+            Self::Acme(_) | Self::Local(_) => {
                 let _ = (host, now);
                 Vec::new()
             }

@@ -4,11 +4,15 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use config::Config;
 
-use super::issuer::Issuer;
+use super::{acme::Acme, issuer::Issuer};
 use crate::tls::Tls;
 
 pub(super) fn issuers(config: &Config, tls: &Tls) -> BTreeMap<String, Arc<Issuer>> {
     let mut issuers = BTreeMap::from([("local".to_owned(), Arc::new(Issuer::Local(tls.clone())))]);
+    if let Some(acme) = &config.acme {
+        let acme = Acme::new(acme, tls.store(), tls.challenges());
+        issuers.insert("acme".to_owned(), Arc::new(Issuer::Acme(Box::new(acme))));
+    }
     issuers.extend(cloudflare(config).map(|it| ("cloudflare-origin".to_owned(), Arc::new(it))));
     issuers
 }

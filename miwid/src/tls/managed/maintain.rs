@@ -148,7 +148,7 @@ impl Keeper {
     /// What the configuration wants is wanted from now on, and nothing else of what it wanted before.
     async fn converge(&mut self, config: Arc<Config>) {
         let old = self.config.replace(config.clone());
-        if old.is_none_or(|it| it.cloudflare != config.cloudflare) {
+        if old.is_none_or(|it| it.cloudflare != config.cloudflare || it.acme != config.acme) {
             self.issuers = super::issuers(&config, &self.tls);
         }
         let wishes = wanted::wishes(&config);
@@ -237,7 +237,7 @@ impl Keeper {
         else {
             return;
         };
-        entry.record.revoked.push(id);
+        entry.revoked(id);
         self.events.emit("certificate.revoked", name, "its issuer has revoked it; another is requested");
         self.write_down(name).await;
     }
@@ -275,7 +275,7 @@ impl Keeper {
         entry.is_unsaved = saved.is_err();
         let version = saved.as_ref().ok().cloned();
         entry.current = Some(Current { version, bundle, pair });
-        entry.succeeded();
+        entry.succeeded(self.clock.now());
         if let Err(why) = saved {
             let message = format!("it is in use, but cannot be kept on the disk: {why}");
             self.events.emit("certificate.failed", name, message.clone());

@@ -11,6 +11,7 @@
 //!              └── another daemon was first  └── failed ┴── the old one stays, back-off, never given up
 //! ```
 
+mod acme;
 mod checks;
 mod clock;
 mod commands;

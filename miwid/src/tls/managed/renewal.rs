@@ -56,6 +56,13 @@ pub(super) fn window(held: &Held, seed: u64) -> SystemTime {
     held.not_after - left + most.mul_f64(unit(seed))
 }
 
+/// However an answer is: nobody is asked again at once. An issuer whose certificates are due as soon as they come, or a
+/// clock that is wrong, must not use up what an account may have.
+pub(super) fn rest(held: &Held) -> Duration {
+    let life = held.not_after.duration_since(held.not_before).unwrap_or_default();
+    HOUR.min(life / 20)
+}
+
 /// So little is left that nothing else matters.
 pub(super) fn is_urgent(now: SystemTime, held: Option<&Held>) -> bool {
     let Some(held) = held else { return true };

@@ -16,6 +16,7 @@ pub(super) fn issuer(config: &Config, ssl: &Ssl) -> Issuer {
         Issuer::Auto if config.cloudflare.api_token.is_some() && cfg!(feature = "cloudflare") => {
             Issuer::CloudflareOrigin
         }
+        Issuer::Auto if config.acme.is_some() => Issuer::Acme,
         Issuer::Auto => Issuer::Local,
         other => other,
     }
@@ -23,7 +24,7 @@ pub(super) fn issuer(config: &Config, ssl: &Ssl) -> Issuer {
 
 /// Whether this table's certificates are requested from somebody: a stand-in is shown only until they are there.
 pub(in crate::tls) fn is_managed(config: &Config, ssl: &Ssl) -> bool {
-    ssl.auto_cert && issuer(config, ssl) == Issuer::CloudflareOrigin
+    ssl.auto_cert && matches!(issuer(config, ssl), Issuer::CloudflareOrigin | Issuer::Acme)
 }
 
 /// At most one for each table that asks for some.
@@ -39,12 +40,12 @@ pub(super) fn wishes(config: &Config) -> Vec<Wish> {
             });
             names = common.flat_map(public_hosts).collect();
         }
-        wishes.extend(wish(config, DEFAULT, names));
+        wishes.extend(wish(config, &config.ssl, DEFAULT, names));
     }
     for (backend, ssl) in sites {
         if is_managed(config, ssl) && is_apart(ssl) && ssl.cert.is_none() {
             let names = if ssl.domains.is_empty() { public_hosts(backend).collect() } else { ssl.domains.clone() };
-            wishes.extend(wish(config, &backend.name, names));
+            wishes.extend(wish(config, ssl, &backend.name, names));
         }
     }
     wishes
@@ -55,16 +56,16 @@ fn public_hosts(backend: &Backend) -> impl Iterator<Item = String> {
 }
 
 /// Hosts that cannot be in a certificate stay in the wish: that it fails is where the operator reads why.
-fn wish(config: &Config, name: &str, mut names: Vec<String>) -> Option<Wish> {
+fn wish(config: &Config, ssl: &Ssl, name: &str, mut names: Vec<String>) -> Option<Wish> {
     names.sort();
     names.dedup();
-    (!names.is_empty()).then(|| Wish {
-        name: name.to_owned(),
-        hosts: names,
-        issuer: "cloudflare-origin".to_owned(),
-        origin: "configuration".to_owned(),
-        days: Some(config.cloudflare.origin_ca_validity_days.unwrap_or(DAYS)),
-    })
+    // An ACME authority decides by itself for how long it signs.
+    let (issuer, days) = match issuer(config, ssl) {
+        Issuer::Acme => ("acme", None),
+        _ => ("cloudflare-origin", Some(config.cloudflare.origin_ca_validity_days.unwrap_or(DAYS))),
+    };
+    let (issuer, origin) = (issuer.to_owned(), "configuration".to_owned());
+    (!names.is_empty()).then(|| Wish { name: name.to_owned(), hosts: names, issuer, origin, days })
 }
 
 #[cfg(all(test, feature = "cloudflare"))]

@@ -8,9 +8,11 @@
 //!     v-MILLISECONDS-RANDOM/     key.pem, chain.pem, meta.json; never changed once it has this name
 //!     current                    names the version that counts
 //!     state.json                 who wants it, and how the last attempt went
+//!   accounts/DIRECTORY/           of ACME authorities, with their keys
 //!   quarantine/                  versions that cannot be used
 //! ```
 
+mod accounts;
 mod disk;
 mod lock;
 mod names;

@@ -117,9 +117,12 @@ fn the_state_survives_a_crash_while_it_is_written() {
     }
 }
 
+/// What happens to a version.
+type Damage = fn(&Path);
+
 #[test]
 fn damage_costs_one_version_and_is_told() {
-    let damages: [(&str, fn(&Path)); 6] = [
+    let damages: [(&str, Damage); 6] = [
         ("an empty key", |it| fs::write(it.join("key.pem"), "").unwrap()),
         ("zeros for a chain", |it| fs::write(it.join("chain.pem"), [0; 512]).unwrap()),
         ("half a description", |it| fs::write(it.join("meta.json"), "{\"issuer\":").unwrap()),
