@@ -42,6 +42,11 @@ impl Lasting {
 }
 
 impl World {
+    /// With a store of the test's own.
+    pub(super) async fn start_in(ssl: &str, storage: &str) -> Self {
+        Self::with(Cloudflare::start().await, &format!("{ssl}{storage}")).await
+    }
+
     pub(super) async fn start(ssl: &str) -> Self {
         Self::with(Cloudflare::start().await, ssl).await
     }
@@ -125,8 +130,9 @@ impl World {
 fn builder(double: &Cloudflare, lasting: &Lasting, ssl: &str) -> Builder {
     let own = lasting.dir.path().display();
     let zone = harness::cloudflare::Zone::new("example.com").id;
+    let storage = if ssl.contains("storage = ") { String::new() } else { format!("storage = \"{own}/store\"\n") };
     let config = format!(
-        "[server]\nhttps_port = {{port2}}\nenable_https = true\n[ssl]\nstorage = \"{own}/store\"\n{ssl}\n\
+        "[server]\nhttps_port = {{port2}}\nenable_https = true\n[ssl]\n{storage}{ssl}\n\
          [cloudflare]\napi_token_file = \"{own}/token\"\nzone_id = \"{zone}\"\napi_base = \"{}\"\norigin_ca_roots = \"{own}/roots.pem\"\n\
          [backends.\"app.example.com\"]\nrespond = {{ status = 200, body = \"app\" }}\n",
         double.base()

@@ -276,6 +276,7 @@ impl Keeper {
         let version = saved.as_ref().ok().cloned();
         entry.current = Some(Current { version, bundle, pair });
         entry.succeeded(self.clock.now());
+        let unsaved = saved.as_ref().err().map(|why| format!("; it cannot be kept on the disk yet: {why}"));
         if let Err(why) = saved {
             let message = format!("it is in use, but cannot be kept on the disk: {why}");
             self.events.emit("certificate.failed", name, message.clone());
@@ -288,7 +289,7 @@ impl Keeper {
         };
         self.metrics.certificate_request(result);
         self.events.emit("certificate.issued", name, format!("{said}, good until {end}"));
-        Ok(format!("{said}, good until {end}"))
+        Ok(format!("{said}, good until {end}{}", unsaved.unwrap_or_default()))
     }
 
     /// At 30, 7 and 1 days, and only because renewing fails: else there is nothing to do for anybody.
