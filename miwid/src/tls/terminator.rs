@@ -160,6 +160,8 @@ fn whole(message: String) -> Vec<Problem> {
 pub enum Refusal {
     /// The client named a server that we do not serve, or none where one must be named.
     UnknownName(String),
+    /// A certificate authority that looked for a proof, and found it.
+    Challenge,
     /// Not TLS, a version or suite that we do not speak, a bad certificate, or the client left.
     Handshake(io::Error),
 }
@@ -276,6 +278,12 @@ impl Terminator {
     ) -> Result<(TlsStream<S>, Arc<Secured>), Refusal> {
         let mut started = LazyConfigAcceptor::new(Acceptor::default(), io).await.map_err(Refusal::Handshake)?;
         let name = started.client_hello().server_name().map(normalized);
+        let offered = started.client_hello().alpn().into_iter().flatten();
+        if let Some(proof) = self.table.challenges.proof(name.as_deref(), offered) {
+            // It has seen what it came for when this ends.
+            started.into_stream(proof).await.map_err(Refusal::Handshake)?;
+            return Err(Refusal::Challenge);
+        }
         let policy = self.table.policy(name.as_deref());
         let (Some(shown), Some(config)) = (self.table.find(name.as_deref()), self.configs.get(&policy)) else {
             // The client is gone either way.
@@ -299,7 +307,7 @@ impl Terminator {
 
     /// What an authority that looks for this token is to be told.
     pub fn challenge(&self, token: &str) -> Option<String> {
-        self.table.challenges.find(token)
+        self.table.challenges.answer(token)
     }
 
     /// For QUIC endpoints: the same certificates, ALPN `h3`, no client certificates.

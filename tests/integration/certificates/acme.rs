@@ -14,7 +14,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
-use super::world::{DAY, Leaf, handshake};
+use super::world::{DAY, Leaf, connect, handshake};
 
 /// Pebble and the name server that it asks; both end with this.
 struct Pebble {
@@ -25,8 +25,8 @@ struct Pebble {
 }
 
 impl Pebble {
-    /// For a daemon whose port for HTTP is this; `None` where Pebble is not installed.
-    async fn start(http_port: u16, extra: serde_json::Value) -> Option<Self> {
+    /// For a daemon with this builder's ports; `None` where Pebble is not installed.
+    async fn start(builder: &Builder, extra: serde_json::Value) -> Option<Self> {
         let found = |it: &str| Path::new("/usr/bin").join(it).exists();
         if !found("pebble") || !found("pebble-challtestsrv") {
             return None;
@@ -39,8 +39,8 @@ impl Pebble {
             "managementListenAddress": format!("127.0.0.1:{management}"),
             "certificate": dir.path().join("cert.pem"),
             "privateKey": dir.path().join("key.pem"),
-            "httpPort": http_port,
-            "tlsPort": free_port(),
+            "httpPort": builder.port(1),
+            "tlsPort": builder.port(2),
             "ocspResponderURL": "",
             "externalAccountBindingRequired": false,
         });
@@ -134,7 +134,7 @@ async fn a_certificate_comes_by_http_01_and_is_renewed_by_the_same_account() {
     let storage = tempfile::tempdir().unwrap();
     let builder = builder(storage.path());
     let five_days = json!({ "certificateValidityPeriod": 432_000 });
-    let Some(pebble) = Pebble::start(builder.port(1), five_days).await else { skip!("pebble is not installed") };
+    let Some(pebble) = Pebble::start(&builder, five_days).await else { skip!("pebble is not installed") };
     let daemon = builder.file("acme.toml", &pebble.acme()).start().await;
     let first = shows_another(&daemon, "a.example.com", None).await;
     assert_eq!(shown(&daemon, "b.example.com").await, first);
@@ -159,7 +159,7 @@ async fn a_certificate_comes_by_http_01_and_is_renewed_by_the_same_account() {
 async fn what_the_authority_could_not_find_is_told_with_its_words() {
     let storage = tempfile::tempdir().unwrap();
     let builder = builder(storage.path());
-    let Some(pebble) = Pebble::start(builder.port(1), json!({})).await else { skip!("pebble is not installed") };
+    let Some(pebble) = Pebble::start(&builder, json!({})).await else { skip!("pebble is not installed") };
     let daemon = builder.file("acme.toml", &pebble.acme()).start().await;
     pebble.point("lost.example.com", "127.0.0.9").await;
     let said = daemon.ctl_json(&["cert", "request", "lost.example.com"]).await["error"].clone();
@@ -178,7 +178,7 @@ async fn an_account_elsewhere_is_bound() {
     let builder = builder(storage.path());
     let key = "c2VjcmV0LWtleS1vZi1hLXRlc3QtdGhhdC1pcy1sb25nLWVub3VnaA";
     let bound = json!({ "externalAccountBindingRequired": true, "externalAccountMACKeys": { "kid-1": key } });
-    let Some(pebble) = Pebble::start(builder.port(1), bound).await else { skip!("pebble is not installed") };
+    let Some(pebble) = Pebble::start(&builder, bound).await else { skip!("pebble is not installed") };
     let daemon = builder.file("acme.toml", &pebble.acme()).start().await;
     wait::until(wait::LATER, "the authority wants more", async || {
         daemon.ctl_json(&["cert", "show", "default"]).await["last_error"]
@@ -192,4 +192,22 @@ async fn an_account_elsewhere_is_bound() {
     shows_another(&daemon, "a.example.com", None).await;
     let said = format!("{}{}", daemon.log(), daemon.ctl(&["config", "show"]).await.all());
     assert!(!said.contains(key), "the key is a secret");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_comes_by_tls_alpn_01_and_only_authorities_see_the_proof() {
+    let storage = tempfile::tempdir().unwrap();
+    let builder = builder(storage.path());
+    // The authority finds nothing over HTTP.
+    let Some(pebble) = Pebble::start(&builder, json!({ "httpPort": free_port() })).await else {
+        skip!("pebble is not installed")
+    };
+    let acme = format!("{}challenge = \"tls-alpn-01\"\n", pebble.acme());
+    let daemon = builder.file("acme.toml", &acme).start().await;
+    let leaf = shows_another(&daemon, "a.example.com", None).await;
+    assert_eq!(shown(&daemon, "b.example.com").await, leaf);
+    let refused = connect(&daemon, "a.example.com", &["acme-tls/1"]).await;
+    assert!(refused.is_err(), "nobody has asked for a proof now");
+    let said = daemon.ctl_json(&["cert", "request", "*.example.com"]).await["error"].clone();
+    assert_eq!(said["code"], "config", "{said:#}");
 }

@@ -1,5 +1,5 @@
-//! ACME (RFC 8555) by http-01: an account that is kept, an order, a token that the authority finds under every name, and the
-//! certificate for our own signing request.
+//! ACME (RFC 8555) by http-01 and tls-alpn-01: an account that is kept, an order, a proof that the authority finds under every
+//! name, and the certificate for our own signing request.
 
 use std::{future::Future, pin::Pin, time::Duration};
 
@@ -7,8 +7,9 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use instant_acme::{
-    Account, AccountCredentials, AuthorizationStatus, BodyWrapper, BytesResponse, ChallengeType, Error,
-    ExternalAccountKey, HttpClient, Identifier, NewAccount, NewOrder, Order, OrderStatus, RetryPolicy,
+    Account, AccountCredentials, AuthorizationStatus, AuthorizedIdentifier, BodyWrapper, BytesResponse,
+    ChallengeHandle, ChallengeType, Error, ExternalAccountKey, HttpClient, Identifier, NewAccount, NewOrder, Order,
+    OrderStatus, RetryPolicy,
 };
 use rustls::pki_types::{CertificateSigningRequestDer, pem::PemObject};
 use tokio::sync::Mutex;
@@ -41,12 +42,21 @@ pub(super) struct Acme {
     client: Client,
     store: Store,
     challenges: Challenges,
+    kind: ChallengeType,
     account: Mutex<Option<Account>>,
 }
 
 impl Acme {
-    pub(super) fn new(config: &config::Acme, store: Store, challenges: Challenges) -> Self {
+    /// Without a port for HTTP only TLS is left to look at.
+    pub(super) fn new(config: &config::Acme, has_http: bool, store: Store, challenges: Challenges) -> Self {
+        let kind = match config.challenge.as_deref() {
+            Some("tls-alpn-01") => ChallengeType::TlsAlpn01,
+            Some("http-01") => ChallengeType::Http01,
+            _ if has_http => ChallengeType::Http01,
+            _ => ChallengeType::TlsAlpn01,
+        };
         Self {
+            kind,
             directory: config.directory.clone().unwrap_or_else(|| DIRECTORY.to_owned()),
             contact: config.contact.iter().map(|it| contact(it)).collect(),
             profile: config.profile.clone(),
@@ -60,7 +70,8 @@ impl Acme {
 
     pub(super) async fn issue(&self, ask: &Ask<'_>) -> Result<Answer, Failure> {
         if let Some(wildcard) = ask.hosts.iter().find(|it| it.starts_with("*.")) {
-            let failure = Failure::new("config", format!("`{wildcard}` cannot be shown to be ours by http-01"));
+            let failure =
+                Failure::new("config", format!("`{wildcard}` cannot be shown to be ours by http-01 or tls-alpn-01"));
             return Err(failure.hint("name the hosts one by one; dns-01 is not available in this version"));
         }
         let account = self.account().await?;
@@ -103,11 +114,22 @@ impl Acme {
                 continue;
             }
             let mut challenge =
-                authorization.challenge(ChallengeType::Http01).ok_or(Error::Unsupported("http-01 for this name"))?;
-            showing.push(self.challenges.show(&challenge.token, challenge.key_authorization().as_str()));
+                authorization.challenge(self.kind.clone()).ok_or(Error::Unsupported("this challenge for this name"))?;
+            showing.push(self.show(&challenge)?);
             challenge.set_ready().await?;
         }
         Ok(showing)
+    }
+
+    fn show(&self, challenge: &ChallengeHandle<'_>) -> Result<Showing, Error> {
+        let proof = challenge.key_authorization();
+        if self.kind == ChallengeType::Http01 {
+            return Ok(self.challenges.show_answer(&challenge.token, proof.as_str()));
+        }
+        let AuthorizedIdentifier { identifier: Identifier::Dns(host), .. } = challenge.identifier() else {
+            return Err(Error::Unsupported("names that are no host names"));
+        };
+        self.challenges.show_proof(host, proof.digest().as_ref()).map_err(|error| Error::Other(error.into()))
     }
 
     /// From memory, from the disk, or a new one, which accepts the authority's terms as the configuration says.
@@ -216,9 +238,10 @@ fn failed(error: Error) -> Failure {
     let (class, hint) = match kind(&problem) {
         "rateLimited" => ("throttled", "authorities count for hours and days; what is there already goes on"),
         "serverInternal" | "badNonce" | "orderNotReady" => ("transient", "it is asked again by itself"),
-        "connection" | "dns" | "unauthorized" | "incorrectResponse" | "tls" => {
-            ("config", "the name must lead here, and port 80 from outside to miwid's http_port")
-        }
+        "connection" | "dns" | "unauthorized" | "incorrectResponse" | "tls" => (
+            "config",
+            "the name must lead here: port 80 to miwid's http_port for http-01, port 443 to its https_port for tls-alpn-01",
+        ),
         "caa" => ("config", "a CAA record of the domain does not allow this authority"),
         "externalAccountRequired" => ("config", "this authority wants `[acme] eab`"),
         "accountDoesNotExist" => ("transient", "a new account is made with the next attempt"),

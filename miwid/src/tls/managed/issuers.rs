@@ -10,7 +10,7 @@ use crate::tls::Tls;
 pub(super) fn issuers(config: &Config, tls: &Tls) -> BTreeMap<String, Arc<Issuer>> {
     let mut issuers = BTreeMap::from([("local".to_owned(), Arc::new(Issuer::Local(tls.clone())))]);
     if let Some(acme) = &config.acme {
-        let acme = Acme::new(acme, tls.store(), tls.challenges());
+        let acme = Acme::new(acme, config.server.http_port != 0, tls.store(), tls.challenges());
         issuers.insert("acme".to_owned(), Arc::new(Issuer::Acme(Box::new(acme))));
     }
     issuers.extend(cloudflare(config).map(|it| ("cloudflare-origin".to_owned(), Arc::new(it))));
