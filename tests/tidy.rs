@@ -43,10 +43,11 @@ const LODGERS: &[(&str, &[&str])] = &[
     ("brotli", &["encoding"]),
     ("zstd", &["encoding"]),
     // `daemon` for the demo app, which is a program of its own.
-    ("tokio_rustls", &["tls", "upstream"]),
+    ("tokio_rustls", &["tls", "upstream", "client"]),
     ("rcgen", &["tls"]),
+    ("instant_acme", &["tls"]),
     ("quinn", &["net", "server"]),
-    ("hyper", &["proxy", "upstream", "server", "exchange", "net", "daemon"]),
+    ("hyper", &["proxy", "upstream", "server", "exchange", "net", "daemon", "client"]),
     ("clap", &["cli", "main"]),
     ("toml", &[]),
 ];
@@ -66,6 +67,8 @@ const EXAMPLES: &[&str] = &[
     "python-asgi",
     "tomcat-war",
     "https",
+    "cloudflare",
+    "acme",
     "client-certificates",
     "compression",
     "grpc",

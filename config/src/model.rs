@@ -156,6 +156,7 @@ pub struct SslPlaces {
     pub key: Origin,
     pub client_auth: Origin,
     pub client_ca: Origin,
+    pub issuer: Origin,
 }
 
 impl PartialEq for SslPlaces {
@@ -186,6 +187,8 @@ pub enum UnknownSni {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Cloudflare {
     pub api_token: Option<Secret>,
+    /// Where the token was read; it may be another one later.
+    pub api_token_file: Option<PathBuf>,
     pub zone_id: Option<String>,
     pub account_id: Option<String>,
     pub api_base: Option<String>,

@@ -29,7 +29,9 @@ fn every_example_loads_and_is_short() {
     }
     names.sort();
     let known = [
+        "acme",
         "client-certificates",
+        "cloudflare",
         "compression",
         "grpc",
         "https",

@@ -122,7 +122,10 @@ pub(crate) enum Command {
     #[command(after_help = "Examples:\n  miwictl man /usr/share/man/man1\n  miwictl man .")]
     Man { dir: PathBuf },
     /// Certificates
-    #[command(subcommand, after_help = "Examples:\n  miwictl cert list\n  sudo miwictl cert trust")]
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  miwictl cert list\n  miwictl cert request shop.example.com\n  sudo miwictl cert trust"
+    )]
     Cert(CertCommand),
     /// Cloudflare (not available in this version)
     Cloudflare(Later),
@@ -134,6 +137,33 @@ pub(crate) enum Command {
     Explain(Later),
     /// Replace the binary without a pause (not available in this version)
     Upgrade(Later),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CertRequest {
+    /// Host names, wildcards too
+    #[arg(required = true)]
+    pub(crate) hosts: Vec<String>,
+    /// What it is called; the first host if not given
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Who signs; as configured if not given
+    #[arg(long, value_parser = ["cloudflare-origin", "acme", "local"])]
+    pub(crate) issuer: Option<String>,
+    /// Days that Origin CA is asked for: 7, 30, 90, 365, 730, 1095 or 5475
+    #[arg(long, value_parser = validity)]
+    pub(crate) validity: Option<u32>,
+    /// Although there is one that is not due
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Only say what would be requested
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+fn validity(text: &str) -> Result<u32, String> {
+    const DAYS: [u32; 7] = [7, 30, 90, 365, 730, 1095, 5475];
+    text.parse().ok().filter(|it| DAYS.contains(it)).ok_or_else(|| format!("one of {DAYS:?}"))
 }
 
 /// Takes whatever is typed, so that the answer is about the version and not about the arguments.
@@ -289,16 +319,40 @@ pub(crate) enum CertCommand {
         #[arg(long)]
         print: bool,
     },
-    /// (not available in this version)
-    Request(Later),
-    /// (not available in this version)
-    Renew(Later),
-    /// (not available in this version)
-    Revoke(Later),
-    /// (not available in this version)
-    Import(Later),
-    /// (not available in this version)
-    Remove(Later),
+    /// Have a certificate made for these hosts; it renews itself until it is removed
+    Request(CertRequest),
+    /// Renew what is due, or whatever is named with --force
+    Renew {
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        name: Option<String>,
+        #[arg(long)]
+        all: bool,
+        /// Although it is not due, and whatever the back-off says
+        #[arg(long)]
+        force: bool,
+    },
+    /// Make a certificate worthless for ever
+    Revoke {
+        name: String,
+        /// Although it is in use
+        #[arg(long)]
+        force: bool,
+    },
+    /// Show a certificate that was made elsewhere, and has to be renewed there
+    Import {
+        /// Certificate chain in PEM, the server's own first
+        #[arg(long)]
+        cert: PathBuf,
+        /// Its private key in PEM
+        #[arg(long)]
+        key: PathBuf,
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// Neither show nor renew it any more
+    Remove {
+        name: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -399,6 +453,9 @@ mod tests {
             "logs report - --report hourly",
             "events -f --since 5m",
             "cert request --force a",
+            "cert renew --all",
+            "cert revoke a --force",
+            "cert remove a",
             "cert list",
             "cert show a",
             "cert trust --print",

@@ -6,8 +6,12 @@ pub mod telemetry;
 // Floor 2
 pub mod net;
 // Floor 3
+pub mod client;
 pub mod encoding;
 pub mod exchange;
+// Floor 4
+#[cfg(feature = "cloudflare")]
+pub mod cloudflare;
 // Floor 5
 pub mod tls;
 // Floor 6

@@ -5,6 +5,7 @@
 
 mod admin;
 mod apps;
+mod certificates;
 mod compression;
 mod connections;
 mod control;

@@ -5,7 +5,12 @@ use super::{COUNT, Kind, PORT, TEXTS, Table, key};
 pub(crate) static SSL: Table = Table {
     doc: "Certificates and TLS. In a backend: for that site alone, what is not set there comes from the global table.",
     groups: &[&[
-        key("auto_cert", Kind::Flag, "false", "Whether certificates are requested and renewed."),
+        key(
+            "auto_cert",
+            Kind::Flag,
+            "false",
+            "Whether certificates are requested and renewed. Until one is there the local CA's is shown.",
+        ),
         key("domains", Kind::List(&Kind::Host), "all hosts of the sites", "Names to have certificates for."),
         key(
             "issuer",
@@ -30,30 +35,65 @@ pub(crate) static SSL: Table = Table {
             "false",
             "Whether HTTP/3 clients that come back may ask before the handshake is over (0-RTT). Requests that change something are then told to wait (425), and apps see `Early-Data: 1` (RFC 8470).",
         ),
-        key("storage", Kind::Path, "certs in the state directory", "Where certificates are kept."),
+        key(
+            "storage",
+            Kind::Path,
+            "certs in the state directory",
+            "Where certificates and their keys are kept; several daemons may share it.",
+        ),
     ]],
 };
 
 pub(crate) static CLOUDFLARE: Table = Table {
     doc: "The Cloudflare account and zone.",
     groups: &[&[
-        key("api_token", Kind::Secret, "", "Token of the API."),
-        key("api_token_file", Kind::Path, "", "File that holds the token."),
-        key("zone_id", Kind::Text, "", "The zone."),
-        key("account_id", Kind::Text, "", "The account."),
-        key("api_base", Kind::WebUrl, "", "Address of the API."),
+        key(
+            "api_token",
+            Kind::Secret,
+            "",
+            "API token with Zone > SSL and Certificates > Edit. Not a global or an Origin CA key.",
+        ),
+        key(
+            "api_token_file",
+            Kind::Path,
+            "",
+            "File that holds the token; a new one in it counts from the next call on.",
+        ),
+        key("zone_id", Kind::Text, "looked up by name", "The zone. Looking it up needs Zone > Zone > Read."),
+        key(
+            "account_id",
+            Kind::Text,
+            "",
+            "The account: for its tokens (`cfat_`), and where zones of several accounts share a name.",
+        ),
+        key(
+            "api_base",
+            Kind::WebUrl,
+            "https://api.cloudflare.com/client/v4",
+            "Address of the API; http:// only on this machine.",
+        ),
         key("trust", Kind::Flag, "false", "Whether Cloudflare's ranges count as trusted proxies."),
         key("only", Kind::Flag, "false", "Whether connections from elsewhere are refused."),
         key("origin_pulls", Kind::Flag, "false", "Whether Cloudflare has to show its client certificate."),
-        key("origin_ca_validity_days", COUNT, "", "Validity of requested origin certificates."),
-        key("origin_ca_roots", Kind::Path, "", "Roots of the origin CA, in PEM."),
+        key(
+            "origin_ca_validity_days",
+            COUNT,
+            "90",
+            "Days that origin certificates are asked for: 7, 30, 90, 365, 730, 1095 or 5475.",
+        ),
+        key(
+            "origin_ca_roots",
+            Kind::Path,
+            "",
+            "Roots of Origin CA in PEM. With them, what comes from the API has to be signed by one.",
+        ),
     ]],
 };
 
 pub(crate) static ACME: Table = Table {
     doc: "An ACME certificate authority. The table's presence accepts its terms.",
     groups: &[&[
-        key("directory", Kind::WebUrl, "", "Directory address of the authority."),
+        key("directory", Kind::WebUrl, "Let's Encrypt's", "Directory address of the authority."),
         key("contact", TEXTS, "[]", "Mail addresses for the account."),
         key(
             "challenge",

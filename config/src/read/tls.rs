@@ -13,6 +13,7 @@ pub(super) fn ssl(section: &Section<'_>, above: Option<&Ssl>) -> Ssl {
         key: place("key", above.places.key),
         client_auth: place("client_auth", above.places.client_auth),
         client_ca: place("client_ca", above.places.client_ca),
+        issuer: place("issuer", above.places.issuer),
     };
     let issuers = [Issuer::Auto, Issuer::CloudflareOrigin, Issuer::Acme, Issuer::Local, Issuer::File];
     let ssl = Ssl {
@@ -70,9 +71,13 @@ fn judge(section: &Section<'_>, ssl: &Ssl) {
     }
 }
 
+/// Days that Origin CA signs for.
+const VALIDITIES: [u32; 7] = [7, 30, 90, 365, 730, 1095, 5475];
+
 pub(super) fn cloudflare(section: &Section<'_>) -> Cloudflare {
-    Cloudflare {
+    let read = Cloudflare {
         api_token: section.secret("api_token"),
+        api_token_file: section.path("api_token_file"),
         zone_id: section.text("zone_id"),
         account_id: section.text("account_id"),
         api_base: section.text("api_base"),
@@ -81,7 +86,36 @@ pub(super) fn cloudflare(section: &Section<'_>) -> Cloudflare {
         origin_pulls: section.flag("origin_pulls").unwrap_or(false),
         origin_ca_validity_days: section.integer("origin_ca_validity_days"),
         origin_ca_roots: section.path("origin_ca_roots"),
+    };
+    if let Some(token) = &read.api_token {
+        let key = if section.has("api_token") { "api_token" } else { "api_token_file" };
+        if let Some((message, hint)) = unusable(token.expose()) {
+            section.error_at(key, message, Some(hint.into()));
+        }
     }
+    if let Some(days) = read.origin_ca_validity_days.filter(|it| !VALIDITIES.contains(it)) {
+        let hint = format!("choose one of {}", VALIDITIES.map(|it| it.to_string()).join(", "));
+        section.error_at("origin_ca_validity_days", format!("Origin CA does not sign for {days} days"), Some(hint));
+    }
+    read
+}
+
+/// What cannot be an API token. The value itself is never part of what is said.
+fn unusable(token: &str) -> Option<(&'static str, &'static str)> {
+    const MAKE: &str = "make an API token with the permission Zone > SSL and Certificates > Edit";
+    if token.starts_with("v1.0-") {
+        return Some(("this is an Origin CA key; Cloudflare takes them no more since 2026-09-30", MAKE));
+    }
+    if token.starts_with("cfk_") || (token.len() == 37 && token.bytes().all(|b| b.is_ascii_hexdigit())) {
+        return Some(("this is a global API key, which can do everything with the account", MAKE));
+    }
+    if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) {
+        return Some((
+            "this is no API token: it is empty, or has blanks or characters that none has",
+            "give the token and nothing else",
+        ));
+    }
+    None
 }
 
 pub(super) fn acme(section: &Section<'_>) -> Option<Acme> {

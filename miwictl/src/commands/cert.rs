@@ -5,7 +5,7 @@ use std::{fs, io, path::Path, process::Command};
 use proto::v1::{Certificate, ListCertificatesRequest, RootRequest};
 use serde::Serialize;
 
-use super::connect;
+use super::{cert_change, connect};
 use crate::{
     cli::{CertCommand, Globals},
     error::{DENIED, Error, FAILED, NOT_FOUND, Result},
@@ -25,11 +25,7 @@ pub(super) async fn run(globals: &Globals, command: &CertCommand) -> Result {
         }
         CertCommand::Show { name } => show(globals, name).await,
         CertCommand::Trust { print } => trust(globals, *print).await,
-        CertCommand::Request(_) => Err(Error::unavailable("cert request")),
-        CertCommand::Renew(_) => Err(Error::unavailable("cert renew")),
-        CertCommand::Revoke(_) => Err(Error::unavailable("cert revoke")),
-        CertCommand::Import(_) => Err(Error::unavailable("cert import")),
-        CertCommand::Remove(_) => Err(Error::unavailable("cert remove")),
+        change => cert_change::run(globals, change).await,
     }
 }
 
@@ -38,34 +34,49 @@ struct List {
     certificates: Vec<Certificate>,
 }
 
-async fn certificates(globals: &Globals) -> Result<Vec<Certificate>> {
+pub(super) async fn certificates(globals: &Globals) -> Result<Vec<Certificate>> {
     let mut client = connect(globals).await?.certificates();
     Ok(client.list(ListCertificatesRequest {}).await?.into_inner().certificates)
 }
 
 async fn show(globals: &Globals, name: &str) -> Result {
     let all = certificates(globals).await?;
-    let named = all.iter().find(|it| it.name == name);
-    let found = named.or_else(|| all.iter().find(|it| it.hosts.iter().any(|host| host == name)));
-    let Some(certificate) = found else {
-        let error = Error::new(NOT_FOUND, "not-found", format!("there is no certificate `{name}`"));
-        return Err(error.hint("`miwictl cert list` shows what there is"));
-    };
-    output::document(globals, certificate, lines);
+    output::document(globals, known(&all, name)?, lines);
     Ok(())
 }
 
+/// By its name, or by a host that it is for.
+pub(super) fn known<'a>(all: &'a [Certificate], name: &str) -> Result<&'a Certificate> {
+    let named = all.iter().find(|it| it.name == name);
+    if let Some(found) = named.or_else(|| all.iter().find(|it| it.hosts.iter().any(|host| host == name))) {
+        return Ok(found);
+    }
+    let distance = |it: &&Certificate| strsim::damerau_levenshtein(&it.name, name);
+    let nearest = all.iter().min_by_key(distance).filter(|it| distance(it) <= 3);
+    let hint = nearest.map_or_else(
+        || "`miwictl cert list` shows what there is".to_owned(),
+        |it| format!("did you mean `{}`?", it.name),
+    );
+    Err(Error::new(NOT_FOUND, "not-found", format!("there is no certificate `{name}`")).hint(hint))
+}
+
 fn table(certificates: &[Certificate]) -> String {
-    let rows =
-        certificates.iter().map(|it| [it.name.clone(), it.hosts.join(", "), it.issuer.clone(), it.not_after.clone()]);
-    output::table(["NAME", "HOSTS", "ISSUER", "NOT AFTER"], rows)
+    let rows = certificates.iter().map(|it| {
+        let dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
+        let renewal = dash(it.next_renewal.as_deref().unwrap_or_default());
+        [it.name.clone(), it.state.clone(), it.hosts.join(", "), it.issuer.clone(), dash(&it.not_after), renewal]
+    });
+    output::table(["NAME", "STATE", "HOSTS", "ISSUER", "NOT AFTER", "RENEWAL"], rows)
 }
 
 fn lines(certificate: &Certificate) -> String {
-    let Certificate { name, hosts, issuer, not_before, not_after, serial, sha256, next_renewal, .. } = certificate;
+    let Certificate { name, hosts, issuer, not_before, not_after, serial, sha256, next_renewal, state, .. } =
+        certificate;
     let renewal = next_renewal.as_deref().unwrap_or("by whoever writes the file");
+    let error = certificate.last_error.as_deref().unwrap_or("none");
     [
         ("name", name.as_str()),
+        ("state", state),
         ("hosts", &hosts.join(", ")),
         ("issuer", issuer),
         ("not before", not_before),
@@ -73,6 +84,8 @@ fn lines(certificate: &Certificate) -> String {
         ("renewal", renewal),
         ("serial", serial),
         ("sha256", sha256),
+        ("wanted by", &certificate.origin),
+        ("last error", error),
     ]
     .map(|(what, value)| format!("{what:<12}{value}"))
     .join("\n")

@@ -2,6 +2,7 @@
 
 mod app;
 mod cert;
+mod cert_change;
 mod configuration;
 mod events;
 mod logs;

@@ -11,7 +11,7 @@ use crate::{
     reload::{Change, Outcome, Report},
     server::{Binding, Kind},
     telemetry::{Event, LogFile, State},
-    tls::{Certificate, Issued},
+    tls::{Certificate, Issued, Refused, Standing},
     upstream::{Availability, Endpoint, Set},
 };
 
@@ -98,18 +98,69 @@ pub(super) fn listener(binding: Binding) -> v1::Listener {
 }
 
 /// Only what the local CA signed is renewed by us; who wrote a file renews it.
-pub(super) fn certificate(certificate: &Certificate) -> v1::Certificate {
+pub(super) fn certificate(certificate: &Certificate, now: SystemTime) -> v1::Certificate {
     let is_local = certificate.issued == Issued::Local;
+    let issuer = match certificate.issued {
+        Issued::Local => "local".to_owned(),
+        Issued::Cloudflare => "cloudflare-origin".to_owned(),
+        Issued::Acme => "acme".to_owned(),
+        Issued::File | Issued::Imported => certificate.issuer.clone(),
+    };
     v1::Certificate {
         name: certificate.name.clone(),
         hosts: certificate.hosts.clone(),
-        issuer: if is_local { "local".to_owned() } else { certificate.issuer.clone() },
+        issuer,
         not_before: time(certificate.not_before),
         not_after: time(certificate.not_after),
         serial: certificate.serial.clone(),
         sha256: certificate.sha256.clone(),
         next_renewal: is_local.then(|| time(certificate.renewal())),
         last_error: None,
+        state: if certificate.not_after > now { "ready" } else { "expired" }.to_owned(),
+        origin: "configuration".to_owned(),
+        attempts: 0,
+    }
+}
+
+/// Of one that renews itself: what is there, or what is wanted as long as nothing is.
+pub(super) fn standing(standing: &Standing, now: SystemTime) -> v1::Certificate {
+    let there = standing.certificate.as_ref().map(|it| certificate(it, now));
+    let wanted = || v1::Certificate {
+        hosts: standing.hosts.clone(),
+        issuer: standing.issuer.clone(),
+        ..v1::Certificate::default()
+    };
+    v1::Certificate {
+        name: standing.name.clone(),
+        next_renewal: standing.next_renewal.map(time),
+        last_error: standing.last_error.clone(),
+        state: standing.state(now).to_owned(),
+        origin: standing.origin.clone(),
+        attempts: standing.attempts,
+        ..there.unwrap_or_else(wanted)
+    }
+}
+
+impl From<Result<String, Refused>> for Ending {
+    fn from(result: Result<String, Refused>) -> Self {
+        let empty = v1::OperationError::default();
+        let error = match result {
+            Ok(result) => return Self::Done { result, reload: None },
+            Err(Refused::NotFound(name)) => v1::OperationError {
+                code: "conflict".to_owned(),
+                exit: 8,
+                message: format!("`{name}` is not a certificate that was requested or imported"),
+                hint: "those from files and from the local CA follow the configuration".to_owned(),
+                ..empty
+            },
+            Err(Refused::Conflict { message, hint }) => {
+                v1::OperationError { code: "conflict".to_owned(), exit: 8, message, hint, ..empty }
+            }
+            Err(Refused::Failed { code, message, hint }) => {
+                v1::OperationError { code: code.to_owned(), exit: 6, message, hint, ..empty }
+            }
+        };
+        Self::Failed { error, reload: None }
     }
 }
 

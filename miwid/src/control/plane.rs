@@ -14,6 +14,7 @@ use crate::{
     server::Listeners,
     snapshot::Current,
     telemetry::{Events, Logs, Metrics, Readiness},
+    tls,
     upstream::Directory,
 };
 
@@ -38,6 +39,7 @@ pub struct Facts {
 
 pub struct Control {
     pub app: Handle,
+    pub certificates: tls::Handle,
     pub reloader: Reloader,
     pub directory: Directory,
     pub current: Current,
@@ -87,7 +89,11 @@ impl Plane {
 
     pub(super) fn certificates(&self) -> Vec<v1::Certificate> {
         let snapshot = self.control.current.load();
-        snapshot.tls.iter().flat_map(|it| it.certificates()).map(convert::certificate).collect()
+        let now = SystemTime::now();
+        let own = snapshot.tls.iter().flat_map(|it| it.certificates()).map(|it| convert::certificate(it, now));
+        let standings = self.control.certificates.standings();
+        // A stand-in may have the same name: what was asked for comes first.
+        standings.iter().map(|it| convert::standing(it, now)).chain(own).collect()
     }
 
     /// Begins an operation for `caller`, with a line in the audit log now and one at its end.

@@ -5,11 +5,18 @@ use std::time::SystemTime;
 use crate::{
     app,
     snapshot::Current,
-    telemetry::{EndpointCounts, Gauges, Metrics},
+    telemetry::{EndpointCounts, Gauges, Metrics, Renewal},
+    tls,
     upstream::Directory,
 };
 
-pub(super) fn register(metrics: &Metrics, apps: app::Handle, directory: Directory, current: Current) {
+pub(super) fn register(
+    metrics: &Metrics,
+    apps: app::Handle,
+    directory: Directory,
+    current: Current,
+    keeper: tls::Handle,
+) {
     metrics.on_scrape(Box::new(move |gauges| {
         for status in apps.statuses().iter() {
             let memory = status.instances.iter().map(|it| it.memory_bytes).sum();
@@ -17,17 +24,33 @@ pub(super) fn register(metrics: &Metrics, apps: app::Handle, directory: Director
         }
         upstreams(gauges, &directory);
         certificates(gauges, &current);
+        renewals(gauges, &keeper);
     }));
 }
 
 fn certificates(gauges: &mut Gauges, current: &Current) {
     let now = SystemTime::now();
     for certificate in current.load().tls.iter().flat_map(|it| it.certificates()) {
-        let seconds = match certificate.not_after.duration_since(now) {
-            Ok(left) => i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
-            Err(over) => i64::try_from(over.duration().as_secs()).map_or(i64::MIN, |it| -it),
-        };
-        gauges.certificate(&certificate.name, seconds);
+        gauges.certificate(&certificate.name, seconds_until(certificate.not_after, now));
+    }
+}
+
+fn renewals(gauges: &mut Gauges, keeper: &tls::Handle) {
+    let now = SystemTime::now();
+    for standing in keeper.standings().iter() {
+        if let Some(certificate) = &standing.certificate {
+            gauges.certificate(&standing.name, seconds_until(certificate.not_after, now));
+        }
+        let next_seconds = standing.next_renewal.map(|it| seconds_until(it, now));
+        gauges.renewal(&standing.name, Renewal { next_seconds, failed_attempts: standing.attempts });
+    }
+}
+
+/// Negative when it is over.
+fn seconds_until(at: SystemTime, now: SystemTime) -> i64 {
+    match at.duration_since(now) {
+        Ok(left) => i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+        Err(over) => i64::try_from(over.duration().as_secs()).map_or(i64::MIN, |it| -it),
     }
 }
 

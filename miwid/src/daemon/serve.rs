@@ -21,11 +21,12 @@ use crate::{
     app,
     builtin::{self, Pages},
     control::{self, Control, Facts},
-    reload::{Reload, Reloader},
+    reload::{self, Reload, Reloader},
     server::{Listeners, Workers},
     signal::{Signal, Signals},
     snapshot::Current,
     telemetry::{self, AccessLog, Events, Logs, Metrics, Readiness},
+    tls,
     upstream::Directory,
 };
 
@@ -53,6 +54,7 @@ pub(super) struct Daemon {
     /// Taken when serving begins.
     pub admin: Option<tokio::net::TcpListener>,
     pub apps: app::Handle,
+    pub certificates: tls::Handle,
     pub reloader: Reloader,
     pub to_terminal: bool,
 }
@@ -88,11 +90,18 @@ impl Daemon {
         let mut others = vec![
             tokio::spawn(self.directory.maintain(self.events.clone(), self.metrics.clone())),
             tokio::spawn(start_apps(self.apps.clone(), self.config.clone(), self.readiness.clone())),
+            tokio::spawn(keep_certificates(
+                self.certificates.clone(),
+                self.config.clone(),
+                self.current.clone(),
+                self.readiness.clone(),
+            )),
             notify::start(self.readiness.clone(), self.apps.clone()),
         ];
         others.extend(self.admin.take().map(|it| tokio::spawn(serve_admin(it, self.pages.clone(), stopped.clone()))));
         let control = Control {
             app: self.apps.clone(),
+            certificates: self.certificates.clone(),
             reloader: self.reloader.clone(),
             directory: self.directory.clone(),
             current: self.current.clone(),
@@ -189,6 +198,15 @@ async fn start_apps(apps: app::Handle, config: Arc<Config>, readiness: Readiness
     let (progress, _) = mpsc::unbounded_channel();
     apps.converge(config, progress).await;
     readiness.started();
+}
+
+/// Whatever is shown next, readiness says whether it is only a stand-in.
+async fn keep_certificates(keeper: tls::Handle, config: Arc<Config>, current: Current, readiness: Readiness) {
+    let mut shown = keeper.watch();
+    keeper.converge(config).await;
+    while shown.changed().await.is_ok() {
+        reload::tell_stand_ins(&current.load(), &readiness);
+    }
 }
 
 async fn reload(reloader: Reloader) {

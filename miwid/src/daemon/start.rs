@@ -159,6 +159,8 @@ async fn assemble(
     let (logs, access) = open_logs(&config.logging, &events, &metrics)?;
     let directory = Directory::default();
     let tls = Tls::new(storage(&config, socket.path()));
+    // What the store has is shown from the first handshake on.
+    let certificates = tls.keep(events.clone(), metrics.clone());
     let snapshot = build(&config, 1, &directory, tls.terminator(&config)).map_err(StartError::Config)?;
     reload::tell_stand_ins(&snapshot, &readiness);
     let current = Current::new(snapshot);
@@ -190,13 +192,14 @@ async fn assemble(
         run_dir: run_dir(socket.path()),
     }
     .start();
-    super::gauges::register(&metrics, apps.clone(), directory.clone(), current.clone());
+    super::gauges::register(&metrics, apps.clone(), directory.clone(), current.clone(), certificates.clone());
     let reloader = Reloader::new(Parts {
         source,
         config: config.clone(),
         current: current.clone(),
         directory: directory.clone(),
         tls,
+        certificates: certificates.clone(),
         listeners: listeners.clone(),
         apps: apps.clone(),
         readiness: readiness.clone(),
@@ -221,6 +224,7 @@ async fn assemble(
         listeners,
         admin,
         apps,
+        certificates,
         reloader,
         to_terminal: io::stderr().is_terminal(),
     })

@@ -26,7 +26,7 @@ use crate::{
     server::{Listeners, addresses},
     snapshot::{Current, build, capabilities},
     telemetry::{self, AccessLog, Events, Logs, Metrics, Readiness},
-    tls::{Terminator, Tls},
+    tls::{self, Terminator, Tls},
     upstream::Directory,
 };
 
@@ -79,6 +79,7 @@ pub struct Parts {
     pub current: Current,
     pub directory: Directory,
     pub tls: Tls,
+    pub certificates: tls::Handle,
     pub listeners: Listeners,
     pub apps: app::Handle,
     pub readiness: Readiness,
@@ -187,6 +188,8 @@ impl Reloader {
             problems.extend(more);
             return self.rejected(problems);
         }
+        // Nobody waits for an issuer.
+        self.0.parts.certificates.converge(config.clone()).await;
         let (progress, _) = mpsc::unbounded_channel();
         let converged = self.0.parts.apps.converge(config.clone(), progress).await;
         self.dispose(&config);

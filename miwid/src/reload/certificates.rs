@@ -27,7 +27,8 @@ pub(super) fn changes(old: Option<&Terminator>, new: Option<&Terminator>) -> Vec
 /// Says in readiness, and once in the log, that a certificate is one that no client trusts.
 pub fn tell_stand_ins(snapshot: &Snapshot, readiness: &Readiness) {
     let reason = snapshot.tls.as_ref().and_then(|it| it.degraded());
-    if let Some(reason) = &reason {
+    let is_news = reason.as_ref().is_some_and(|it| !readiness.reasons().iter().any(|known| known.ends_with(it)));
+    if let Some(reason) = reason.as_ref().filter(|_| is_news) {
         tracing::warn!(target: "tls", "{reason}");
     }
     readiness.degrade(SOURCE, reason);

@@ -168,6 +168,7 @@ impl Opening {
 fn refused(worker: &Worker, peer: &Peer, refusal: &Refusal) {
     worker.shard.handshake(match refusal {
         Refusal::UnknownName(_) => Handshake::UnknownName,
+        Refusal::Challenge => Handshake::Full,
         Refusal::Handshake(_) => Handshake::Failed,
     });
     tracing::debug!(target: "tls", remote = %peer.remote, ?refusal, "handshake refused");

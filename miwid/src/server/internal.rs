@@ -7,7 +7,8 @@ use crate::{
     builtin::{Pages, welcome},
     exchange::{Body, Context, Failure, Inbound, reason},
     routing::Hosts,
-    snapshot::Settings,
+    snapshot::{Settings, Snapshot},
+    tls::CHALLENGES,
 };
 
 pub(super) async fn answer(
@@ -21,6 +22,16 @@ pub(super) async fn answer(
         return None;
     }
     Some(pages.answer(request.method().clone(), path).await.map(Body::from))
+}
+
+/// What a certificate authority looks for, under whatever name and before anything is redirected. A token that nobody
+/// has asked for goes on to the site.
+pub(super) fn challenge(snapshot: &Snapshot, request: &Request<Inbound>) -> Option<Response<Body>> {
+    let token = request.uri().path().strip_prefix(CHALLENGES)?;
+    let answer = snapshot.tls.as_ref()?.challenge(token)?;
+    let mut response = Response::new(Body::from(answer));
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/octet-stream"));
+    Some(response)
 }
 
 /// A loopback peer that speaks for nobody else.

@@ -57,6 +57,9 @@ async fn answer(
     context: &mut Context,
     request: Request<Inbound>,
 ) -> Result<Response<Body>, Failure> {
+    if let Some(response) = internal::challenge(snapshot, &request) {
+        return Ok(response);
+    }
     if let Some(response) = internal::answer(&worker.pages, &snapshot.hosts, context, &request).await {
         let asked = asked(snapshot.compression.as_deref(), &request);
         return Ok(compressed(asked, response, worker));

@@ -13,22 +13,17 @@ const UNAVAILABLE: &[&str] = &[
     "server.group",
     "server.io_backend=io_uring",
     "control.acl.**",
-    "ssl.auto_cert=true",
-    "ssl.domains",
-    "ssl.issuer=cloudflare-origin",
-    "ssl.issuer=acme",
-    "cloudflare.**",
-    "acme.**",
+    "cloudflare.trust=true",
+    "cloudflare.only=true",
+    "cloudflare.origin_pulls=true",
+    "acme.challenge=dns-01",
+    "acme.http_port_public",
     "cache.**",
     "tracing.**",
     "metrics.per_site=true",
     "backends.*.strategy=random_two",
     "backends.*.strategy=least_time",
     "backends.*.sticky",
-    "backends.*.ssl.auto_cert=true",
-    "backends.*.ssl.domains",
-    "backends.*.ssl.issuer=cloudflare-origin",
-    "backends.*.ssl.issuer=acme",
     "backends.*.cache.**",
     "backends.*.routes.*.ssl.**",
     "backends.*.routes.*.cache.**",
@@ -63,7 +58,9 @@ pub fn capabilities() -> Capabilities {
         unavailable.push(("metrics.**", "built without metrics".to_owned()));
     }
     if !cfg!(feature = "cloudflare") {
-        unavailable.insert(0, ("cloudflare.**", "built without cloudflare".to_owned()));
+        for key in ["backends.*.ssl.issuer=cloudflare-origin", "ssl.issuer=cloudflare-origin", "cloudflare.**"] {
+            unavailable.insert(0, (key, "built without cloudflare".to_owned()));
+        }
     }
     if !cfg!(feature = "http3") {
         unavailable.push(("server.http3=true", "built without http3".to_owned()));
@@ -92,7 +89,9 @@ mod tests {
     #[test]
     fn the_blocks_of_the_readme_are_refused_exactly_where_a_feature_is_missing() {
         let basic = include_str!("../../../config/tests/readme/basic.toml");
-        assert_eq!(refused(basic), ["ssl.auto_cert", "ssl.domains", "cloudflare.api_token", "cloudflare.zone_id",]);
+        let cloudflare =
+            if cfg!(feature = "cloudflare") { vec![] } else { vec!["cloudflare.api_token", "cloudflare.zone_id"] };
+        assert_eq!(refused(basic), cloudflare);
         let performance = include_str!("../../../config/tests/readme/tuning.toml");
         assert_eq!(refused(performance), ["cache.enabled", "cache.max_size", "cache.ttl"]);
         let security = include_str!("../../../config/tests/readme/security.toml");
@@ -115,8 +114,8 @@ mod tests {
         assert_eq!(refused(balancing), [""; 0]);
     }
 
-    // The annotated default switches metrics on in so many words.
-    #[cfg(feature = "metrics")]
+    // The annotated default switches metrics on in so many words, and one example is about Cloudflare.
+    #[cfg(all(feature = "metrics", feature = "cloudflare"))]
     #[test]
     fn the_shipped_configurations_run_in_this_version() {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config");

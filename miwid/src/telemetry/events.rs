@@ -86,8 +86,9 @@ impl Events {
 
 /// The last word of a kind says what came of it.
 fn is_bad_news(kind: &str) -> bool {
-    const BAD: [&str; 12] = [
+    const BAD: [&str; 13] = [
         "failed",
+        "expiring",
         "rollout_failed",
         "deploy_failed",
         "unwell",

@@ -22,6 +22,7 @@ pub(super) struct Sums {
     pub(super) reloads: BTreeMap<&'static str, u64>,
     pub(super) dropped: BTreeMap<String, u64>,
     pub(super) cut: BTreeMap<&'static str, u64>,
+    pub(super) certificate_requests: BTreeMap<&'static str, u64>,
     pub(super) panics: u64,
 }
 
@@ -32,6 +33,15 @@ pub struct Gauges {
     endpoints: BTreeMap<(String, String), EndpointCounts>,
     held: BTreeMap<String, u64>,
     certificates: BTreeMap<String, i64>,
+    renewals: BTreeMap<String, Renewal>,
+}
+
+/// How it stands with a certificate that renews itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Renewal {
+    /// Seconds from now; negative when it is overdue.
+    pub next_seconds: Option<i64>,
+    pub failed_attempts: u32,
 }
 
 struct App {
@@ -62,6 +72,10 @@ impl Gauges {
     pub fn certificate(&mut self, name: &str, expiry_seconds: i64) {
         let seconds = self.certificates.entry(name.to_owned()).or_insert(expiry_seconds);
         *seconds = expiry_seconds.min(*seconds);
+    }
+
+    pub fn renewal(&mut self, name: &str, renewal: Renewal) {
+        self.renewals.insert(name.to_owned(), renewal);
     }
 
     pub fn held(&mut self, upstream: &str, requests: u64) {
@@ -131,6 +145,24 @@ fn tls(text: &mut Text, sums: &Sums, gauges: &Gauges) {
     text.family("miwid_certificate_expiry_seconds", "gauge", "Seconds until the certificate ends");
     for (name, seconds) in &gauges.certificates {
         text.sample("miwid_certificate_expiry_seconds", &[("name", name)], seconds);
+    }
+    text.family("miwid_certificate_renewal_seconds", "gauge", "Seconds until the certificate is requested again");
+    for (name, renewal) in &gauges.renewals {
+        if let Some(seconds) = renewal.next_seconds {
+            text.sample("miwid_certificate_renewal_seconds", &[("name", name)], seconds);
+        }
+    }
+    text.family(
+        "miwid_certificate_failed_attempts",
+        "gauge",
+        "Requests for the certificate that failed since the last success",
+    );
+    for (name, renewal) in &gauges.renewals {
+        text.sample("miwid_certificate_failed_attempts", &[("name", name)], renewal.failed_attempts);
+    }
+    text.family("miwid_certificate_requests_total", "counter", "Requests for certificates by result");
+    for (result, count) in &sums.certificate_requests {
+        text.sample("miwid_certificate_requests_total", &[("result", result)], count);
     }
 }
 

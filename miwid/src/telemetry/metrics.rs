@@ -52,6 +52,7 @@ struct Inner {
     reloads: Mutex<BTreeMap<&'static str, u64>>,
     dropped: Mutex<BTreeMap<String, u64>>,
     cut: Mutex<BTreeMap<&'static str, u64>>,
+    certificate_requests: Mutex<BTreeMap<&'static str, u64>>,
     panics: AtomicU64,
 }
 
@@ -91,6 +92,11 @@ impl Metrics {
         *lock(&self.inner.reloads).entry(result).or_default() += 1;
     }
 
+    /// `result`: `issued`, `adopted`, `found`, or the class of the failure.
+    pub fn certificate_request(&self, result: &'static str) {
+        *lock(&self.inner.certificate_requests).entry(result).or_default() += 1;
+    }
+
     pub fn log_dropped(&self, log: &str, lines: u64) {
         *lock(&self.inner.dropped).entry(log.to_owned()).or_default() += lines;
     }
@@ -110,6 +116,7 @@ impl Metrics {
             reloads: lock(&self.inner.reloads).clone(),
             dropped: lock(&self.inner.dropped).clone(),
             cut: lock(&self.inner.cut).clone(),
+            certificate_requests: lock(&self.inner.certificate_requests).clone(),
             panics: self.inner.panics.load(Ordering::Relaxed),
             ..Sums::default()
         };

@@ -13,7 +13,7 @@ mod rotation;
 
 pub use access::{AccessBuffer, AccessLog, Record};
 pub use events::{Event, Events, Kind as EventKind};
-pub use exposition::{EndpointCounts, Gauges};
+pub use exposition::{EndpointCounts, Gauges, Renewal};
 pub use log::{LogFile, Logs, flush, init};
 pub use metrics::{Handshake, Metrics, Shard};
 pub use readiness::{Readiness, State};

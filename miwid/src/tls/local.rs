@@ -13,8 +13,8 @@ use std::{
 };
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
 };
 use rustls::{
     crypto::CryptoProvider,
@@ -123,6 +123,15 @@ impl LocalCa {
         Ok(pair)
     }
 
+    /// The certificate that a signing request asks for, as PEM.
+    pub(super) fn sign_request(&self, csr_pem: &str) -> Result<String, String> {
+        let told = |error: rcgen::Error| format!("the local CA cannot sign: {error}");
+        let mut csr = CertificateSigningRequestParams::from_pem(csr_pem).map_err(told)?;
+        csr.params.use_authority_key_identifier_extension = true;
+        usages(&mut csr.params);
+        csr.signed_by(&self.issuer).map(|it| it.pem()).map_err(told)
+    }
+
     fn sign(&self, name: &str, hosts: &[String], provider: &CryptoProvider) -> Result<Pair, String> {
         let told = |error: rcgen::Error| format!("the local CA cannot sign for {}: {error}", hosts.join(", "));
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(told)?;
@@ -130,15 +139,20 @@ impl LocalCa {
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, hosts.first().map_or("miwid", |it| &**it));
         params.use_authority_key_identifier_extension = true;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        let now = SystemTime::now();
-        (params.not_before, params.not_after) = ((now - BACKDATED).into(), (now + LEAF_LIFE).into());
+        usages(&mut params);
         let leaf = params.signed_by(&key, &self.issuer).map_err(told)?;
         let secret = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         Pair::new(name, Issued::Local, vec![leaf.der().clone()], secret, provider)
             .map_err(|bad| format!("the local CA made an unusable certificate: {bad:?}"))
     }
+}
+
+/// What every leaf of ours is for, and how long.
+fn usages(params: &mut CertificateParams) {
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    let now = SystemTime::now();
+    (params.not_before, params.not_after) = ((now - BACKDATED).into(), (now + LEAF_LIFE).into());
 }
 
 /// Whole or not at all, also when the power fails in between.

@@ -3,12 +3,17 @@
 //! Everything that a handshake needs is in memory and never changes while a snapshot lives; files are read only when a
 //! terminator is built.
 
+mod challenges;
 mod local;
+mod managed;
 mod names;
 mod pair;
 mod plan;
 mod policy;
+mod store;
 mod terminator;
 
+pub use challenges::PREFIX as CHALLENGES;
+pub use managed::{Handle, Order, Refusal as Refused, Standing};
 pub use pair::{Certificate, Issued};
 pub use terminator::{HANDSHAKE_MAX, Refusal, Terminator, Tls, TlsStream, kind};

@@ -23,6 +23,10 @@ pub enum Issued {
     /// It came in files, and whoever wrote them renews it.
     File,
     Local,
+    Cloudflare,
+    Acme,
+    /// An operator brought it, and has to bring the next.
+    Imported,
 }
 
 /// What a certificate says of itself.
@@ -105,7 +109,7 @@ pub(super) fn sha256(bytes: &[u8]) -> String {
 }
 
 /// A certificate that can be shown, and what it says.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Pair {
     pub(super) certified: Arc<CertifiedKey>,
     pub(super) certificate: Certificate,
@@ -118,6 +122,13 @@ pub(super) struct Pair {
 pub(super) enum Bad {
     Certificate(String, &'static str),
     Key(String, &'static str),
+}
+
+impl std::fmt::Display for Bad {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::Certificate(message, _) | Self::Key(message, _)) = self;
+        f.write_str(message)
+    }
 }
 
 const NOT_PEM: &str = "it must be PEM text: `-----BEGIN CERTIFICATE-----`, the server's own certificate first";

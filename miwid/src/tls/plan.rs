@@ -13,7 +13,8 @@ use rustls::crypto::CryptoProvider;
 
 use super::{
     local::LocalCa,
-    names::{ByName, covered},
+    managed::is_managed,
+    names::{ByName, covered, normalized},
     pair::{Bad, Pair},
     policy::{Authorities, Demand, Policy, Transport},
 };
@@ -29,8 +30,8 @@ pub(super) struct Plan {
     /// Every certificate once.
     pub(super) pairs: Vec<Pair>,
     pub(super) warnings: Vec<Problem>,
-    /// Hosts that show a certificate of the local CA although nobody asked for that.
-    pub(super) stand_ins: Vec<String>,
+    /// Hosts that show a certificate of the local CA although nobody asked for that, and whether another is requested.
+    pub(super) stand_ins: Vec<(String, bool)>,
 }
 
 pub(super) struct Planner<'a> {
@@ -63,9 +64,11 @@ impl<'a> Planner<'a> {
         let config = self.config;
         let rest = config.backends.values().find(|it| it.host == "_" || it.aliases.iter().any(|it| it == "_"));
         self.plan.default_policy = self.policy(rest.map_or(&config.ssl, |it| ssl(config, it)));
+        self.issuer();
         for backend in config.backends.values() {
             self.site(backend);
         }
+        self.domains();
         self.default(rest);
         if self.problems.is_empty() { Ok(self.plan) } else { Err(self.problems) }
     }
@@ -95,6 +98,51 @@ impl<'a> Planner<'a> {
         }
     }
 
+    /// Names that no site has and yet are to have a certificate: until it is there, one of the local CA.
+    fn domains(&mut self) {
+        let config = self.config;
+        let ssl = &config.ssl;
+        if !ssl.auto_cert || ssl.cert.is_some() || ssl.issuer == Issuer::File {
+            return;
+        }
+        let is_shown = |host: &String| self.plan.shown.find(&normalized(host)).is_some();
+        let rest: Vec<String> = ssl.domains.iter().filter(|it| !is_shown(it)).cloned().collect();
+        if !rest.is_empty() {
+            self.local("default", ssl, &rest);
+        }
+    }
+
+    fn tables(&self) -> impl Iterator<Item = &'a Ssl> + use<'a> {
+        let config = self.config;
+        std::iter::once(&config.ssl).chain(config.backends.values().filter_map(|it| it.ssl.as_ref()))
+    }
+
+    /// Whoever is to be asked must be there.
+    fn issuer(&mut self) {
+        let config = self.config;
+        let asks = |ssl: &&Ssl| ssl.auto_cert && ssl.issuer == Issuer::CloudflareOrigin;
+        if config.cloudflare.api_token.is_none()
+            && let Some(ssl) = self.tables().find(asks)
+        {
+            let hint = "give `[cloudflare] api_token` or `api_token_file`";
+            let message = "Cloudflare's Origin CA cannot be asked without an API token".to_owned();
+            self.problem(&ssl.places.issuer.clone(), "ssl.issuer", message, Some(hint));
+        }
+        let wants_acme = |ssl: &&Ssl| ssl.auto_cert && ssl.issuer == Issuer::Acme;
+        if config.acme.is_none()
+            && let Some(ssl) = self.tables().find(wants_acme)
+        {
+            let hint = "write a table `[acme]`, which accepts the authority's terms";
+            let message = "there is no ACME authority to ask".to_owned();
+            self.problem(&ssl.places.issuer.clone(), "ssl.issuer", message, Some(hint));
+        }
+        if let Some(path) = &config.cloudflare.origin_ca_roots
+            && let Err(message) = Authorities::load(path)
+        {
+            self.problem(&Origin::default(), "cloudflare.origin_ca_roots", message, Some("give the roots as PEM text"));
+        }
+    }
+
     fn local(&mut self, name: &str, ssl: &Ssl, hosts: &[String]) {
         if let Some(pair) = self.signed(name, hosts) {
             for host in hosts {
@@ -102,7 +150,8 @@ impl<'a> Planner<'a> {
             }
         }
         if ssl.issuer != Issuer::Local {
-            self.plan.stand_ins.extend(hosts.iter().cloned());
+            let is_requested = is_managed(self.config, ssl);
+            self.plan.stand_ins.extend(hosts.iter().map(|it| (it.clone(), is_requested)));
         }
     }
 

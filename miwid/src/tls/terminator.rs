@@ -22,13 +22,19 @@ use tokio_rustls::LazyConfigAcceptor;
 pub use tokio_rustls::server::TlsStream;
 
 use super::{
+    challenges::Challenges,
     local::LocalCa,
+    managed::{self, Handle, Live},
     names::{covered, normalized},
-    pair::{Certificate, Pair, sha256},
+    pair::{Certificate, Issued, Pair, sha256},
     plan::{Plan, Planner, unprotected},
     policy::{Demand, Policy, Sessions, Transport, provider},
+    store::Store,
 };
-use crate::exchange::{ClientCertificate, Secured};
+use crate::{
+    exchange::{ClientCertificate, Secured},
+    telemetry::{Events, Metrics},
+};
 
 /// A client that has not settled everything by then never will.
 pub const HANDSHAKE_MAX: Duration = Duration::from_secs(10);
@@ -44,6 +50,9 @@ const QUIC: [&[u8]; 1] = [b"h3"];
 pub struct Tls(Arc<Lasting>);
 
 struct Lasting {
+    /// Certificates that renew themselves.
+    live: Live,
+    challenges: Challenges,
     /// `None`: nothing may be written (a check).
     storage: Option<PathBuf>,
     sessions: Sessions,
@@ -61,7 +70,40 @@ impl Tls {
     }
 
     fn keeping(storage: Option<PathBuf>) -> Self {
-        Self(Arc::new(Lasting { storage, sessions: Sessions::default(), ca: Mutex::default() }))
+        Self(Arc::new(Lasting {
+            live: Live::default(),
+            challenges: Challenges::default(),
+            storage,
+            sessions: Sessions::default(),
+            ca: Mutex::default(),
+        }))
+    }
+
+    /// Shows what the store has from now on, and keeps it good. Within a runtime; once.
+    pub fn keep(&self, events: Events, metrics: Metrics) -> Handle {
+        managed::start(self.clone(), self.store(), self.0.live.clone(), events, metrics)
+    }
+
+    pub(super) fn store(&self) -> Store {
+        Store::new(self.0.storage.clone().unwrap_or_default())
+    }
+
+    pub(super) fn challenges(&self) -> Challenges {
+        self.0.challenges.clone()
+    }
+
+    /// The local CA's answer to a signing request.
+    pub(super) fn sign(&self, csr_pem: &str) -> Result<String, String> {
+        let mut ca = self.0.ca.lock().unwrap_or_else(PoisonError::into_inner);
+        if ca.is_none() {
+            *ca = Some(self.open_ca()?);
+        }
+        ca.as_ref().map_or_else(|| Err("there is no local CA".to_owned()), |it| it.sign_request(csr_pem))
+    }
+
+    /// Nobody resumes what was settled before.
+    pub(super) fn forget_sessions(&self) {
+        self.0.sessions.forget();
     }
 
     /// `None` when HTTPS is off. Reads the certificate files anew.
@@ -78,7 +120,7 @@ impl Tls {
         let Some(ca) = ca.as_mut() else { return Ok(None) };
         let plan = Planner::new(config, &provider, ca).plan()?;
         let root = (ca.pem().to_owned(), ca.path().map(PathBuf::from));
-        let terminator = Terminator::new(config, plan, root, &self.0.sessions).map_err(whole)?;
+        let terminator = Terminator::new(config, plan, root, &self.0).map_err(whole)?;
         Ok(Some(Arc::new(terminator)))
     }
 
@@ -118,6 +160,8 @@ fn whole(message: String) -> Vec<Problem> {
 pub enum Refusal {
     /// The client named a server that we do not serve, or none where one must be named.
     UnknownName(String),
+    /// A certificate authority that looked for a proof, and found it.
+    Challenge,
     /// Not TLS, a version or suite that we do not speak, a bad certificate, or the client left.
     Handshake(io::Error),
 }
@@ -128,7 +172,7 @@ pub struct Terminator {
     quic: Arc<ServerConfig>,
     certificates: Vec<Certificate>,
     warnings: Vec<Problem>,
-    stand_ins: Vec<String>,
+    stand_ins: Vec<(String, bool)>,
     root: (String, Option<PathBuf>),
 }
 
@@ -136,6 +180,20 @@ pub struct Terminator {
 struct Table {
     plan: Plan,
     unknown: UnknownSni,
+    live: Live,
+    challenges: Challenges,
+}
+
+/// What a handshake shows.
+struct Shown {
+    certified: Arc<CertifiedKey>,
+    names: Arc<[String]>,
+}
+
+impl Shown {
+    fn of(pair: &Pair) -> Self {
+        Self { certified: pair.certified.clone(), names: pair.names.clone() }
+    }
 }
 
 impl std::fmt::Debug for Table {
@@ -145,11 +203,28 @@ impl std::fmt::Debug for Table {
 }
 
 impl Table {
-    fn find(&self, server_name: Option<&str>) -> Option<&Pair> {
+    /// The operator's files, else what was requested, else what the local CA made.
+    fn find(&self, server_name: Option<&str>) -> Option<Shown> {
+        let live = self.live.load();
         let default = self.plan.default.as_ref();
-        let Some(name) = server_name else { return default };
+        let Some(name) = server_name else {
+            let is_ours = default.is_some_and(|it| it.certificate.issued == Issued::Local);
+            let requested = live.named("default").filter(|_| is_ours);
+            return requested.or(default).map(Shown::of);
+        };
         let default = default.filter(|_| self.unknown == UnknownSni::Default);
-        self.plan.shown.find(&normalized(name)).or(default)
+        let name = normalized(name);
+        let planned = self.plan.shown.find(&name);
+        let given = planned.filter(|it| it.certificate.issued == Issued::File);
+        given.or_else(|| live.find(&name)).or(planned).or(default).map(Shown::of)
+    }
+
+    #[cfg(test)]
+    fn shown_name(&self, server_name: Option<&str>) -> Option<String> {
+        let shown = self.find(server_name)?;
+        let named = |it: &&Pair| Arc::ptr_eq(&it.certified, &shown.certified);
+        let all = self.plan.shown.values().chain(&self.plan.default);
+        { all }.find(named).map(|it| it.certificate.name.clone())
     }
 
     fn policy(&self, host: Option<&str>) -> Policy {
@@ -159,7 +234,7 @@ impl Table {
 
 impl ResolvesServerCert for Table {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.find(hello.server_name()).map(|it| it.certified.clone())
+        self.find(hello.server_name()).map(|it| it.certified)
     }
 }
 
@@ -168,13 +243,19 @@ impl Terminator {
         config: &Config,
         mut plan: Plan,
         root: (String, Option<PathBuf>),
-        sessions: &Sessions,
+        lasting: &Lasting,
     ) -> Result<Self, String> {
+        let sessions = &lasting.sessions;
         let provider = provider();
         let certificates = plan.pairs.drain(..).map(|it| it.certificate).collect();
         let (warnings, stand_ins) = (std::mem::take(&mut plan.warnings), std::mem::take(&mut plan.stand_ins));
         let policies: HashSet<Policy> = plan.policies.values().copied().chain([plan.default_policy]).collect();
-        let table = Arc::new(Table { plan, unknown: config.ssl.unknown_sni });
+        let table = Arc::new(Table {
+            plan,
+            unknown: config.ssl.unknown_sni,
+            live: lasting.live.clone(),
+            challenges: lasting.challenges.clone(),
+        });
         let make = |policy: Policy, alpn: &[&[u8]]| -> Result<Arc<ServerConfig>, String> {
             let authorities = table.plan.authorities.get(&policy.authorities);
             let mut made = sessions.config(policy, authorities, table.clone(), &provider)?;
@@ -200,14 +281,20 @@ impl Terminator {
     ) -> Result<(TlsStream<S>, Arc<Secured>), Refusal> {
         let mut started = LazyConfigAcceptor::new(Acceptor::default(), io).await.map_err(Refusal::Handshake)?;
         let name = started.client_hello().server_name().map(normalized);
+        let offered = started.client_hello().alpn().into_iter().flatten();
+        if let Some(proof) = self.table.challenges.proof(name.as_deref(), offered) {
+            // It has seen what it came for when this ends.
+            started.into_stream(proof).await.map_err(Refusal::Handshake)?;
+            return Err(Refusal::Challenge);
+        }
         let policy = self.table.policy(name.as_deref());
-        let (Some(pair), Some(config)) = (self.table.find(name.as_deref()), self.configs.get(&policy)) else {
+        let (Some(shown), Some(config)) = (self.table.find(name.as_deref()), self.configs.get(&policy)) else {
             // The client is gone either way.
             let _ = started.io.write_all(&UNRECOGNIZED_NAME).await;
             let _ = started.io.shutdown().await;
             return Err(Refusal::UnknownName(name.unwrap_or_default()));
         };
-        let names = pair.names.clone();
+        let names = shown.names;
         let stream = started.into_stream(config.clone()).await.map_err(Refusal::Handshake)?;
         let connection = stream.get_ref().1;
         let secured = Secured {
@@ -219,6 +306,11 @@ impl Terminator {
             client: connection.peer_certificates().and_then(|it| client(it.first()?)),
         };
         Ok((stream, Arc::new(secured)))
+    }
+
+    /// What an authority that looks for this token is to be told.
+    pub fn challenge(&self, token: &str) -> Option<String> {
+        self.table.challenges.answer(token)
     }
 
     /// For QUIC endpoints: the same certificates, ALPN `h3`, no client certificates.
@@ -236,10 +328,7 @@ impl Terminator {
     pub fn secured_by_quic(&self, server_name: Option<&str>) -> Arc<Secured> {
         let name = server_name.map(normalized);
         Arc::new(Secured {
-            names: self
-                .table
-                .find(name.as_deref())
-                .map_or_else(|| Arc::new([]) as Arc<[String]>, |it| it.names.clone()),
+            names: self.table.find(name.as_deref()).map_or_else(|| Arc::new([]) as Arc<[String]>, |it| it.names),
             server_name: name.map(Into::into),
             policy: 0,
             version: "TLSv1.3",
@@ -269,8 +358,14 @@ impl Terminator {
         self.table.policy(Some(host)).demand == Demand::Require
     }
 
-    pub fn certificates(&self) -> &[Certificate] {
-        &self.certificates
+    /// Those of this configuration: from files and from the local CA. Not those of the local CA that nobody sees because
+    /// others are shown in their place.
+    pub fn certificates(&self) -> Vec<&Certificate> {
+        let live = self.table.live.load();
+        let is_replaced = |it: &Certificate| {
+            it.issued == Issued::Local && !it.hosts.is_empty() && it.hosts.iter().all(|host| live.find(host).is_some())
+        };
+        self.certificates.iter().filter(|it| !is_replaced(it)).collect()
     }
 
     /// What clients will not like, although it does not keep anything from running.
@@ -280,10 +375,18 @@ impl Terminator {
 
     /// Why the daemon counts as degraded: hosts whose certificate no client trusts.
     pub fn degraded(&self) -> Option<String> {
-        let hosts = self.stand_ins.join(", ");
-        (!hosts.is_empty()).then(|| {
-            format!("{hosts}: the certificate is from the local CA, because no other is configured; see `[ssl] cert` and `issuer`")
-        })
+        let live = self.table.live.load();
+        let hosts = |requested: bool| {
+            let missing = |(host, it): &&(String, bool)| *it == requested && live.find(host).is_none();
+            self.stand_ins.iter().filter(missing).map(|(host, _)| host.as_str()).collect::<Vec<_>>().join(", ")
+        };
+        let told = |hosts: String, why: &str| {
+            (!hosts.is_empty()).then(|| format!("{hosts}: the certificate is from the local CA, because {why}"))
+        };
+        let not_yet = told(hosts(true), "the one that was requested is not there yet; see `miwictl cert list`");
+        let other = told(hosts(false), "no other is configured; see `[ssl] cert` and `issuer`");
+        let reasons: Vec<String> = [not_yet, other].into_iter().flatten().collect();
+        (!reasons.is_empty()).then(|| reasons.join("; "))
     }
 
     /// The root of the local CA as PEM, and where it lies.
@@ -362,9 +465,8 @@ mod tests {
 
     #[test]
     fn clients_without_a_name_are_served_where_a_default_makes_sense() {
-        let shown = |unknown: &str, sites: &[&str], name: Option<&str>| {
-            terminator(unknown, sites).table.find(name).map(|it| it.certificate.name.clone())
-        };
+        let shown =
+            |unknown: &str, sites: &[&str], name: Option<&str>| terminator(unknown, sites).table.shown_name(name);
         let default = Some("default".to_owned());
         assert_eq!(shown("reject", &["a.test"], None), None);
         assert_eq!(shown("default", &["a.test"], None), default);

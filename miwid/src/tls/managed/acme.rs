@@ -1,0 +1,319 @@
+//! ACME (RFC 8555) by http-01 and tls-alpn-01: an account that is kept, an order, a proof that the authority finds under every
+//! name, and the certificate for our own signing request.
+
+use std::{future::Future, pin::Pin, time::Duration};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use instant_acme::{
+    Account, AccountCredentials, AuthorizationStatus, AuthorizedIdentifier, BodyWrapper, BytesResponse,
+    ChallengeHandle, ChallengeType, Error, ExternalAccountKey, HttpClient, Identifier, NewAccount, NewOrder, Order,
+    OrderStatus, RetryPolicy,
+};
+use rustls::pki_types::{CertificateSigningRequestDer, pem::PemObject};
+use tokio::sync::Mutex;
+
+use super::{
+    issuer::{Answer, Ask, Failure},
+    job::blocking,
+    renewal::Patience,
+};
+use crate::{
+    client::{self, Client},
+    tls::{
+        challenges::{Challenges, Showing},
+        store::Store,
+    },
+};
+
+/// Let's Encrypt.
+const DIRECTORY: &str = "https://acme-v02.api.letsencrypt.org/directory";
+/// Authorities look from several places, and do so more than once.
+const POLLING: RetryPolicy =
+    RetryPolicy::new().initial_delay(Duration::from_millis(500)).backoff(1.5).timeout(Duration::from_secs(90));
+
+pub(super) struct Acme {
+    directory: String,
+    contact: Vec<String>,
+    profile: Option<String>,
+    /// Identifier and key of an account elsewhere.
+    binding: Option<(String, Vec<u8>)>,
+    client: Client,
+    store: Store,
+    challenges: Challenges,
+    kind: ChallengeType,
+    account: Mutex<Option<Account>>,
+}
+
+impl Acme {
+    /// Without a port for HTTP only TLS is left to look at.
+    pub(super) fn new(config: &config::Acme, has_http: bool, store: Store, challenges: Challenges) -> Self {
+        let kind = match config.challenge.as_deref() {
+            Some("tls-alpn-01") => ChallengeType::TlsAlpn01,
+            Some("http-01") => ChallengeType::Http01,
+            _ if has_http => ChallengeType::Http01,
+            _ => ChallengeType::TlsAlpn01,
+        };
+        Self {
+            kind,
+            directory: config.directory.clone().unwrap_or_else(|| DIRECTORY.to_owned()),
+            contact: config.contact.iter().map(|it| contact(it)).collect(),
+            profile: config.profile.clone(),
+            binding: config.eab.as_ref().map(|it| (it.key_id.clone(), base64url(it.hmac_key.expose()))),
+            client: Client::trusting(config.ca_file.clone()),
+            store,
+            challenges,
+            account: Mutex::default(),
+        }
+    }
+
+    pub(super) async fn issue(&self, ask: &Ask<'_>) -> Result<Answer, Failure> {
+        if let Some(wildcard) = ask.hosts.iter().find(|it| it.starts_with("*.")) {
+            let failure =
+                Failure::new("config", format!("`{wildcard}` cannot be shown to be ours by http-01 or tls-alpn-01"));
+            return Err(failure.hint("name the hosts one by one; dns-01 is not available in this version"));
+        }
+        let account = self.account().await?;
+        let result = self.ordered(&account, ask).await;
+        if let Err(Error::Api(problem)) = &result
+            && kind(problem) == "accountDoesNotExist"
+        {
+            self.forget().await;
+        }
+        let chain_pem = result.map_err(failed)?;
+        Ok(Answer { id: String::new(), chain_pem })
+    }
+
+    async fn ordered(&self, account: &Account, ask: &Ask<'_>) -> Result<String, Error> {
+        let names: Vec<Identifier> = ask.hosts.iter().map(|it| Identifier::Dns(it.clone())).collect();
+        let mut wanted = NewOrder::new(&names);
+        if let Some(profile) = &self.profile {
+            wanted = wanted.profile(profile);
+        }
+        let mut order = account.new_order(&wanted).await?;
+        // Answers are shown until the order is judged, however that ends.
+        let _showing = self.shown(&mut order).await?;
+        let status = order.poll_ready(&POLLING).await?;
+        if status == OrderStatus::Invalid {
+            return Err(refusal(&mut order).await);
+        }
+        let csr = CertificateSigningRequestDer::from_pem_slice(ask.csr_pem.as_bytes())
+            .map_err(|_| Error::Str("a signing request of ours"))?;
+        order.finalize_csr(&csr).await?;
+        order.poll_certificate(&POLLING).await
+    }
+
+    /// Every name's token, and the authority told that it is there.
+    async fn shown(&self, order: &mut Order) -> Result<Vec<Showing>, Error> {
+        let mut showing = Vec::new();
+        let mut authorizations = order.authorizations();
+        while let Some(authorization) = authorizations.next().await {
+            let mut authorization = authorization?;
+            if authorization.status == AuthorizationStatus::Valid {
+                continue;
+            }
+            let mut challenge =
+                authorization.challenge(self.kind.clone()).ok_or(Error::Unsupported("this challenge for this name"))?;
+            showing.push(self.show(&challenge)?);
+            challenge.set_ready().await?;
+        }
+        Ok(showing)
+    }
+
+    fn show(&self, challenge: &ChallengeHandle<'_>) -> Result<Showing, Error> {
+        let proof = challenge.key_authorization();
+        if self.kind == ChallengeType::Http01 {
+            return Ok(self.challenges.show_answer(&challenge.token, proof.as_str()));
+        }
+        let AuthorizedIdentifier { identifier: Identifier::Dns(host), .. } = challenge.identifier() else {
+            return Err(Error::Unsupported("names that are no host names"));
+        };
+        self.challenges.show_proof(host, proof.digest().as_ref()).map_err(|error| Error::Other(error.into()))
+    }
+
+    /// From memory, from the disk, or a new one, which accepts the authority's terms as the configuration says.
+    async fn account(&self) -> Result<Account, Failure> {
+        let mut known = self.account.lock().await;
+        if let Some(account) = &*known {
+            return Ok(account.clone());
+        }
+        let (store, directory) = (self.store.clone(), self.directory.clone());
+        let kept = blocking(move || Ok(store.account(&directory))).await.ok().flatten();
+        let account = match kept.and_then(|it| serde_json::from_str::<AccountCredentials>(&it).ok()) {
+            Some(credentials) => self.builder().from_credentials(credentials).await.map_err(failed)?,
+            None => self.registered().await?,
+        };
+        *known = Some(account.clone());
+        Ok(account)
+    }
+
+    async fn registered(&self) -> Result<Account, Failure> {
+        let contact: Vec<&str> = self.contact.iter().map(String::as_str).collect();
+        let wanted = NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
+        let binding = self.binding.as_ref().map(|(id, key)| ExternalAccountKey::new(id.clone(), key));
+        let made = self.builder().create(&wanted, self.directory.clone(), binding.as_ref()).await;
+        let (account, credentials) = made.map_err(failed)?;
+        let kept = serde_json::to_string(&credentials).map_err(std::io::Error::other);
+        let (store, directory) = (self.store.clone(), self.directory.clone());
+        let kept = blocking(move || store.put_account(&directory, &kept?)).await;
+        if let Err(error) = kept {
+            // The next start registers another; authorities allow some of that.
+            tracing::warn!(target: "tls", %error, "the account of the authority cannot be kept");
+        }
+        Ok(account)
+    }
+
+    async fn forget(&self) {
+        *self.account.lock().await = None;
+        let (store, directory) = (self.store.clone(), self.directory.clone());
+        let _ = blocking(move || store.drop_account(&directory)).await;
+    }
+
+    fn builder(&self) -> instant_acme::AccountBuilder {
+        Account::builder_with_http(Box::new(Door(self.client.clone())))
+    }
+}
+
+/// Mail addresses are URLs to an authority.
+fn contact(text: &str) -> String {
+    if text.contains(':') { text.to_owned() } else { format!("mailto:{text}") }
+}
+
+/// Our own client, with its deadlines and bounds.
+struct Door(Client);
+
+impl HttpClient for Door {
+    fn request(
+        &self,
+        request: Request<BodyWrapper<Bytes>>,
+    ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, Error>> + Send>> {
+        let client = self.0.clone();
+        Box::pin(async move {
+            let (parts, body) = request.into_parts();
+            let body = body.collect().await.map_err(|_| Error::Str("the body of a request of ours"))?.to_bytes();
+            let ask = client::Ask {
+                method: parts.method,
+                url: parts.uri,
+                headers: parts.headers,
+                body: (!body.is_empty()).then_some(body),
+            };
+            let reply = client.send(ask).await.map_err(|error| Error::Other(Box::new(error)))?;
+            let mut response = Response::new(Full::new(reply.body));
+            (*response.status_mut(), *response.headers_mut()) = (reply.status, reply.headers);
+            Ok(response.into())
+        })
+    }
+}
+
+/// Why an order is invalid: what the authority saw when it looked.
+async fn refusal(order: &mut Order) -> Error {
+    let mut authorizations = order.authorizations();
+    while let Some(Ok(mut authorization)) = authorizations.next().await {
+        let Ok(state) = authorization.refresh().await else { continue };
+        if let Some(problem) = state.challenges.iter().find_map(|it| it.error.clone()) {
+            return Error::Api(problem);
+        }
+    }
+    match order.state().error.clone() {
+        Some(problem) => Error::Api(problem),
+        None => Error::Str("a reason for an order that is invalid"),
+    }
+}
+
+/// The last word of the problem's type.
+fn kind(problem: &instant_acme::Problem) -> &str {
+    problem.r#type.as_deref().and_then(|it| it.rsplit(':').next()).unwrap_or_default()
+}
+
+fn failed(error: Error) -> Failure {
+    let said = error.to_string();
+    let Error::Api(problem) = error else {
+        let class = if matches!(error, Error::Unsupported(_)) { "config" } else { "transient" };
+        return Failure::new(class, format!("the authority could not be asked: {said}"));
+    };
+    let detail = problem.detail.clone().unwrap_or_else(|| said.clone());
+    let of_parts: Vec<String> = problem.subproblems.iter().filter_map(|it| it.detail.clone()).collect();
+    let message = format!("the authority says: {} ({})", [vec![detail], of_parts].concat().join("; "), kind(&problem));
+    let (class, hint) = match kind(&problem) {
+        "rateLimited" => ("throttled", "authorities count for hours and days; what is there already goes on"),
+        "serverInternal" | "badNonce" | "orderNotReady" => ("transient", "it is asked again by itself"),
+        "connection" | "dns" | "unauthorized" | "incorrectResponse" | "tls" => (
+            "config",
+            "the name must lead here: port 80 to miwid's http_port for http-01, port 443 to its https_port for tls-alpn-01",
+        ),
+        "caa" => ("config", "a CAA record of the domain does not allow this authority"),
+        "externalAccountRequired" => ("config", "this authority wants `[acme] eab`"),
+        "accountDoesNotExist" => ("transient", "a new account is made with the next attempt"),
+        _ => ("config", "see what the authority says"),
+    };
+    Failure {
+        patience: if class == "transient" { Patience::Usual } else { Patience::Long },
+        ..Failure::new(class, message)
+    }
+    .hint(hint)
+}
+
+/// Keys of bindings are written so. What does not belong is left out: the authority will say that the key is wrong.
+fn base64url(text: &str) -> Vec<u8> {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let digits = text.bytes().map(|it| {
+        if it == b'+' {
+            b'-'
+        } else if it == b'/' {
+            b'_'
+        } else {
+            it
+        }
+    });
+    let (mut bits, mut count, mut bytes) = (0_u32, 0, Vec::new());
+    for value in digits.filter_map(|it| ALPHABET.iter().position(|digit| *digit == it)) {
+        bits = bits << 6 | u32::try_from(value).unwrap_or_default();
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            bytes.push(bits.wrapping_shr(count).to_le_bytes()[0]);
+        }
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_bindings_are_read_in_both_alphabets() {
+        for (text, expected) in [
+            ("", &b""[..]),
+            ("Zg", b"f"),
+            ("Zm8=", b"fo"),
+            ("Zm9vYg", b"foob"),
+            ("-_8", &[251, 255]),
+            ("+/8=", &[251, 255]),
+        ] {
+            assert_eq!(base64url(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn problems_are_classed_by_what_is_to_be_done() {
+        let class = |kind: &str| {
+            let text = format!(r#"{{"type":"urn:ietf:params:acme:error:{kind}","detail":"d","status":400}}"#);
+            failed(Error::Api(serde_json::from_str(&text).expect("a problem"))).class
+        };
+        for (kind, expected) in [
+            ("rateLimited", "throttled"),
+            ("serverInternal", "transient"),
+            ("badNonce", "transient"),
+            ("connection", "config"),
+            ("unauthorized", "config"),
+            ("caa", "config"),
+            ("externalAccountRequired", "config"),
+            ("accountDoesNotExist", "transient"),
+            ("somethingNew", "config"),
+        ] {
+            assert_eq!(class(kind), expected, "{kind}");
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! Certificates by themselves: the double of Cloudflare's API, what the daemon does with it, and what operators see.
+
+mod acme;
+mod answers;
+mod commands;
+mod conformance;
+mod double;
+mod issuing;
+mod patience;
+mod plain;
+mod store;
+mod world;

@@ -1,0 +1,89 @@
+//! Waiting between attempts: as long as it should be, whatever happens meanwhile.
+
+use std::time::Duration;
+
+use harness::{
+    cloudflare::{Cloudflare, Mutation, Rule, Then},
+    wait,
+};
+
+use super::world::{DAY, DOMAINS, World};
+
+// F43
+#[tokio::test(flavor = "multi_thread")]
+async fn starting_again_does_not_shorten_the_back_off() {
+    let double = Cloudflare::start().await;
+    double.rule(Rule::on_create(Then::Refuse { status: 400, code: 10000, message: "Authentication error".into() }));
+    let mut world = World::with(double, DOMAINS).await;
+    world.certificate_where("default", "it has failed once", |it| it["attempts"] == 1).await;
+    for _ in 0..3 {
+        world = world.restart(DOMAINS).await;
+        let standing = world.certificate("default").await;
+        assert_eq!((&standing["attempts"], &standing["state"]), (&1.into(), &"failing".into()), "{standing:#}");
+    }
+    assert_eq!(world.posts(), 1);
+    world.advance(Duration::from_secs(20 * 60));
+    world.certificate_where("default", "it has failed twice", |it| it["attempts"] == 2).await;
+    assert_eq!(world.posts(), 2);
+    // By hand it is tried at once.
+    world.double.no_rules();
+    world.daemon.ctl_ok(&["cert", "renew", "default", "--force"]).await;
+    world.issued("default").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_is_due_when_it_comes_is_no_reason_to_ask_for_ever() {
+    let double = Cloudflare::start().await;
+    double.rule(Rule::on_create(Then::Mutate(Mutation::Aged)));
+    let world = World::with(double, DOMAINS).await;
+    let first = world.issued("default").await;
+    let next = world.certificate("default").await["next_renewal"].clone();
+    for _ in 0..3 {
+        assert_eq!(world.certificate("default").await["next_renewal"], next, "it waits");
+    }
+    assert_eq!(world.posts(), 1);
+    world.double.no_rules();
+    world.advance(Duration::from_secs(3700));
+    world.certificate_where("default", "it was renewed", |it| it["sha256"] != first["sha256"]).await;
+    assert_eq!(world.posts(), 2);
+}
+
+// F42
+#[tokio::test(flavor = "multi_thread")]
+async fn many_that_are_due_at_once_are_asked_for_one_after_another() {
+    let world = World::start("").await;
+    let text = std::fs::read_to_string(world.daemon.config_path()).unwrap();
+    let site = |it: usize| {
+        format!(
+            "[backends.\"h{it}.example.com\"]\nrespond = {{ status = 200, body = \"x\" }}\n\
+             [backends.\"h{it}.example.com\".ssl]\nauto_cert = true\ndomains = [\"h{it}.example.com\"]\n"
+        )
+    };
+    world.daemon.rewrite_config(&format!("{text}{}", (0..12).map(site).collect::<String>()));
+    let begun = std::time::Instant::now();
+    assert_eq!(world.daemon.reload().await.status, 0);
+    wait::until(wait::LATER, "all are there", async || world.double.certificates().len() == 12).await;
+    // Two a second: twelve cannot be there before the eleventh pause of half a second is over.
+    assert!(begun.elapsed() >= Duration::from_millis(5500), "{:?}", begun.elapsed());
+    assert_eq!((world.posts(), world.double.violations()), (12, vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn months_of_failure_warn_and_never_end_the_trying() {
+    let world = World::start(DOMAINS).await;
+    let first = world.issued("default").await;
+    world.double.rule(Rule::on_create(Then::Refuse { status: 500, code: 1, message: "out of order".into() }));
+    world.advance(DAY * 61);
+    world.certificate_where("default", "it fails", |it| it["state"] == "failing").await;
+    assert_eq!(world.certificate("default").await["sha256"], first["sha256"], "the old one is shown");
+    for (day, words) in [(61, "within 30 days"), (84, "within 7 days"), (89, "within 1 days")] {
+        if day > 61 {
+            world.advance(DAY * (day - if day == 84 { 61 } else { 84 }));
+        }
+        wait::until(wait::LATER, words, async || world.daemon.log().contains(words)).await;
+    }
+    world.double.no_rules();
+    world.advance(Duration::from_secs(8 * 3600));
+    world.certificate_where("default", "it was renewed", |it| it["sha256"] != first["sha256"]).await;
+    assert_eq!(world.daemon.log().matches("within 30 days").count(), 1, "once");
+}
