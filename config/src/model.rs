@@ -141,6 +141,8 @@ pub struct Ssl {
     pub client_auth: Option<String>,
     pub client_ca: Option<PathBuf>,
     pub unknown_sni: UnknownSni,
+    /// HTTP/3 only.
+    pub early_data: bool,
     pub storage: Option<PathBuf>,
     /// Where the files were named.
     #[serde(skip)]

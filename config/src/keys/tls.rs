@@ -35,6 +35,12 @@ pub(crate) static SSL: Table = Table {
             "certs in the state directory",
             "Where certificates and their keys are kept; several daemons may share it.",
         ),
+        key(
+            "early_data",
+            Kind::Flag,
+            "false",
+            "Whether HTTP/3 clients that come back may ask before the handshake is over (0-RTT). Requests that change something are then told to wait (425), and apps see `Early-Data: 1` (RFC 8470).",
+        ),
     ]],
 };
 

@@ -29,12 +29,13 @@ pub(super) fn ssl(section: &Section<'_>, above: Option<&Ssl>) -> Ssl {
         unknown_sni: section
             .choice("unknown_sni", &[UnknownSni::Reject, UnknownSni::Default])
             .unwrap_or(above.unknown_sni),
+        early_data: section.flag("early_data").unwrap_or(above.early_data),
         storage: section.path("storage").or(above.storage),
         places,
     };
     judge(section, &ssl);
     if is_of_site {
-        for key in ["unknown_sni", "storage"] {
+        for key in ["unknown_sni", "early_data", "storage"] {
             if section.has(key) {
                 section.error_at_key(
                     key,

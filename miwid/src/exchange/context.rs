@@ -8,7 +8,7 @@ use std::{
 
 use http::HeaderValue;
 
-use super::{ExtraHeaders, Offer};
+use super::{Ending, ExtraHeaders, Offer};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
@@ -94,13 +94,6 @@ pub struct Context {
     /// This is the answer, whole, and will be that of the next plain GET for the same host and target. Whoever makes an answer
     /// depend on more than these (and Accept-Encoding) must take it away.
     pub offer: Option<Offer>,
-    /// Set with a 101 (or a CONNECT's 200): resolves when the tunnel has ended, and the access record is written then.
-    pub tunnel: Option<tokio::sync::oneshot::Receiver<TunnelEnd>>,
-}
-
-/// Bytes that went through a tunnel.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct TunnelEnd {
-    pub from_client: u64,
-    pub to_client: u64,
+    /// Set with a 101 (or a CONNECT's 200): when the tunnel ends, the access record is written.
+    pub tunnel: Option<Ending>,
 }

@@ -42,6 +42,8 @@ pub mod reason {
     pub const MISDIRECTED: &str = "misdirected";
     /// The host is only for clients that show a certificate.
     pub const CLIENT_CERTIFICATE: &str = "client-certificate";
+    /// It came before the handshake was over, and may have been sent by somebody else: 425.
+    pub const EARLY_DATA: &str = "early-data";
     pub const LOOP: &str = "loop";
     pub const INTERNAL: &str = "internal";
 }

@@ -9,11 +9,13 @@ mod grpc;
 pub mod headers;
 mod inbound;
 mod stored;
+mod tunnel;
 
 pub use body::{Body, LocalBody};
-pub use context::{ClientCertificate, Context, Peer, Scheme, Secured, TunnelEnd};
+pub use context::{ClientCertificate, Context, Peer, Scheme, Secured};
 pub use extra::ExtraHeaders;
 pub use failure::{Failure, Side, reason};
 pub use grpc::{is_call, is_grpc};
 pub use inbound::{Cut, Inbound, Meter, Source};
 pub use stored::{FRESH_FOR, Offer, Stored};
+pub use tunnel::{Ending, TunnelEnd};

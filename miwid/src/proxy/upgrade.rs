@@ -11,11 +11,11 @@ use std::{
     time::Duration,
 };
 
-use hyper::upgrade::OnUpgrade;
+use futures_util::FutureExt;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
-    sync::oneshot,
     time::{Instant, sleep_until},
 };
 use tokio_util::task::TaskTracker;
@@ -25,7 +25,7 @@ use super::{
     pump,
 };
 use crate::{
-    exchange::TunnelEnd,
+    exchange::{Ending, TunnelEnd},
     net::DrainSignal,
     upstream::{Endpoint, InFlight},
 };
@@ -54,10 +54,11 @@ impl Tunnels {
     }
 
     /// Resolves when it is one tunnel's turn to end, because the worker drains.
-    async fn stopping(mut self) {
-        self.drain.started().await;
-        let spread = spread(self.tracker.len(), self.drain.deadline());
-        tokio::time::sleep(spread.mul_f64(fastrand::f64())).await;
+    async fn stopping(&self) {
+        let mut drain = self.drain.clone();
+        drain.started().await;
+        let spread = spread(self.tracker.len(), drain.deadline());
+        Box::pin(tokio::time::sleep(spread.mul_f64(fastrand::f64()))).await;
     }
 }
 
@@ -82,21 +83,22 @@ pub(super) struct Tunnel<U> {
 }
 
 impl<U: AsyncRead + AsyncWrite + Unpin + 'static> Tunnel<U> {
-    /// Starts the tunnel on this worker; the receiver hears of its end.
-    pub(super) fn start(self, tunnels: &Tunnels) -> oneshot::Receiver<TunnelEnd> {
-        let (end, ended) = oneshot::channel();
-        let stopping = tunnels.clone().stopping();
+    /// Starts the tunnel on this worker; what it gives hears of the end.
+    pub(super) fn start(self, tunnels: &Tunnels) -> Ending {
+        let ending = Ending::default();
+        let (ended, all, handover) = (ending.clone(), tunnels.clone(), Box::pin(self.handover()));
         tunnels.tracker.spawn_local(async move {
-            let _ = end.send(self.run(stopping).await);
+            ended.end(match handover.await {
+                Some(open) => open.run(&all).await,
+                None => TunnelEnd::default(),
+            });
         });
-        ended
+        ending
     }
 
-    async fn run(self, stopping: impl Future<Output = ()>) -> TunnelEnd {
+    async fn handover(self) -> Option<Box<Open<U>>> {
         let Self { client, upstream, in_flight, idle_timeout, websocket, drain } = self;
-        let Ok(Ok(client)) = tokio::time::timeout(HANDOVER_TIMEOUT, client).await else {
-            return TunnelEnd::default();
-        };
+        let client = tokio::time::timeout(HANDOVER_TIMEOUT, client).await.ok()?.ok()?;
         let moved = Rc::new(Cell::new(Instant::now()));
         let course = Rc::new(RefCell::new(Course::default()));
         let mut client = Counted::new(TokioIo::new(client), moved.clone());
@@ -105,21 +107,41 @@ impl<U: AsyncRead + AsyncWrite + Unpin + 'static> Tunnel<U> {
             client.writes = Some(course.clone());
             upstream.reads = Some(course.clone());
         }
+        Some(Box::new(Open { client, upstream, in_flight, moved, course, idle_timeout, websocket, drain }))
+    }
+}
+
+/// A tunnel that both sides have.
+struct Open<U> {
+    client: Counted<TokioIo<Upgraded>>,
+    upstream: Counted<U>,
+    in_flight: InFlight,
+    moved: Rc<Cell<Instant>>,
+    course: Rc<RefCell<Course>>,
+    idle_timeout: Duration,
+    websocket: bool,
+    drain: config::StreamDrain,
+}
+
+impl<U: AsyncRead + AsyncWrite + Unpin + 'static> Open<U> {
+    /// Thousands of tunnels spend their lives here: what is needed at the end only is made then, and boxed.
+    async fn run(mut self: Box<Self>, tunnels: &Tunnels) -> TunnelEnd {
+        let Self { client, upstream, in_flight, moved, course, idle_timeout, websocket, drain } = &mut *self;
         let withdrawn = {
-            let mut both = pin!(pump::both(&mut client, &mut upstream));
+            let mut both = pin!(pump::both(client, upstream));
             let withdrawn = tokio::select! {
                 _ = &mut both => false,
-                () = closing(in_flight.endpoint(), drain) => true,
-                () = stopping => true,
-                () = quiet(&moved, idle_timeout) => false,
+                () = closing(in_flight.endpoint(), *drain) => true,
+                () = tunnels.stopping() => true,
+                () = quiet(moved, *idle_timeout) => false,
             };
-            if withdrawn && websocket {
-                let _ = tokio::time::timeout(FAREWELL, last_frames(both, &course)).await;
+            if withdrawn && *websocket {
+                let _ = Box::pin(tokio::time::timeout(FAREWELL, last_frames(both, course))).await;
             }
             withdrawn
         };
-        if withdrawn && websocket && course.borrow().is_clear() {
-            let _ = tokio::time::timeout(FAREWELL, farewell(&mut client.stream)).await;
+        if withdrawn && *websocket && course.borrow().is_clear() {
+            let _ = Box::pin(tokio::time::timeout(FAREWELL, farewell(&mut client.stream))).await;
         }
         TunnelEnd { from_client: client.read, to_client: upstream.read }
     }
@@ -143,15 +165,11 @@ async fn farewell(client: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
 
 /// Resolves when a stream to this endpoint has to end, because it was withdrawn.
 pub(super) fn closing(endpoint: &Endpoint, drain: config::StreamDrain) -> impl Future<Output = ()> + use<> {
-    let retired = endpoint.retired();
-    async move {
-        retired.await;
-        match drain {
-            config::StreamDrain::Now => {}
-            config::StreamDrain::CloseAfter(grace) => tokio::time::sleep(grace).await,
-            config::StreamDrain::Wait => std::future::pending().await,
-        }
-    }
+    endpoint.retired().then(async move |()| match drain {
+        config::StreamDrain::Now => {}
+        config::StreamDrain::CloseAfter(grace) => tokio::time::sleep(grace).await,
+        config::StreamDrain::Wait => std::future::pending().await,
+    })
 }
 
 /// Resolves when nothing has moved for `timeout`.

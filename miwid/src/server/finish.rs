@@ -106,12 +106,9 @@ pub(super) fn finish(
     let tunnel = pending.context.tunnel.take();
     pending.status = parts.status;
     let pending = match tunnel {
-        Some(end) => {
+        Some(ending) => {
             pending.summary.detach();
-            tokio::task::spawn_local(async move {
-                let end = end.await.unwrap_or_default();
-                pending.write(end, false);
-            });
+            ending.then(move |end| pending.write(end, false));
             None
         }
         None => Some(pending),

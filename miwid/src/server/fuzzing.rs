@@ -1,15 +1,21 @@
 //! The doors that the fuzz targets in `tests/fuzz` come in by; nobody else uses them.
 
-use http::request::Parts;
+use http::{Request, request::Parts};
 
-use super::head;
+use super::{direct, head, plain::plain};
 use crate::{
-    exchange::{Context, Failure, Peer},
+    exchange::{Context, Failure, Peer, Source},
     snapshot::Settings,
 };
 
 pub fn context(peer: Peer) -> Context {
     head::context(peer)
+}
+
+/// A request that does without the parser, and how many bytes its head has.
+pub fn unparsed(bytes: &[u8], settings: &Settings) -> Option<(usize, Request<Source>)> {
+    let plain = plain(bytes, settings)?;
+    Some((plain.length, direct::request(&bytes[..plain.length], &plain, settings)?))
 }
 
 pub fn examine(parts: &mut Parts, context: &mut Context, settings: &Settings) -> Result<(), Failure> {

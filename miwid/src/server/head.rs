@@ -42,6 +42,9 @@ pub(super) fn examine(parts: &mut Parts, context: &mut Context, settings: &Setti
     if let Some(verdict) = parts.extensions.get::<Verdict>() {
         return Err(refused(verdict, settings));
     }
+    if parts.extensions.remove::<Early>().is_some() {
+        judge_early(parts)?;
+    }
     judge_underscores(parts, settings.underscore_headers)?;
     let parts = &*parts;
     trust(parts, context, settings);
@@ -55,6 +58,20 @@ pub(super) fn examine(parts: &mut Parts, context: &mut Context, settings: &Setti
     context.host = host_of(authority).ok_or_else(|| bad_request("The Host header is not a host name."))?;
     context.authority = authority.to_owned();
     limit_body(parts, settings)
+}
+
+/// Marks a request that came before its handshake was over.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Early;
+
+/// RFC 8470: what changes nothing may be answered, and whoever answers is told; a client repeats the rest when it is sure.
+fn judge_early(parts: &mut Parts) -> Result<(), Failure> {
+    if !parts.method.is_safe() {
+        let message = "This request must not come before the handshake is over.";
+        return Err(Failure::client(StatusCode::TOO_EARLY, reason::EARLY_DATA, message));
+    }
+    parts.headers.insert(headers::EARLY_DATA, HeaderValue::from_static("1"));
+    Ok(())
 }
 
 fn limit_header(parts: &Parts, settings: &Settings) -> Result<(), Failure> {

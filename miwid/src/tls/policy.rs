@@ -10,19 +10,18 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use arc_swap::ArcSwap;
 use rustls::{
     RootCertStore, ServerConfig, SupportedProtocolVersion,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, pem::PemObject},
-    server::{
-        ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache, StoresServerSessions, WebPkiClientVerifier,
-        danger::ClientCertVerifier,
-    },
+    server::{ProducesTickets, ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier},
     version::{TLS12, TLS13},
 };
 
-use super::pair::sha256;
+use super::{
+    forgettable::{Remembered, Tickets},
+    pair::sha256,
+};
 
 /// Sessions of clients that take no tickets, for each policy.
 const SESSIONS_MAX: usize = 4096;
@@ -109,34 +108,28 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 /// Where the sessions of one policy are kept.
 #[derive(Clone)]
 struct Resumption {
-    ticketer: Arc<Renewable>,
-    storage: Arc<dyn StoresServerSessions>,
+    ticketer: Arc<Tickets>,
+    storage: Arc<Remembered>,
 }
 
-/// Ticket keys that can be thrown away while configurations go on using them.
-struct Renewable(ArcSwap<Arc<dyn ProducesTickets>>);
+#[derive(Debug)]
+struct NoTickets;
 
-impl std::fmt::Debug for Renewable {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("ticket keys")
-    }
-}
-
-impl ProducesTickets for Renewable {
+impl ProducesTickets for NoTickets {
     fn enabled(&self) -> bool {
-        true
+        false
     }
 
     fn lifetime(&self) -> u32 {
-        self.0.load().lifetime()
+        0
     }
 
-    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        self.0.load().encrypt(plain)
+    fn encrypt(&self, _: &[u8]) -> Option<Vec<u8>> {
+        None
     }
 
-    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
-        self.0.load().decrypt(cipher)
+    fn decrypt(&self, _: &[u8]) -> Option<Vec<u8>> {
+        None
     }
 }
 
@@ -154,20 +147,16 @@ impl Sessions {
             // Running configurations keep theirs; only after the next reload clients begin anew.
             known.clear();
         }
-        let ticketer = aws_lc_rs::Ticketer::new().map_err(|error| format!("no ticket keys: {error}"))?;
-        let ticketer = Arc::new(Renewable(ArcSwap::from_pointee(ticketer)));
-        let resumption = Resumption { ticketer, storage: ServerSessionMemoryCache::new(SESSIONS_MAX) };
+        let resumption = Resumption { ticketer: Tickets::new()?, storage: Remembered::new(SESSIONS_MAX) };
         known.insert(policy, resumption.clone());
         Ok(resumption)
     }
 
-    /// What was settled under a certificate that counts no more must not be resumed. Sessions of clients without tickets
-    /// end with the next reload at the latest.
+    /// Nobody resumes what was settled before, under whatever configuration that still runs.
     pub(super) fn forget(&self) {
-        for resumption in self.0.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            if let Ok(fresh) = aws_lc_rs::Ticketer::new() {
-                resumption.ticketer.0.store(Arc::new(fresh));
-            }
+        for Resumption { ticketer, storage } in self.0.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            ticketer.forget();
+            storage.forget();
         }
     }
 
@@ -190,6 +179,14 @@ impl Sessions {
         (config.ticketer, config.session_storage) = (ticketer, storage);
         config.send_tls13_tickets = TICKETS;
         Ok(config)
+    }
+
+    /// Lets clients that come back send before the handshake is over. Their sessions are kept here instead of in tickets, and
+    /// each can be resumed once: what they send cannot be sent again by somebody else (RFC 8446, 8.1).
+    pub(super) fn allow_early_data(config: &mut ServerConfig) {
+        config.ticketer = Arc::new(NoTickets);
+        // QUIC knows no other number (RFC 9001, 4.6.1).
+        config.max_early_data_size = u32::MAX;
     }
 }
 
@@ -218,18 +215,6 @@ mod tests {
         let ids: std::collections::HashSet<u64> =
             [lax, others[0], others[1], others[2]].iter().map(|it| it.client_auth()).collect();
         assert_eq!(ids.len(), 4, "each asks something else of its clients");
-    }
-
-    #[test]
-    fn forgotten_sessions_are_not_resumed() {
-        let sessions = Sessions::default();
-        let lax = Policy { demand: Demand::Off, authorities: 0, only_tls13: false, transport: Transport::Tcp };
-        let running = sessions.of(lax).expect("ticket keys");
-        let ticket = running.ticketer.encrypt(b"session").expect("a ticket");
-        sessions.forget();
-        assert_eq!(running.ticketer.decrypt(&ticket), None);
-        let ticket = running.ticketer.encrypt(b"session").expect("a ticket");
-        assert!(running.ticketer.decrypt(&ticket).is_some());
     }
 
     #[test]

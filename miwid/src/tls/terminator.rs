@@ -260,6 +260,9 @@ impl Terminator {
             let authorities = table.plan.authorities.get(&policy.authorities);
             let mut made = sessions.config(policy, authorities, table.clone(), &provider)?;
             made.alpn_protocols = alpn.iter().map(|it| it.to_vec()).collect();
+            if policy.transport == Transport::Quic && config.ssl.early_data {
+                Sessions::allow_early_data(&mut made);
+            }
             Ok(Arc::new(made))
         };
         let mut configs = HashMap::new();
@@ -313,6 +316,11 @@ impl Terminator {
     /// For QUIC endpoints: the same certificates, ALPN `h3`, no client certificates.
     pub fn quic(&self) -> Arc<ServerConfig> {
         self.quic.clone()
+    }
+
+    /// Over QUIC, from clients that come back.
+    pub fn takes_early_data(&self) -> bool {
+        self.quic.max_early_data_size > 0
     }
 
     /// What a QUIC handshake settled, from what its connection tells. Sites that ask for client certificates have another

@@ -1,5 +1,6 @@
 //! A client's bytes on a connection: what the gate lets through is read by the parser behind it in one way only, and that
-//! is the way a strict reader takes it. Everything else is a smuggled request.
+//! is the way a strict reader takes it. Everything else is a smuggled request. A request that does without the parser is one
+//! that gate and parser would have read in the same way.
 //!
 //! An input is a byte that says in what pieces the rest arrives, then the bytes.
 #![no_main]
@@ -13,12 +14,17 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, Uri, Version};
+use http::{HeaderMap, Request, Response, Uri, Version};
 use http_body_util::{BodyExt, Empty};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use libfuzzer_sys::{Corpus, fuzz_target};
-use miwid::net::{After, Desk, Flaw, Gated, Rules};
+use miwid::{
+    net::{After, Desk, Flaw, Gated, Rules},
+    server::fuzzing::unparsed,
+    snapshot::{Settings, Snapshot, build},
+    tls::Tls,
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
     runtime::Runtime,
@@ -26,10 +32,14 @@ use tokio::{
 };
 
 const RULES: Rules = Rules { target_max: 200, header_max: 2000, fields_max: 20 };
+const LIMITS: &str = "[server]\n[server.limits]\nmax_uri_length = 200\nmax_header_size = 2000\nmax_headers = 20\nunderscore_headers = \"keep\"\n";
 /// More than an input has, so that nobody waits for room.
 const PIPE_BYTES: usize = 1 << 20;
 
 thread_local! {
+    static SNAPSHOT: Snapshot = snapshot();
+    /// Those of the last request that the parser read.
+    static HEADERS: RefCell<HeaderMap> = RefCell::default();
     static RUNTIME: Runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
 }
 
@@ -64,8 +74,20 @@ fuzz_target!(|data: &[u8]| -> Corpus {
     assert_eq!(understood, meant[..shared], "of {whole:?}");
     let closed = understood.last().is_some_and(|it| it.last);
     assert!(closed || shared == meant.len(), "{} of {} requests of {whole:?}", shared, meant.len());
+    SNAPSHOT.with(|snapshot| without_parser(sent, &snapshot.settings));
     Corpus::Keep
 });
+
+fn without_parser(sent: &[u8], settings: &Settings) {
+    let Some((length, request)) = unparsed(sent, settings) else { return };
+    let head = &sent[..length];
+    let judged = gated(head, length);
+    assert!(judged.passed == head && judged.refused.is_none() && !judged.broken, "{judged:?}");
+    let (method, target) = (b"GET".to_vec(), request.uri().to_string().into_bytes());
+    assert_eq!(parsed(head), [Message { method, target, body: Vec::new(), last: false }]);
+    let read = HEADERS.with_borrow_mut(std::mem::take);
+    assert_eq!(&read, request.headers());
+}
 
 /// Feeds the bytes in pieces and takes out what passes at once, so that no runtime is needed.
 fn gated(sent: &[u8], pieces: usize) -> Outcome {
@@ -125,6 +147,7 @@ fn parsed(passed: &[u8]) -> Vec<Message> {
         let seen = seen.clone();
         async move {
             let (head, body) = request.into_parts();
+            HEADERS.set(head.headers.clone());
             let lengths = head.headers.get_all("content-length").iter().count();
             let codings = head.headers.get_all("transfer-encoding").iter().count();
             assert!(lengths + codings <= 1, "{head:?} is framed twice");
@@ -238,4 +261,11 @@ fn chunks(bytes: &[u8]) -> Option<(Vec<u8>, &[u8])> {
         body.extend_from_slice(rest.get(..size)?);
         rest = rest[size..].strip_prefix(b"\r\n")?;
     }
+}
+
+fn snapshot() -> Snapshot {
+    let loaded = config::load_text("m.toml".as_ref(), LIMITS, &[], &config::Capabilities::default());
+    let loaded = loaded.expect("a good configuration");
+    build(&loaded.config, 1, &Default::default(), Tls::rehearsal().terminator(&loaded.config))
+        .expect("a snapshot of it")
 }

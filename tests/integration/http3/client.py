@@ -42,6 +42,22 @@ class Client(QuicConnectionProtocol):
         self.waiting = {}
         self.resets = {}
         self.ended = asyncio.get_running_loop().create_future()
+        self.held = None
+
+    def hold(self):
+        """Hears nothing until it is released."""
+        self.held = []
+
+    def release(self):
+        held, self.held = self.held, None
+        for datagram in held:
+            self.datagram_received(*datagram)
+
+    def datagram_received(self, data, addr):
+        if self.held is None:
+            super().datagram_received(data, addr)
+        else:
+            self.held.append((data, addr))
 
     def speak(self):
         self.http = H3Connection(self._quic)
@@ -93,8 +109,10 @@ def configuration():
     return made
 
 
-def dial(**kwargs):
-    return connect("127.0.0.1", PORT, configuration=configuration(), create_protocol=Client, **kwargs)
+def dial(ticket=None, **kwargs):
+    made = configuration()
+    made.session_ticket = ticket
+    return connect("127.0.0.1", PORT, configuration=made, create_protocol=Client, **kwargs)
 
 
 def check(what, seen, expected):
@@ -158,6 +176,51 @@ async def migration():
         for number in range(5):
             check(f"after, {number}", (await client.request(b"GET", b"/small.txt"))[0], 200)
         old.close()
+
+
+async def ticket():
+    """A session to come back with."""
+    kept = asyncio.get_running_loop().create_future()
+    keep = lambda it: kept.done() or kept.set_result(it)
+    async with dial(session_ticket_handler=keep) as client:
+        client.speak()
+        check("first", (await client.request(b"GET", b"/small.txt"))[0], 200)
+        return await asyncio.wait_for(kept, DEADLINE)
+
+
+async def return_with(ticket, *requests, until=None):
+    """What is asked before the handshake is over, which it is not before `until`; whether it was heard then."""
+    async with dial(ticket, wait_connected=False) as client:
+        client.speak()
+        if until:
+            client.hold()
+        asking = [asyncio.create_task(client.request(*it[0], **it[1])) for it in requests]
+        if until:
+            await until
+            client.release()
+        answers = await asyncio.gather(*asking)
+        return client._quic.tls.early_data_accepted, answers
+
+
+async def told():
+    print("ready", flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+
+
+async def early():
+    """Says `ready` when its early requests are out, and waits for a line on standard input before it hears an answer."""
+    held = await ticket()
+    get, post = ((b"GET", b"/echo?early"), {}), ((b"POST", b"/echo"), {"body": b"hello"})
+    accepted, answers = await return_with(held, get, post, until=told())
+    check("early data", (accepted, [it[0] for it in answers]), (True, [200, 425]))
+    check("reason", answers[1][1][b"miwi-reason"], b"early-data")
+    accepted, answers = await return_with(held, get)
+    check("the same session again", (accepted, answers[0][0]), (False, 200))
+
+
+async def not_early():
+    accepted, answers = await return_with(await ticket(), ((b"POST", b"/echo"), {"body": b"hello"}))
+    check("early data", (accepted, answers[0][0], answers[0][2]), (False, 200, b"hello"))
 
 
 async def retry():
@@ -224,8 +287,7 @@ async def through_reload():
     async with dial() as client:
         client.speak()
         check("before", (await client.request(b"GET", b"/small.txt"))[0], 200)
-        print("ready", flush=True)
-        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
+        await told()
         check("after", (await client.request(b"GET", b"/small.txt"))[0], 200)
 
 

@@ -109,6 +109,36 @@ async fn addresses_are_validated_under_load() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn early_data_is_heard_where_it_is_allowed_for_what_changes_nothing_and_once() {
+    let Some(python) = python() else { skip!("the Python clients of HTTP/3 are not installed (tests/run install)") };
+    let origin = Origin::start("origin").await;
+    let echo = format!("[backends.\"localhost\".routes.\"/echo\"]\nurl = \"{}\"\n", origin.url());
+    let config = CONFIG.replace("issuer = \"local\"", "issuer = \"local\"\nearly_data = true");
+    let daemon = Daemon::builder(&format!("{config}{echo}")).file("www/small.txt", "small\n").start().await;
+    daemon.write("ca.pem", &daemon.ctl_ok(&["cert", "trust", "--print"]).await.stdout);
+    let mut child = client(&python, &daemon, "early");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    until_ready(&mut lines).await;
+    // Its handshake cannot come to an end before it hears of us.
+    wait::until(wait::SOON, "both requests are answered", async || {
+        let log = daemon.read("access.log");
+        log.contains("GET /echo?early HTTP/3.0\" 200") && log.contains("POST /echo HTTP/3.0\" 425")
+    })
+    .await;
+    child.stdin.take().expect("piped").write_all(b"go on\n").await.expect("it reads");
+    succeeds(child, &daemon).await;
+    let seen: Vec<_> =
+        origin.seen().iter().map(|it| (it.method.to_string(), it.header("early-data").to_owned())).collect();
+    let expected = [("GET", "1"), ("GET", "")].map(|it| (it.0.to_owned(), it.1.to_owned()));
+    assert_eq!(seen, expected, "apps are told, and see nothing that changes something");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn early_data_is_not_heard_unless_it_is_allowed() {
+    case("not_early").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn broken_frames_are_named_in_the_close() {
     case("broken").await;
 }

@@ -138,7 +138,11 @@ async fn serve(
                 let request = request.map(|it| Inbound::new(it, 1024 * 1024, DEADLINE));
                 let exchange = Exchange { context: &mut context, pools: &pools, tunnels: &open, target: &target };
                 let response = forwarder.forward(request, exchange).await.unwrap_or_else(|it| it.response(&accept));
-                tunnels.borrow_mut().extend(context.tunnel);
+                if let Some(ending) = context.tunnel {
+                    let (heard, ended) = oneshot::channel();
+                    ending.then(move |end| _ = heard.send(end));
+                    tunnels.borrow_mut().push(ended);
+                }
                 Ok::<_, Infallible>(response)
             }
         });

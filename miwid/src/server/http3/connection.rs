@@ -7,7 +7,7 @@ use quinn::crypto::rustls::HandshakeData;
 use tokio::task::JoinSet;
 
 use super::{
-    quic::{LastStopped, Quic},
+    quic::{Last, Quic},
     request::{self, Accepted},
 };
 use crate::{
@@ -27,7 +27,7 @@ type Http3 = h3::server::Connection<Quic, Bytes>;
 /// A connection, and word of the request that it accepted last.
 struct Accepting {
     http3: Http3,
-    stopped: LastStopped,
+    last: Last,
 }
 
 /// How far a goodbye has come.
@@ -48,14 +48,14 @@ pub(super) async fn serve(
     drain: DrainSignal,
 ) {
     let Some(peer) = peer(snapshot, &quic, local) else { return };
-    let stopped = LastStopped::default();
+    let last = Last::default();
     let opened = h3::server::builder()
         .max_field_section_size(head_max(snapshot.settings.header_bytes_max).into())
         .send_grease(false)
-        .build(Quic::new(quic.clone(), stopped.clone()))
+        .build(Quic::new(quic.clone(), last.clone()))
         .await;
     let ended = match opened {
-        Ok(http3) => drive(Accepting { http3, stopped }, worker, snapshot, &peer, drain).await,
+        Ok(http3) => drive(Accepting { http3, last }, worker, snapshot, &peer, drain).await,
         Err(error) => Err(error),
     };
     match ended {
@@ -73,7 +73,7 @@ async fn drive(
     peer: &Peer,
     mut drain: DrainSignal,
 ) -> Result<(), h3::error::ConnectionError> {
-    let Accepting { mut http3, stopped } = accepting;
+    let Accepting { mut http3, last } = accepting;
     let activity = Activity::new(worker.shard.clone());
     let timeouts = Timeouts { idle: snapshot.settings.keepalive_timeout, head: snapshot.settings.request_timeout };
     let mut idle = pin!(tokio::time::sleep(timeouts.head.min(timeouts.idle)));
@@ -86,8 +86,8 @@ async fn drive(
             accepted = http3.accept() => match accepted? {
                 Some(resolver) => {
                     // Set by the acceptance that has just returned.
-                    let Some(stopped) = stopped.take() else { continue };
-                    requests.spawn_local(request::serve(worker, peer, &activity, Accepted { resolver, stopped }));
+                    let Some(circumstances) = last.take() else { continue };
+                    requests.spawn_local(request::serve(worker, peer, &activity, Accepted { resolver, circumstances }));
                 }
                 // The client has said goodbye, and all that it asked for is answered.
                 None => return Ok(()),

@@ -11,7 +11,8 @@ use std::{
 };
 
 use quinn::{
-    Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TransportConfig, crypto::rustls::QuicServerConfig,
+    Connecting, Connection, ConnectionError, Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig,
+    TransportConfig, crypto::rustls::QuicServerConfig,
 };
 use tokio::sync::mpsc;
 
@@ -110,10 +111,11 @@ impl Door {
             return incoming.refuse();
         };
         let (worker, drain, open) = (worker.clone(), drain.clone(), open.clone());
+        let early_data = snapshot.tls.as_ref().is_some_and(|it| it.takes_early_data());
         self.shaking.set(self.shaking.get() + 1);
         tokio::task::spawn_local(async move {
             let shaken = match incoming.accept_with(config) {
-                Ok(connecting) => tokio::time::timeout(HANDSHAKE_TIMEOUT, connecting).await,
+                Ok(connecting) => tokio::time::timeout(HANDSHAKE_TIMEOUT, shake(connecting, early_data)).await,
                 Err(error) => Ok(Err(error)),
             };
             self.shaking.set(self.shaking.get() - 1);
@@ -149,6 +151,18 @@ impl Door {
         let config = Arc::new(server_config(Arc::new(crypto), snapshot.settings.keepalive_timeout));
         *made = Some((terminator.clone(), config.clone()));
         Some(config)
+    }
+}
+
+/// A client that comes back need not wait for the end of its handshake, if it may send early data; what it sends is marked.
+async fn shake(mut connecting: Connecting, early_data: bool) -> Result<Connection, ConnectionError> {
+    if !early_data {
+        return connecting.await;
+    }
+    connecting.handshake_data().await?;
+    match connecting.into_0rtt() {
+        Ok((connection, _)) => Ok(connection),
+        Err(connecting) => connecting.await,
     }
 }
 

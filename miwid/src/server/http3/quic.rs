@@ -48,8 +48,15 @@ impl Stopped {
     }
 }
 
-/// The `Stopped` of the request that was accepted last.
-pub(super) type LastStopped = Rc<Cell<Option<Stopped>>>;
+/// What is known of a request beside its stream.
+pub(super) struct Circumstances {
+    pub(super) stopped: Stopped,
+    /// It came before the handshake was over.
+    pub(super) is_early: bool,
+}
+
+/// Those of the request that was accepted last.
+pub(super) type Last = Rc<Cell<Option<Circumstances>>>;
 
 type Accepting<T> = LocalBoxStream<'static, Result<T, ConnectionError>>;
 
@@ -57,15 +64,15 @@ pub(super) struct Quic {
     opener: Opener,
     requests: Accepting<(quinn::SendStream, quinn::RecvStream)>,
     others: Accepting<quinn::RecvStream>,
-    stopped: LastStopped,
+    last: Last,
 }
 
 impl Quic {
-    pub(super) fn new(connection: quinn::Connection, stopped: LastStopped) -> Self {
+    pub(super) fn new(connection: quinn::Connection, last: Last) -> Self {
         let requests = stream::unfold(connection.clone(), |it| async { Some((it.accept_bi().await, it)) });
         let others = stream::unfold(connection.clone(), |it| async { Some((it.accept_uni().await, it)) });
         let (requests, others) = (requests.boxed_local(), others.boxed_local());
-        Self { opener: Opener { connection, opening: None }, requests, others, stopped }
+        Self { opener: Opener { connection, opening: None }, requests, others, last }
     }
 }
 
@@ -82,7 +89,8 @@ impl quic::Connection<Bytes> for Quic {
     fn poll_accept_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<Request, ConnectionErrorIncoming>> {
         let accepted = ready!(self.requests.poll_next_unpin(cx)).unwrap_or(Err(ConnectionError::LocallyClosed));
         let (sending, receiving) = accepted.map_err(lost)?;
-        self.stopped.set(Some(Stopped::of(&sending)));
+        let is_early = receiving.is_0rtt();
+        self.last.set(Some(Circumstances { stopped: Stopped::of(&sending), is_early }));
         Poll::Ready(Ok(Request { sending: Sending::new(sending), receiving: Receiving::new(receiving) }))
     }
 

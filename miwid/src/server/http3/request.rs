@@ -9,13 +9,13 @@ use http::{HeaderMap, HeaderName, Method, Request, header};
 
 use super::{
     body::StreamBody,
-    quic::{Quic, Stopped},
+    quic::{Circumstances, Quic},
     response,
 };
 use crate::{
     exchange::{Peer, Source},
     net::Activity,
-    server::{service, worker::Worker},
+    server::{head::Early, service, worker::Worker},
 };
 
 /// What HTTP/3 has no place for (RFC 9114, 4.2): a message that carries one is malformed.
@@ -30,7 +30,7 @@ const CONNECTION_SPECIFIC: [HeaderName; 5] = [
 /// A request before its head is read.
 pub(super) struct Accepted {
     pub(super) resolver: RequestResolver<Quic, Bytes>,
-    pub(super) stopped: Stopped,
+    pub(super) circumstances: Circumstances,
 }
 
 pub(super) fn serve(
@@ -49,10 +49,10 @@ pub(super) fn serve(
 }
 
 async fn answer(worker: Rc<Worker>, peer: Peer, activity: Activity, accepted: Accepted) {
-    let Accepted { resolver, mut stopped } = accepted;
+    let Accepted { resolver, circumstances: Circumstances { mut stopped, is_early } } = accepted;
     // What is wrong with the head itself, `h3` tells the client; a stream that brings none in time is dropped, which ends it.
     let head_timeout = worker.snapshot().settings.request_timeout;
-    let (request, stream) = match tokio::time::timeout(head_timeout, resolver.resolve_request()).await {
+    let (mut request, stream) = match tokio::time::timeout(head_timeout, resolver.resolve_request()).await {
         Ok(Ok(resolved)) => resolved,
         Ok(Err(error)) => return tracing::debug!(%error, "HTTP/3 request refused"),
         Err(_) => return worker.metrics.connection_cut("slow-head"),
@@ -61,6 +61,9 @@ async fn answer(worker: Rc<Worker>, peer: Peer, activity: Activity, accepted: Ac
     if is_malformed(request.headers()) {
         receiving.stop_sending(Code::H3_MESSAGE_ERROR);
         return sending.stop_stream(Code::H3_MESSAGE_ERROR);
+    }
+    if is_early {
+        request.extensions_mut().insert(Early);
     }
     let (head, metrics) = (request.method() == Method::HEAD, worker.metrics.clone());
     let body = match StreamBody::begin(receiving, request.headers()).await {
