@@ -87,3 +87,18 @@ async fn months_of_failure_warn_and_never_end_the_trying() {
     world.certificate_where("default", "it was renewed", |it| it["sha256"] != first["sha256"]).await;
     assert_eq!(world.daemon.log().matches("within 30 days").count(), 1, "once");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_whose_issuer_is_configured_no_more_is_told() {
+    let world = World::start("").await;
+    assert_eq!(world.request(&["app.example.com"]).await.status, 0);
+    let text = std::fs::read_to_string(world.daemon.config_path()).unwrap();
+    let without: String = text.lines().filter(|it| !it.starts_with("api_token")).map(|it| format!("{it}\n")).collect();
+    world.daemon.rewrite_config(&without);
+    assert_eq!(world.daemon.reload().await.status, 0);
+    world.advance(DAY * 61);
+    let failing = world.certificate_where("app.example.com", "it is told", |it| it["state"] == "failing").await;
+    assert!(failing["last_error"].as_str().unwrap().contains("not configured any more"), "{failing:#}");
+    assert!(world.shown("app.example.com").await.is_cloudflares(), "it is shown as long as it is good");
+    assert_eq!(world.posts(), 1);
+}
