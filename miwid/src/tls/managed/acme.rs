@@ -99,8 +99,8 @@ impl Acme {
             (None, None) => ChallengeType::TlsAlpn01,
         };
         if kind == ChallengeType::Dns01 && !self.has_dns() {
-            let what = wildcard.map_or_else(|| "dns-01".to_owned(), |it| format!("dns-01, which `{it}` needs,"));
-            let failure = Failure::new("config", format!("{what} needs a way into the DNS"));
+            let why = wildcard.map(|it| format!("`{it}` can be shown to be ours by dns-01 only: ")).unwrap_or_default();
+            let failure = Failure::new("config", format!("{why}dns-01 needs a way into the DNS"));
             return Err(
                 failure.hint("give `[cloudflare] api_token` with Zone > DNS > Edit, or name the hosts one by one")
             );
@@ -178,6 +178,7 @@ impl Acme {
         order.poll_certificate(&POLLING).await
     }
 
+    #[cfg_attr(not(feature = "cloudflare"), expect(unused_variables, reason = "the time is for the DNS"))]
     async fn show(&self, challenge: &ChallengeHandle<'_>, proofs: &mut Proofs, ask: &Ask<'_>) -> Result<(), Error> {
         let proof = challenge.key_authorization();
         let AuthorizedIdentifier { identifier: Identifier::Dns(host), .. } = challenge.identifier() else {
@@ -197,7 +198,6 @@ impl Acme {
             }
             _ => return Err(Error::Unsupported("this challenge")),
         }
-        let _ = ask;
         Ok(())
     }
 
