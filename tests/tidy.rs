@@ -65,6 +65,7 @@ const EXAMPLES: &[&str] = &[
     "node-app",
     "python-wsgi",
     "python-asgi",
+    "tomcat-war",
     "https",
     "cloudflare",
     "acme",

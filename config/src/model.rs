@@ -14,7 +14,7 @@ use indexmap::IndexMap;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use crate::{ByteSize, Secret};
+use crate::{ByteSize, Schedule, Secret};
 
 /// Where a value was written. `line` and `column` count from 1.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
@@ -535,12 +535,13 @@ pub struct Process {
     pub hold: Hold,
     pub on_failure: OnFailure,
     pub memory_limit: Option<ByteSize>,
-    pub memory_restart: Option<String>,
+    /// A percentage has become the size by now.
+    pub memory_restart: Option<ByteSize>,
     pub cpu_limit: Option<f64>,
     pub pids_limit: Option<u32>,
     pub max_requests: Option<u64>,
     pub max_lifetime: Option<Duration>,
-    pub restart_schedule: Option<String>,
+    pub restart_schedule: Option<Schedule>,
     pub idle_timeout: Option<Duration>,
     pub depends_on: Vec<String>,
     pub pre_deploy: Option<String>,

@@ -41,6 +41,7 @@ fn every_example_loads_and_is_short() {
         "python-wsgi",
         "reverse-proxy",
         "static-site",
+        "tomcat-war",
     ];
     assert_eq!(names, known);
 }

@@ -258,10 +258,15 @@ pub(crate) enum AppCommand {
     Reset { name: String },
     /// The app's output
     Logs(TailArgs),
-    /// (not available in this version)
-    Deploy(Later),
-    /// (not available in this version)
-    Rollback(Later),
+    /// Roll out a release: a WAR or JAR, else a directory; the old one serves until the new one has settled
+    Deploy {
+        name: String,
+        path: PathBuf,
+        #[arg(long, value_parser = ["halt", "rollback"])]
+        on_failure: Option<String>,
+    },
+    /// Go back to the release before
+    Rollback { name: String },
     /// (not available in this version)
     Maintenance(Later),
 }

@@ -20,6 +20,8 @@ fn launch(argv: &[&str]) -> Launch {
         env: vec![("PATH".into(), config::Secret::new("/usr/bin:/bin")), ("ONLY".into(), config::Secret::new("this"))],
         working_dir: "/".into(),
         user: None,
+        base: None,
+        group: None,
     }
 }
 

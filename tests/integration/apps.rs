@@ -5,8 +5,10 @@ use std::fs;
 use harness::{Daemon, repository, skip, wait};
 use nix::sys::signal::Signal;
 
-/// Restarts under load, as many as promised.
-const RESTARTS: usize = 20;
+/// Restarts under load: `MIWI_RESTARTS`, or as many as fit every run.
+fn restarts() -> usize {
+    std::env::var("MIWI_RESTARTS").ok().and_then(|count| count.parse().ok()).unwrap_or(20)
+}
 
 /// What the app needs to be there before its test makes sense.
 fn installed(name: &str) -> bool {
@@ -59,13 +61,14 @@ async fn restarts_without_a_failure(name: &str, text: &str, strategy: &str) {
     assert_eq!(daemon.app_ready(name).await["strategy"], strategy);
     let load = daemon.load(&format!("{name}.test")).connections(20).paths(&["/", "/slow", "/"]).start();
     load.flowing(20).await;
-    for _ in 0..RESTARTS {
+    let times = restarts();
+    for _ in 0..times {
         daemon.ctl_ok(&["app", "restart", name]).await;
         load.flowing(5).await;
     }
     let result = load.stop().await;
     result.assert_none_failed();
-    println!("{name} {strategy}: {} requests over {RESTARTS} restarts, slowest {:?}", result.ok, result.slowest);
+    println!("{name} {strategy}: {} requests over {times} restarts, slowest {:?}", result.ok, result.slowest);
     let app = wait::for_value(wait::SOON, "it is still well", || daemon.app(name), |it| it["state"] == "running").await;
     assert_eq!(app["restarts"], 0, "restarts on command are not crashes");
 }

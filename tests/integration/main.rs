@@ -23,6 +23,7 @@ mod reload;
 mod shelf;
 mod systemd;
 mod tls;
+mod tomcat;
 mod upstream;
 mod websocket;
 mod websocket_cases;

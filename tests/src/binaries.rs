@@ -46,7 +46,7 @@ fn locate(variable: &str, name: &str, package: &str) -> PathBuf {
 }
 
 /// `target/<profile>`: the test executable lies in its `deps`.
-fn profile_directory() -> PathBuf {
+pub(crate) fn profile_directory() -> PathBuf {
     let executable = env::current_exe().expect("the path of the test executable");
     let directory = executable.parent().expect("an executable lies in a directory");
     if directory.ends_with("deps") {

@@ -16,6 +16,7 @@ mod websocket;
 
 pub mod cloudflare;
 pub mod h2;
+pub mod java;
 pub mod skip;
 pub mod wait;
 

@@ -30,16 +30,16 @@ pub(crate) static SSL: Table = Table {
             "What a client gets that asks for a name nobody has. One that asks for none (by address) gets the certificate of `[ssl]`, of the site `_` or of an address, if there is one; else the same.",
         ),
         key(
-            "storage",
-            Kind::Path,
-            "certs in the state directory",
-            "Where certificates and their keys are kept; several daemons may share it.",
-        ),
-        key(
             "early_data",
             Kind::Flag,
             "false",
             "Whether HTTP/3 clients that come back may ask before the handshake is over (0-RTT). Requests that change something are then told to wait (425), and apps see `Early-Data: 1` (RFC 8470).",
+        ),
+        key(
+            "storage",
+            Kind::Path,
+            "certs in the state directory",
+            "Where certificates and their keys are kept; several daemons may share it.",
         ),
     ]],
 };

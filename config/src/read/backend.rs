@@ -73,7 +73,20 @@ fn dependencies(section: &Section<'_>, backends: &IndexMap<String, Backend>) {
                 process.error_at("depends_on", format!("there is no app {name:?}"), hint);
             }
         }
+        let own =
+            backends.values().find(|it| it.host == *key || Some(it.name.clone()) == section.section(key).text("name"));
+        if own.is_some_and(|own| reaches(backends, &own.name, &own.name, backends.len())) {
+            let hint = "each would wait for the other; take one of them out";
+            process.error_at("depends_on", "the app depends on itself, perhaps through others", Some(hint.into()));
+        }
     }
+}
+
+/// Whether `to` is among what `from` depends on, over at most `steps` apps.
+fn reaches(backends: &IndexMap<String, Backend>, from: &str, to: &str, steps: usize) -> bool {
+    let process = backends.values().find(|it| it.name == from).and_then(|it| it.process.as_ref());
+    let next = process.map(|it| it.depends_on.as_slice()).unwrap_or_default();
+    steps > 0 && next.iter().any(|name| name == to || reaches(backends, name, to, steps - 1))
 }
 
 fn backend(section: &Section<'_>, host: String, above: &Above<'_>) -> Backend {

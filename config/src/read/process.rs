@@ -5,9 +5,9 @@ use std::time::Duration;
 use indexmap::IndexMap;
 
 use crate::{
-    AppLogs, AppType, AutoRestart, Hold, Interface, Jvm, KillMode, Listen, LogFormat, Nodejs, OnAllUnready, OnFailure,
-    Probe, ProbeKind, Probes, Process, Python, RestartStrategy, Secret, StreamDrain, Tomcat, section::Section,
-    tree::Value, values,
+    AppLogs, AppType, AutoRestart, ByteSize, Hold, Interface, Jvm, KillMode, Listen, LogFormat, Nodejs, OnAllUnready,
+    OnFailure, Probe, ProbeKind, Probes, Process, Python, RestartStrategy, Schedule, Secret, StreamDrain, Tomcat,
+    section::Section, tree::Value, values,
 };
 
 const SIGKILL: i32 = 9;
@@ -45,12 +45,12 @@ pub(super) fn process(backend: &Section<'_>, app_type: AppType) -> Process {
         hold: hold(&section.section("hold")),
         on_failure: section.choice("on_failure", &[OnFailure::Rollback, OnFailure::Halt]).unwrap_or_default(),
         memory_limit: section.size("memory_limit"),
-        memory_restart: section.text("memory_restart"),
+        memory_restart: memory_restart(section),
         cpu_limit: section.number("cpu_limit"),
         pids_limit: section.integer("pids_limit"),
         max_requests: section.integer("max_requests"),
         max_lifetime: section.duration("max_lifetime"),
-        restart_schedule: section.text("restart_schedule"),
+        restart_schedule: schedule(section),
         idle_timeout: section.duration("idle_timeout"),
         depends_on: section.texts("depends_on").unwrap_or_default(),
         pre_deploy: section.text("pre_deploy"),
@@ -92,16 +92,38 @@ fn judge(section: &Section<'_>) {
             Some("add `allow_root = true`, or choose another user".into()),
         );
     }
-    if let Some(text) = section.text("memory_restart") {
-        let percent = text.strip_suffix('%').and_then(|it| it.trim().parse::<f64>().ok());
-        if !percent.map_or(values::size(&text).is_some(), |it| it > 0.0 && it <= 100.0) {
-            section.error_at(
-                "memory_restart",
-                format!("{text:?} is neither a size nor a percentage"),
-                Some("write \"400MB\" or \"90%\"".into()),
-            );
-        }
+}
+
+/// As a size, whether it was written so or as a percentage of the limit.
+fn memory_restart(section: &Section<'_>) -> Option<ByteSize> {
+    let text = section.text("memory_restart")?;
+    if let Some(size) = values::size(&text) {
+        return Some(size);
     }
+    let percent =
+        text.strip_suffix('%').and_then(|it| it.trim().parse::<f64>().ok()).filter(|it| *it > 0.0 && *it <= 100.0);
+    let Some(percent) = percent else {
+        section.error_at(
+            "memory_restart",
+            format!("{text:?} is neither a size nor a percentage"),
+            Some("write \"400MB\" or \"90%\"".into()),
+        );
+        return None;
+    };
+    let Some(limit) = section.size("memory_limit") else {
+        let hint = "add `memory_limit`, or write a size";
+        section.error_at("memory_restart", "there is no limit to take a percentage of", Some(hint.into()));
+        return None;
+    };
+    Some(ByteSize((limit.bytes() as f64 * percent / 100.0) as u64))
+}
+
+fn schedule(section: &Section<'_>) -> Option<Schedule> {
+    let parsed = Schedule::parse(&section.text("restart_schedule")?);
+    let complain = |why: String| {
+        section.error_at("restart_schedule", why, Some("every night at half past three: \"30 3 * * *\"".into()))
+    };
+    parsed.map_err(complain).ok()
 }
 
 fn auto_restart(section: &Section<'_>) -> AutoRestart {

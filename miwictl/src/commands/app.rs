@@ -2,12 +2,12 @@
 //! the others along.
 
 use proto::v1::{
-    App, ListAppsReply, ListAppsRequest, Operation, PauseRequest, ResetRequest, RestartRequest, ResumeRequest,
-    ScaleRequest, StartRequest, StopRequest,
+    App, DeployHead, ListAppsReply, ListAppsRequest, Operation, PauseRequest, ResetRequest, RestartRequest,
+    ResumeRequest, RollbackRequest, ScaleRequest, StartRequest, StopRequest,
 };
 use serde_json::json;
 
-use super::{connect, logs, request_id, status};
+use super::{connect, logs, release, request_id, status};
 use crate::{
     cli::{AppCommand, Globals, Targets},
     client::Client,
@@ -18,8 +18,6 @@ use crate::{
 
 pub(super) async fn run(globals: &Globals, command: &AppCommand) -> Result {
     match command {
-        AppCommand::Deploy(_) => return Err(Error::unavailable("app deploy")),
-        AppCommand::Rollback(_) => return Err(Error::unavailable("app rollback")),
         AppCommand::Maintenance(_) => return Err(Error::unavailable("app maintenance")),
         AppCommand::Logs(args) => return logs::tail(globals, &args.name, args.lines, args.follow).await,
         _ => {}
@@ -102,6 +100,12 @@ async fn begin(client: &Client, command: &AppCommand, name: String, request_id: 
         AppCommand::Scale { instances, .. } => {
             apps.scale(ScaleRequest { request_id, name, instances: *instances }).await
         }
+        AppCommand::Deploy { path, on_failure, .. } => {
+            let on_failure = on_failure.clone();
+            let head = DeployHead { request_id, name, on_failure, directory: path.is_dir() };
+            apps.deploy(release::stream(path, head)?).await
+        }
+        AppCommand::Rollback { .. } => apps.rollback(RollbackRequest { request_id, name }).await,
         AppCommand::Pause { .. } => apps.pause(PauseRequest { request_id, name }).await,
         AppCommand::Resume { .. } => apps.resume(ResumeRequest { request_id, name }).await,
         AppCommand::Reset { .. } => apps.reset(ResetRequest { request_id, name }).await,
@@ -120,6 +124,8 @@ fn names(apps: &ListAppsReply, command: &AppCommand) -> Result<Vec<String>> {
             names.clone()
         }
         AppCommand::Scale { name, .. }
+        | AppCommand::Deploy { name, .. }
+        | AppCommand::Rollback { name }
         | AppCommand::Pause { name }
         | AppCommand::Resume { name }
         | AppCommand::Reset { name } => vec![name.clone()],
@@ -143,6 +149,9 @@ fn known<'a>(apps: &'a ListAppsReply, name: &str) -> Result<&'a App> {
 
 fn details(app: &App) -> String {
     let mut text = status::apps(std::slice::from_ref(app));
+    if let Some(release) = &app.release {
+        text.push_str(&format!("\nrelease: {release}"));
+    }
     if let Some(operation) = &app.operation {
         text.push_str(&format!("\noperation: {operation}"));
     }

@@ -8,6 +8,7 @@ mod events;
 mod logs;
 mod op;
 mod paperwork;
+mod release;
 mod reload;
 mod shutdown;
 mod status;

@@ -73,12 +73,17 @@ impl Addresses {
     }
 
     fn socket(&mut self) -> io::Result<PathBuf> {
+        fitting(&self.directory()?)
+    }
+
+    /// A fresh directory for sockets of one attempt, which is the caller's to remove.
+    pub(super) fn directory(&mut self) -> io::Result<PathBuf> {
         let parent = self.run_dir.join("i");
         std::fs::DirBuilder::new().recursive(true).mode(0o755).create(&parent)?;
         for _ in 0..100 {
             let directory = parent.join(format!("{:08x}", self.random.u32(..)));
             match std::fs::DirBuilder::new().mode(0o750).create(&directory) {
-                Ok(()) => return fitting(&directory),
+                Ok(()) => return Ok(directory),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(error),
             }

@@ -2,21 +2,40 @@
 
 use std::time::Instant;
 
-use super::{InstanceState, lifecycle::Cause, report, supervisor::Core};
+use super::{InstanceState, base, cgroup, lifecycle::Cause, managed::Runner, report, supervisor::Core};
 use crate::upstream::Address;
 
 impl Core {
     /// The attempt is over: free what it held, write down how it ended.
     pub(super) fn record(&mut self, id: u64, cause: &Cause) {
+        let starved = self.find(id).and_then(|(_, runner)| starved(runner, cause));
+        let cause = starved.as_ref().unwrap_or(cause);
         let Some(app) = self.app_of(id).map(|app| app.name.clone()) else { return };
         let Some(runner) = self.find_mut(id) else { return };
         let (pid, address, spec) = (runner.pid.take(), runner.address.take(), runner.spec.clone());
+        let name = runner.name.clone();
         runner.exited.cancel();
+        runner.hearing.take().inspect(tokio::task::AbortHandle::abort);
+        runner.launch = None;
+        if let Some(group) = runner.group.take() {
+            // Refused while something is left in it; the next daemon sweeps it.
+            let _ = std::fs::remove_dir(group);
+        }
+        let room = runner.room.take();
         let lines = runner.last_lines.texts();
         if pid.is_some() {
             runner.last_exit = Some(report::exit(cause, runner.exit_status, lines.clone()));
             runner.started = None;
             (runner.memory_bytes, runner.cpu_percent, runner.cpu_ticks) = (0, 0.0, 0);
+        }
+        if let Some(room) = room {
+            tokio::task::spawn_blocking(move || std::fs::remove_dir_all(room));
+        }
+        let has_base = spec.as_ref().is_some_and(|spec| spec.base.is_some());
+        let base = base::place(&self.outside.state_dir, &app, &name);
+        if has_base {
+            // A directory that cannot be removed is swept at the next start of the daemon.
+            tokio::task::spawn_blocking(move || std::fs::remove_dir_all(base));
         }
         if let (Some(spec), Some(address)) = (spec, &address) {
             self.addresses.free(&spec.address, address, Instant::now());
@@ -74,4 +93,12 @@ impl Core {
             runner.restarts += u64::from(!repeated);
         }
     }
+}
+
+/// A SIGKILL that was not ours, in a group in which the kernel has killed for want of memory.
+fn starved(runner: &Runner, cause: &Cause) -> Option<Cause> {
+    let (Cause::Crashed(status) | Cause::BeforeReady(status)) = cause else { return None };
+    let memory = cgroup::memory(runner.group.as_ref()?);
+    let killed = status.signal == Some(nix::libc::SIGKILL) && memory.kills > 0;
+    killed.then_some(Cause::OutOfMemory { limit: memory.limit, peak: memory.peak })
 }

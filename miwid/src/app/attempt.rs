@@ -59,6 +59,8 @@ pub(super) enum Event {
     ProbeBad(String),
     /// Another process answers on the address.
     NotOurs(String),
+    /// It answers, and waiting will not make it well.
+    Hopeless(String),
     Drained,
     Exited(ExitStatus),
     /// Nothing of the tree is left; `leftovers` were found when the sweep began.
@@ -101,6 +103,7 @@ pub(super) enum Cause {
         probe: Option<String>,
     },
     NotOurs(String),
+    Hopeless(String),
     Crashed(ExitStatus),
     /// Ended by itself and that is fine.
     Completed(ExitStatus),
@@ -110,4 +113,9 @@ pub(super) enum Cause {
         after: Duration,
     },
     KilledNow,
+    /// The kernel killed it at its limit.
+    OutOfMemory {
+        limit: Option<u64>,
+        peak: Option<u64>,
+    },
 }

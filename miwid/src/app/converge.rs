@@ -1,15 +1,22 @@
 //! Taking over a configuration: look at every app off the loop, then start, roll, rescale and stop what differs.
 
-use std::{collections::VecDeque, path::PathBuf, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Instant,
+};
 
 use tokio::sync::oneshot;
 
 use super::{
     Converged, Done, Progress, Refusal,
+    changes::Files,
+    idle::Activity,
     managed::{App, Generation, app_proxy},
     operation::{Kind, Operation},
     output::{Output, Sink},
-    preflight,
+    preflight, releases,
     spec::LaunchSpec,
     supervisor::{Core, Message},
 };
@@ -19,9 +26,17 @@ pub(super) const HOLDER: &str = "the configuration";
 /// A configuration with what preflight found of each of its apps.
 pub(super) struct Looked {
     config: Arc<config::Config>,
-    specs: Vec<(Arc<config::Backend>, Option<LaunchSpec>)>,
+    seen: Vec<Seen>,
     progress: Progress,
     reply: oneshot::Sender<Converged>,
+}
+
+/// One app as the file says it, and as it would run with its release.
+struct Seen {
+    configured: Arc<config::Backend>,
+    release: Option<String>,
+    backend: Arc<config::Backend>,
+    spec: Option<LaunchSpec>,
 }
 
 type Answers = Vec<(String, &'static str, oneshot::Receiver<Result<Done, Refusal>>)>;
@@ -29,39 +44,42 @@ type Answers = Vec<(String, &'static str, oneshot::Receiver<Result<Done, Refusal
 impl Core {
     /// First half: reads disks, off the loop.
     pub(super) fn look(&mut self, config: Arc<config::Config>, progress: Progress, reply: oneshot::Sender<Converged>) {
-        let news = self.news.clone();
+        let (news, overrides, state_dir) = (self.news.clone(), self.overrides.clone(), self.outside.state_dir.clone());
         tokio::spawn(async move {
             let backends = config.clone();
             let look = move || -> Vec<_> {
                 let apps = backends.backends.values().filter(|backend| backend.process.is_some());
-                apps.map(|backend| {
-                    (Arc::new(backend.clone()), preflight::plan_as(backend, backends.server.user.as_deref()).0)
-                })
-                .collect()
+                let user = backends.server.user.as_deref();
+                apps.map(|backend| see(backend, overrides.of(&backend.name).release, &state_dir, user)).collect()
             };
-            let specs = tokio::task::spawn_blocking(look).await.unwrap_or_default();
-            let looked = Looked { config, specs, progress, reply };
+            let seen = tokio::task::spawn_blocking(look).await.unwrap_or_default();
+            let looked = Looked { config, seen, progress, reply };
             let _ = news.send(Message::Converge(Box::new(looked))).await;
         });
     }
 
     /// Second half: decides and begins; a task of its own gathers the outcomes.
     pub(super) fn converge(&mut self, looked: Looked) {
-        let Looked { config, specs, progress, reply } = looked;
+        let Looked { config, seen, progress, reply } = looked;
         if self.closing {
+            return;
+        }
+        if seen.iter().any(|it| it.release != self.overrides.of(&it.backend.name).release) {
+            // A release came while we looked.
+            self.look(config, progress, reply);
             return;
         }
         self.default_user.clone_from(&config.server.user);
         let mut unchanged = Vec::new();
         let mut answers: Answers = Vec::new();
-        let wanted: Vec<String> = specs.iter().map(|(backend, _)| backend.name.clone()).collect();
+        let wanted: Vec<String> = seen.iter().map(|it| it.backend.name.clone()).collect();
         for name in self.apps.keys().filter(|name| !wanted.contains(name)).cloned().collect::<Vec<_>>() {
             self.enqueue(&name, "stopped", Kind::Remove, None, &progress, &mut answers);
         }
-        for (backend, spec) in specs {
-            let name = backend.name.clone();
+        for it in seen {
+            let name = it.backend.name.clone();
             let known = self.apps.contains_key(&name);
-            let changed = self.take_over(&config, backend, spec);
+            let changed = self.take_over(&config, it);
             match changed {
                 Some(Change::Nothing) => unchanged.push((name, "unchanged")),
                 Some(Change::Count) => self.enqueue(&name, "rescaled", Kind::Start, None, &progress, &mut answers),
@@ -95,26 +113,24 @@ impl Core {
     }
 
     /// Registers the app's configuration. `None`: the app is new, or stays stopped.
-    fn take_over(
-        &mut self,
-        config: &config::Config,
-        backend: Arc<config::Backend>,
-        spec: Option<LaunchSpec>,
-    ) -> Option<Change> {
+    fn take_over(&mut self, config: &config::Config, seen: Seen) -> Option<Change> {
+        let Seen { configured, backend, spec, .. } = seen;
         let name = backend.name.clone();
         let proxy = app_proxy(&backend)?;
         let hold = backend.process.as_ref().map(|process| &process.hold);
         let set = self.outside.directory.set(&name, proxy, hold);
         let sink = sink(config, &backend);
         let Some(app) = self.apps.get_mut(&name) else {
-            return self.register(backend, spec, set, sink);
+            return self.register(configured, backend, spec, set, sink);
         };
         app.set = set;
         app.leaving = false;
         let before = app.desired();
+        app.configured = configured;
         app.loaded = backend.clone();
         app.loaded_spec = spec.clone();
-        if app.stopped {
+        // What does not run begins with the new configuration when it runs again.
+        if app.stopped || app.idle {
             app.generation = Generation::new(app.generation.number, backend, spec)?;
             return Some(Change::Nothing);
         }
@@ -131,6 +147,7 @@ impl Core {
 
     fn register(
         &mut self,
+        configured: Arc<config::Backend>,
         backend: Arc<config::Backend>,
         spec: Option<LaunchSpec>,
         set: Arc<crate::upstream::Set>,
@@ -141,6 +158,7 @@ impl Core {
         let generation = Generation::new(1, backend.clone(), spec)?;
         let app = App {
             name: name.clone(),
+            configured,
             loaded: backend,
             loaded_spec: generation.spec.clone(),
             generation,
@@ -149,7 +167,16 @@ impl Core {
             runners: Vec::new(),
             stopped: kept.stopped,
             paused: false,
+            idle: false,
+            waiting: None,
+            activity: Activity::new(Instant::now()),
+            files: Files::default(),
+            checked_minute: None,
+            lightened: None,
             scale: kept.instances,
+            release: kept.release.clone(),
+            previous: kept.previous.clone(),
+            condemned: BTreeSet::new(),
             operation: None,
             next: VecDeque::new(),
             output: Output::start(sink, self.outside.logs.clone(), self.outside.events.clone()),
@@ -161,6 +188,9 @@ impl Core {
             leaving: false,
             told: None,
         };
+        let known: BTreeSet<String> = app.previous.iter().flatten().chain(&app.release).cloned().collect();
+        let place = releases::place(&self.outside.state_dir, &name);
+        tokio::task::spawn_blocking(move || releases::prune(&place, &known));
         for notice in app.generation.spec.iter().flat_map(|spec| &spec.notices) {
             tracing::warn!(app = name, "{notice}");
         }
@@ -168,6 +198,17 @@ impl Core {
         // An operator's stop outlives the daemon.
         kept.stopped.then_some(Change::Nothing)
     }
+}
+
+/// Blocking.
+fn see(configured: &config::Backend, release: Option<String>, state_dir: &Path, user: Option<&str>) -> Seen {
+    let place = releases::place(state_dir, &configured.name);
+    let backend = match &release {
+        Some(release) => releases::overlay(configured, &place.join(release)),
+        None => configured.clone(),
+    };
+    let spec = preflight::plan_as(&backend, user).0;
+    Seen { configured: Arc::new(configured.clone()), release, backend: Arc::new(backend), spec }
 }
 
 enum Change {
@@ -184,7 +225,7 @@ fn sink(config: &config::Config, backend: &config::Backend) -> Sink {
     let mut rotation = config.logging.rotation.clone();
     rotation.max_size = logs.max_size.unwrap_or(rotation.max_size);
     rotation.max_backups = logs.max_backups.unwrap_or(rotation.max_backups);
-    Sink { app: backend.name.clone(), path, rotation, rate: logs.rate_limit }
+    Sink { app: backend.name.clone(), path, rotation, rate: logs.rate_limit, format: logs.format }
 }
 
 async fn gather(unchanged: Vec<(String, &'static str)>, answers: Answers, reply: oneshot::Sender<Converged>) {

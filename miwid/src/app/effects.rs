@@ -2,26 +2,29 @@
 
 use std::{
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    InstanceState, addresses,
-    launcher::{Job, LaunchError, Launched},
+    InstanceState,
     lifecycle::{Effect, Event, Lane},
-    managed::{App, Generation, Runner, app_proxy},
+    managed::{App, Generation, Runner},
     output::LastLines,
-    preflight, probing,
+    preflight,
+    questions::Senses,
     rollout::Input,
     sockets,
-    spec::{AddressPlan, Attempt, Finding, Launch, LaunchSpec},
+    spec::{AddressPlan, Autopsy, Finding, LaunchSpec},
     supervisor::{Core, Message, News},
     tree,
     watch::Watch,
 };
 use crate::upstream::Availability;
+
+/// A program that is told to abort prints its stacks within so long.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 impl Core {
     pub(super) fn find(&self, id: u64) -> Option<(&App, &Runner)> {
@@ -54,6 +57,14 @@ impl Core {
             endpoint: None,
             pid: None,
             probing: None,
+            launch: None,
+            group: None,
+            senses: Senses::default(),
+            hearing: None,
+            room: None,
+            unwell: false,
+            heavy_samples: 0,
+            tolerance: 1.0,
             exited: CancellationToken::new(),
             exit_status: None,
             last_lines: LastLines::default(),
@@ -86,11 +97,7 @@ impl Core {
             Effect::Launch => self.launch(id),
             Effect::Probe => self.probe(id),
             Effect::Publish => self.publish_endpoint(id),
-            Effect::Healthy(healthy) => {
-                if let Some(endpoint) = self.find_mut(id).and_then(|runner| runner.endpoint.as_ref()) {
-                    endpoint.set_healthy(healthy);
-                }
-            }
+            Effect::Healthy(healthy) => self.health_changed(id, healthy),
             Effect::Withdraw(drain) => self.withdraw(id, drain),
             Effect::Signal => self.signal(id),
             Effect::KillTree => self.kill_tree(id),
@@ -100,8 +107,24 @@ impl Core {
         }
     }
 
+    fn health_changed(&mut self, id: u64, healthy: bool) {
+        let Some(runner) = self.find_mut(id) else { return };
+        if let Some(endpoint) = &runner.endpoint {
+            endpoint.set_healthy(healthy);
+        }
+        let why = runner.lane.last_probe.clone().unwrap_or_default();
+        let (slot, flapping) = (runner.slot, runner.lane.is_flapping());
+        let Some(name) = self.app_of(id).map(|app| app.name.clone()) else { return };
+        let (event, line) = match (healthy, flapping) {
+            (true, _) => ("app.ready", format!("slot {slot} answers again")),
+            (false, false) => ("app.unready", format!("slot {slot}: {why}")),
+            (false, true) => ("app.flapping", format!("slot {slot}: {why}; it must answer twice in a row from now on")),
+        };
+        self.outside.events.emit(event, name, line);
+    }
+
     /// Runs `job` beside the loop; what it finds comes back as news of the current attempt.
-    fn spawn(&self, id: u64, job: impl Future<Output = News> + Send + 'static) {
+    pub(super) fn spawn(&self, id: u64, job: impl Future<Output = News> + Send + 'static) {
         let Some((_, runner)) = self.find(id) else { return };
         let (attempt, news) = (runner.attempt, self.news.clone());
         tokio::spawn(async move {
@@ -112,13 +135,14 @@ impl Core {
     }
 
     fn preflight(&mut self, id: u64) {
-        let mark = format!("{:04x}", self.random.u16(..));
+        let (mark, tolerance) = (format!("{:04x}", self.random.u16(..)), 0.9 + 0.2 * self.random.f64());
         let Some(app) = self.app_of(id).map(|app| app.name.clone()) else { return };
         let Some(runner) = self.find_mut(id) else { return };
         runner.attempt += 1;
         runner.name = format!("{app}-{}-{mark}{:x}", runner.slot, runner.attempt);
         runner.began = Instant::now();
         runner.steps.clear();
+        (runner.heavy_samples, runner.tolerance) = (0, tolerance);
         runner.listening.clear();
         runner.exit_status = None;
         runner.last_lines = LastLines::default();
@@ -132,7 +156,7 @@ impl Core {
                 // Before the program reads them: a change while it starts must not be missed.
                 let watched = spec.map(|spec| {
                     let watch = Arc::new(Watch::new(&spec, backend.process.as_ref()));
-                    (spec, watch)
+                    (Box::new(spec), watch)
                 });
                 (watched, findings)
             });
@@ -166,19 +190,24 @@ impl Core {
                 }
             }
             News::Lane(event) => self.feed(id, event),
+            News::Unwell(why) => self.unwell(id, why),
         }
     }
 
-    fn planned(&mut self, id: u64, spec: Option<(LaunchSpec, Arc<Watch>)>, findings: Vec<Finding>) {
+    fn planned(&mut self, id: u64, spec: Option<(Box<LaunchSpec>, Arc<Watch>)>, findings: Vec<Finding>) {
         let broken = findings.iter().find(|finding| finding.severity == config::Severity::Error);
         let Some(runner) = self.find_mut(id) else { return };
         let took = runner.began.elapsed();
         runner.steps.push(("preflight", took, String::new()));
         match (broken, spec) {
             (None, Some((spec, watch))) => {
+                let fingerprint = watch.fingerprint;
                 runner.watch = Some(watch);
-                runner.spec = Some(spec.clone());
-                self.learn(id, spec);
+                runner.spec = Some((*spec).clone());
+                self.learn(id, *spec);
+                if let Some(app) = self.app_of(id).filter(|_| fingerprint.is_some()) {
+                    app.files.started(fingerprint);
+                }
                 self.feed(id, Event::PreflightGood);
             }
             (Some(finding), _) => {
@@ -198,95 +227,6 @@ impl Core {
             if let Some(learned) = Generation::new(number, app.generation.backend.clone(), Some(spec)) {
                 app.generation = learned;
             }
-        }
-    }
-
-    fn launch(&mut self, id: u64) {
-        match self.prepare(id) {
-            Ok(launch) => {
-                let started: Job<Result<Launched, LaunchError>> = self.launcher.launch(launch);
-                self.spawn(id, async move { News::Launched(started.await) });
-            }
-            Err(error) => {
-                let failed =
-                    LaunchError { step: format!("address: {error}"), errno: error.raw_os_error().unwrap_or(0) };
-                self.spawn(id, async move { News::Launched(Err(failed)) });
-            }
-        }
-    }
-
-    /// Picks the attempt's address and fills the template.
-    fn prepare(&mut self, id: u64) -> std::io::Result<Launch> {
-        let gone = || std::io::Error::other("the slot has gone");
-        let (app, runner) = self.find(id).ok_or_else(gone)?;
-        let (app, spec) = (app.name.clone(), runner.spec.clone().ok_or_else(gone)?);
-        let address = self.addresses.pick(&spec.address, Instant::now())?;
-        if let Some(user) = &spec.user {
-            addresses::hand_over(&address, user)?;
-        }
-        let runner = self.find_mut(id).ok_or_else(gone)?;
-        let attempt = Attempt { app: &app, slot: runner.slot, generation: runner.generation.number, address: &address };
-        let mut launch = spec.instantiate(&attempt);
-        launch.env.push((tree::MARK.into(), config::Secret::new(runner.name.clone())));
-        runner.address = Some(address);
-        Ok(launch)
-    }
-
-    fn launched(&mut self, id: u64, outcome: Result<Launched, LaunchError>) {
-        let launched = match outcome {
-            Ok(launched) => launched,
-            Err(error) => {
-                let class = error.class();
-                self.feed(id, Event::SpawnFailed(error.to_string(), class));
-                return;
-            }
-        };
-        let Some(output) = self.app_of(id).map(|app| app.output.clone()) else { return };
-        let Some(runner) = self.find_mut(id) else { return };
-        runner.pid = Some(launched.pid);
-        runner.started = Some(SystemTime::now());
-        let program = runner.spec.as_ref().map(|spec| spec.argv.join(" ")).unwrap_or_default();
-        runner.steps.push(("fork, exec", runner.began.elapsed(), program));
-        let (slot, last, exited) = (runner.slot, runner.last_lines.clone(), runner.exited.clone());
-        for (pipe, stream) in [(launched.stdout, "stdout"), (launched.stderr, "stderr")] {
-            tokio::spawn(output.clone().read(pipe, slot, stream, last.clone(), exited.clone()));
-        }
-        let exit = launched.exit;
-        self.spawn(id, async move { News::Exited(exit.await) });
-        self.feed(id, Event::Spawned);
-    }
-
-    fn probe(&mut self, id: u64) {
-        let Some((_, runner)) = self.find(id) else { return };
-        let backend = runner.generation.backend.clone();
-        let (Some(proxy), Some(address), Some(pid)) = (app_proxy(&backend), &runner.address, runner.pid) else {
-            return;
-        };
-        let configured = backend.process.as_ref().and_then(|process| process.probes.startup.as_ref());
-        let (path, expect) = match configured.map(|probe| &probe.kind) {
-            Some(config::ProbeKind::Http { path, expect }) => (Some(path.clone()), expect.clone()),
-            Some(config::ProbeKind::Tcp) => (None, Vec::new()),
-            _ => (proxy.health.path.clone(), proxy.health.expect.clone()),
-        };
-        let host = if backend.host.starts_with(['*', '_']) { "localhost".into() } else { backend.host.clone() };
-        let plan = probing::Plan {
-            address: address.clone(),
-            host,
-            path,
-            expect,
-            timeout: proxy.health.timeout,
-            interval: proxy.health.interval,
-            pid,
-            mark: runner.name.clone(),
-        };
-        let (attempt, news) = (runner.attempt, self.news.clone());
-        let task = tokio::spawn(plan.run(move |event| {
-            let message = Message::Attempt { runner: id, attempt, news: Box::new(News::Lane(event)) };
-            let news = news.clone();
-            async move { news.send(message).await.is_ok() }
-        }));
-        if let Some(runner) = self.find_mut(id) {
-            runner.probing = Some(task.abort_handle());
         }
     }
 
@@ -356,8 +296,18 @@ impl Core {
         let Some(runner) = self.find_mut(id) else { return };
         runner.probing.take().inspect(tokio::task::AbortHandle::abort);
         let (Some(pid), mark) = (runner.pid, runner.name.clone()) else { return };
-        let sweep = self.launcher.kill_tree(pid, mark);
-        self.spawn(id, async move { News::Swept(sweep.await) });
+        let aborts = runner.spec.as_ref().is_some_and(|spec| spec.autopsy == Autopsy::Abort);
+        let last_words = (aborts && runner.unwell && runner.exit_status.is_none()).then(|| mark.clone());
+        let group = runner.group.clone();
+        let sweep = self.launcher.kill_tree(pid, mark, group);
+        self.spawn(id, async move {
+            if let Some(mark) = last_words {
+                let abort = move || tree::signal_all(pid, &mark, nix::sys::signal::Signal::SIGABRT);
+                let _ = tokio::task::spawn_blocking(abort).await;
+                tokio::time::sleep(LAST_WORDS).await;
+            }
+            News::Swept(sweep.await)
+        });
     }
 
     pub(super) fn retry_stuck(&mut self) {

@@ -8,7 +8,9 @@ use super::{
     AppStatus,
     launcher::{InProcess, Launcher},
     lifecycle::KILL_PATIENCE,
-    preflight, supervisor,
+    preflight,
+    releases::{Form, Upload},
+    supervisor,
 };
 use crate::{
     telemetry::{Events, Logs as LogFiles, Metrics, Readiness},
@@ -38,8 +40,9 @@ impl Supervisor {
     pub fn start_with(self, launcher: Arc<dyn Launcher>) -> Handle {
         let (commands, inbox) = mpsc::channel(64);
         let (publisher, status) = watch::channel(Arc::new(Vec::new()));
+        let state_dir = self.state_dir.clone();
         supervisor::start(self, launcher, inbox, publisher);
-        Handle { commands, status }
+        Handle { commands, status, state_dir }
     }
 }
 
@@ -48,6 +51,7 @@ impl Supervisor {
 pub struct Handle {
     commands: mpsc::Sender<Command>,
     status: watch::Receiver<Arc<Vec<AppStatus>>>,
+    state_dir: std::path::PathBuf,
 }
 
 /// What the supervisor is asked; each with where to answer.
@@ -70,7 +74,16 @@ pub enum Verb {
     Pause,
     Resume,
     Reset,
+    Deploy(Release),
+    Rollback,
     Cancel,
+}
+
+/// A release that has been received.
+#[derive(Clone, Debug)]
+pub struct Release {
+    pub name: String,
+    pub on_failure: Option<config::OnFailure>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,6 +232,31 @@ impl Handle {
     /// Clears backoff and failure, tries now.
     pub async fn reset(&self, name: &str, holder: &str, progress: Progress) -> Result<Done, Refusal> {
         self.ask(name, Verb::Reset, holder, progress).await
+    }
+
+    /// Begins to receive a release of the app. What it is depends on the app's type.
+    pub fn upload(&self, name: &str) -> Result<(Form, Upload), Refusal> {
+        let statuses = self.status.borrow();
+        let known = statuses.iter().find(|status| status.name == name);
+        let status = known.ok_or_else(|| Refusal::NotFound { name: name.into(), nearest: None })?;
+        let form = Form::of(status.app_type);
+        Ok((form, Upload::begin(&self.state_dir, name, form)))
+    }
+
+    /// Rolls a received release out; the old one serves until the new one has settled.
+    pub async fn deploy(
+        &self,
+        name: &str,
+        release: Release,
+        holder: &str,
+        progress: Progress,
+    ) -> Result<Done, Refusal> {
+        self.ask(name, Verb::Deploy(release), holder, progress).await
+    }
+
+    /// Goes back to the release before, or to what the configuration names.
+    pub async fn rollback(&self, name: &str, holder: &str, progress: Progress) -> Result<Done, Refusal> {
+        self.ask(name, Verb::Rollback, holder, progress).await
     }
 
     /// Cancels what runs on the app (a restart keeps what already serves).

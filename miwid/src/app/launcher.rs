@@ -46,9 +46,9 @@ pub trait Launcher: Send + Sync + 'static {
     }
 
     /// Resolves with how many processes there were when all are gone, or `None` when some cannot be killed.
-    fn kill_tree(&self, pid: u32, mark: String) -> Job<Option<usize>> {
+    fn kill_tree(&self, pid: u32, mark: String, group: Option<PathBuf>) -> Job<Option<usize>> {
         Box::pin(async move {
-            let sweep = move || tree::kill_all(pid, &mark, super::lifecycle::KILL_PATIENCE);
+            let sweep = move || tree::kill_all(pid, &mark, group.as_deref(), super::lifecycle::KILL_PATIENCE);
             tokio::task::spawn_blocking(sweep).await.unwrap_or(None)
         })
     }

@@ -32,6 +32,8 @@ const DRAIN_GRACE: Duration = Duration::from_secs(2);
 /// A failed preflight is looked at again this often, so that an app starts by itself soon after its cause went away.
 pub(super) const PREFLIGHT_POLL: Duration = Duration::from_secs(1);
 
+/// Going unready twice within this is a flap: then one good answer is not enough to come back.
+const FLAP_WINDOW: Duration = Duration::from_secs(60);
 /// A slow start gives its permit back after so long: its busy part is over, and others wait.
 const PERMIT_TERM: Duration = Duration::from_secs(5);
 
@@ -56,6 +58,8 @@ pub(super) struct Lane {
     forgiven: bool,
     bad: u32,
     good: u32,
+    went_unready: Option<Instant>,
+    flapping: bool,
 }
 
 // === impl Lane ===
@@ -80,13 +84,18 @@ impl Lane {
             forgiven: false,
             bad: 0,
             good: 0,
+            went_unready: None,
+            flapping: false,
         }
     }
 
     /// When `Timer` should come next.
     pub(super) fn wakes_at(&self) -> Option<Instant> {
         let since = self.ready_since;
-        let settle = since.filter(|_| !self.settled).map(|at| at + self.rules.settle_time);
+        // A doubt must be cleared first, by the next check.
+        let settle = since
+            .filter(|_| !self.settled && self.bad == 0 && self.state == State::Ready)
+            .map(|at| at + self.rules.settle_time);
         let stable = since.filter(|_| !self.forgiven).map(|at| at + STABLE);
         let permit = self.started.filter(|_| self.permit).map(|at| at + PERMIT_TERM);
         [self.deadline, settle, stable, permit].into_iter().flatten().min()
@@ -100,6 +109,10 @@ impl Lane {
     #[cfg(test)]
     fn at_rest(&self) -> bool {
         self.state == State::Stopped || (self.state == State::Failed && self.goal == Goal::Trial)
+    }
+
+    pub(super) fn is_flapping(&self) -> bool {
+        self.flapping
     }
 
     pub(super) fn has_process(&self) -> bool {
@@ -145,7 +158,7 @@ impl Lane {
         self.ready_since = None;
         (self.was_ready, self.settled, self.forgiven) = (false, false, false);
         (self.exit, self.swept, self.cause, self.last_probe) = (None, None, None, None);
-        (self.bad, self.good) = (0, 0);
+        (self.bad, self.good, self.went_unready, self.flapping) = (0, 0, None, false);
         effects.push(Effect::AskPermit);
     }
 
@@ -175,8 +188,14 @@ impl Lane {
                 self.cause = Some(Cause::NotOurs(why));
                 self.drain_or_signal(now, effects);
             }
-            (State::Ready | State::Unready, Event::ProbeGood) => self.checked_good(effects),
-            (State::Ready | State::Unready, Event::ProbeBad(why)) => self.checked_bad(why, effects),
+            (State::Starting, Event::Hopeless(why)) => {
+                self.cause = Some(Cause::Hopeless(why));
+                self.signal(now, effects);
+            }
+            (State::Ready | State::Unready, Event::ProbeGood) => self.checked_good(now, effects),
+            (State::Ready | State::Unready, Event::ProbeBad(why) | Event::Hopeless(why)) => {
+                self.checked_bad(why, now, effects)
+            }
             (State::Draining, Event::Drained) => self.signal(now, effects),
             _ => {}
         }
@@ -203,22 +222,39 @@ impl Lane {
         effects.push(Effect::Publish);
     }
 
-    fn checked_good(&mut self, effects: &mut Vec<Effect>) {
+    fn checked_good(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         self.bad = 0;
         self.good = self.good.saturating_add(1);
-        if self.state == State::Unready && self.good >= self.rules.successes {
+        let needed = if self.flapping { self.rules.successes.max(2) } else { self.rules.successes };
+        if self.state == State::Unready && self.good >= needed {
             self.state = State::Ready;
             self.last_probe = None;
             effects.push(Effect::Healthy(true));
         }
+        self.settle(now, effects);
     }
 
-    fn checked_bad(&mut self, why: String, effects: &mut Vec<Effect>) {
+    fn settle(&mut self, now: Instant, effects: &mut Vec<Effect>) {
+        let is_due = self.ready_since.is_some_and(|since| now >= since + self.rules.settle_time);
+        if is_due && !self.settled && self.bad == 0 && self.state == State::Ready {
+            self.settled = true;
+            effects.push(Effect::Settled);
+        }
+    }
+
+    fn checked_bad(&mut self, why: String, now: Instant, effects: &mut Vec<Effect>) {
         self.good = 0;
         self.bad = self.bad.saturating_add(1);
-        self.last_probe = Some(why);
+        self.last_probe = Some(why.clone());
         if self.state == State::Ready && self.bad >= self.rules.failures {
+            if self.goal == Goal::Trial && !self.settled {
+                self.cause = Some(Cause::Hopeless(format!("became ill before it had settled: {why}")));
+                self.drain(now, effects);
+                return;
+            }
             self.state = State::Unready;
+            self.flapping = self.went_unready.is_some_and(|before| now < before + FLAP_WINDOW);
+            self.went_unready = Some(now);
             effects.push(Effect::Healthy(false));
         }
     }
@@ -286,10 +322,7 @@ impl Lane {
 
     fn timer(&mut self, now: Instant, effects: &mut Vec<Effect>) {
         if let Some(since) = self.ready_since {
-            if !self.settled && now >= since + self.rules.settle_time {
-                self.settled = true;
-                effects.push(Effect::Settled);
-            }
+            self.settle(now, effects);
             if !self.forgiven && now >= since + STABLE {
                 self.forgiven = true;
                 self.backoff.forgive();

@@ -3,6 +3,7 @@
 
 use std::{
     collections::VecDeque,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::{Duration, Instant},
 };
 
@@ -49,6 +50,33 @@ impl Splitter {
     }
 }
 
+/// A text that is waited for in what an instance prints.
+#[derive(Debug)]
+pub(super) struct Needle {
+    text: String,
+    found: AtomicBool,
+}
+
+impl Needle {
+    pub(super) fn new(text: &str) -> Self {
+        Self { text: text.to_owned(), found: AtomicBool::new(false) }
+    }
+
+    pub(super) fn look(&self, line: &[u8]) {
+        if !self.is_found() && memchr::memmem::find(line, self.text.as_bytes()).is_some() {
+            self.found.store(true, Relaxed);
+        }
+    }
+
+    pub(super) fn is_found(&self) -> bool {
+        self.found.load(Relaxed)
+    }
+
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+}
+
 /// Lines on their way to the disk. When full the oldest go, counted.
 pub(super) struct Ring {
     lines: VecDeque<Bytes>,
@@ -56,11 +84,22 @@ pub(super) struct Ring {
     bytes_max: usize,
     dropped_lines: u64,
     dropped_bytes: u64,
+    marker: fn(u64, u64) -> String,
+}
+
+/// What the file says of lines that are missing.
+fn plain_marker(lines: u64, bytes: u64) -> String {
+    format!("[miwid] dropped {lines} lines ({bytes} bytes)\n")
 }
 
 impl Ring {
     pub(super) fn new(bytes_max: usize) -> Self {
-        Self { lines: VecDeque::new(), bytes: 0, bytes_max, dropped_lines: 0, dropped_bytes: 0 }
+        Self { lines: VecDeque::new(), bytes: 0, bytes_max, dropped_lines: 0, dropped_bytes: 0, marker: plain_marker }
+    }
+
+    /// The same with another way to say what is missing; it ends in a newline.
+    pub(super) fn marked_by(self, marker: fn(u64, u64) -> String) -> Self {
+        Self { marker, ..self }
     }
 
     pub(super) fn push(&mut self, line: Bytes) {
@@ -90,7 +129,7 @@ impl Ring {
         let dropped = std::mem::take(&mut self.dropped_lines);
         if dropped > 0 {
             let lost = std::mem::take(&mut self.dropped_bytes);
-            block.extend_from_slice(format!("[miwid] dropped {dropped} lines ({lost} bytes)\n").as_bytes());
+            block.extend_from_slice((self.marker)(dropped, lost).as_bytes());
         }
         while block.len() < bytes {
             let Some(line) = self.lines.pop_front() else { break };

@@ -2,6 +2,8 @@
 //! owns), and what an operator sees of it, which is derived and never stored.
 
 use std::{
+    collections::BTreeSet,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -11,19 +13,25 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     AppState, AppStatus, Exit, InstanceState, InstanceStatus,
+    cgroup::Cgroups,
+    changes::Files,
     converge::HOLDER,
+    idle::Activity,
     lifecycle::{ExitStatus, Lane, Rules},
     operation::{Kind, Operation},
     output::{LastLines, Output},
+    questions::Senses,
     rollout::Side,
-    spec::{AddressPlan, LaunchSpec},
+    spec::{AddressPlan, Launch, LaunchSpec},
     watch::Watch,
 };
 use crate::upstream::{Address, Availability, Endpoint, Set};
 
 /// A next attempt this near is worth waiting for.
 const NEAR: Duration = Duration::from_secs(2);
-const SETTLE: Duration = Duration::from_secs(1);
+pub(super) const SETTLE: Duration = Duration::from_secs(1);
+/// A new version of the app is watched for longer than a restart of the same.
+pub(super) const SETTLE_DEPLOY: Duration = Duration::from_secs(10);
 
 /// Immutable: the configuration that a runner was made from.
 #[derive(Debug)]
@@ -48,6 +56,19 @@ pub(super) struct Runner {
     pub(super) endpoint: Option<Arc<Endpoint>>,
     pub(super) pid: Option<u32>,
     pub(super) probing: Option<tokio::task::AbortHandle>,
+    /// As it was started: what is run beside it runs in the same surroundings.
+    pub(super) launch: Option<Launch>,
+    pub(super) group: Option<PathBuf>,
+    pub(super) senses: Senses,
+    pub(super) hearing: Option<tokio::task::AbortHandle>,
+    /// A directory for its sockets, when its address is elsewhere.
+    pub(super) room: Option<PathBuf>,
+    /// Its liveness probe has failed.
+    pub(super) unwell: bool,
+    /// Samples in a row in which it used too much memory.
+    pub(super) heavy_samples: u32,
+    /// 0.9 to 1.1: by how much this attempt's age and requests may differ.
+    pub(super) tolerance: f64,
     pub(super) exited: CancellationToken,
     pub(super) exit_status: Option<ExitStatus>,
     pub(super) last_lines: LastLines,
@@ -66,7 +87,9 @@ pub(super) struct Runner {
 
 pub(super) struct App {
     pub(super) name: String,
-    /// As last loaded; a restart makes its generation from this.
+    /// As last loaded.
+    pub(super) configured: Arc<Backend>,
+    /// The same with the release in its place; a restart makes its generation from this.
     pub(super) loaded: Arc<Backend>,
     pub(super) loaded_spec: Option<LaunchSpec>,
     pub(super) generation: Arc<Generation>,
@@ -75,7 +98,21 @@ pub(super) struct App {
     pub(super) runners: Vec<Runner>,
     pub(super) stopped: bool,
     pub(super) paused: bool,
+    /// Asleep: no instance runs until a request asks for one.
+    pub(super) idle: bool,
+    pub(super) waiting: Option<tokio::task::AbortHandle>,
+    pub(super) activity: Activity,
+    pub(super) files: Files,
+    /// The latest minute for which its schedule was looked at.
+    pub(super) checked_minute: Option<jiff::civil::DateTime>,
+    /// When an instance was last replaced for its memory.
+    pub(super) lightened: Option<Instant>,
     pub(super) scale: Option<u32>,
+    /// What `deploy` brought, and what a rollback goes back to (the latest at the end).
+    pub(super) release: Option<String>,
+    pub(super) previous: Vec<Option<String>>,
+    /// Releases to be removed as soon as nothing runs from them.
+    pub(super) condemned: BTreeSet<String>,
     pub(super) operation: Option<Operation>,
     /// Begun when the current one is over.
     pub(super) next: std::collections::VecDeque<Operation>,
@@ -95,7 +132,17 @@ pub(super) struct App {
 
 impl Generation {
     pub(super) fn new(number: u64, backend: Arc<Backend>, spec: Option<LaunchSpec>) -> Option<Arc<Self>> {
-        let rules = Arc::new(rules(backend.process.as_ref()?, spec.as_ref()));
+        Self::settling(number, backend, spec, SETTLE)
+    }
+
+    /// `settle` counts when the configuration does not say how long.
+    pub(super) fn settling(
+        number: u64,
+        backend: Arc<Backend>,
+        spec: Option<LaunchSpec>,
+        settle: Duration,
+    ) -> Option<Arc<Self>> {
+        let rules = Arc::new(rules(backend.process.as_ref()?, spec.as_ref(), settle));
         Some(Arc::new(Self { number, backend, spec, rules }))
     }
 
@@ -135,11 +182,11 @@ fn placeless(process: &Process) -> Process {
     }
 }
 
-fn rules(process: &Process, spec: Option<&LaunchSpec>) -> Rules {
+fn rules(process: &Process, spec: Option<&LaunchSpec>, settle: Duration) -> Rules {
     let probe = process.probes.readiness.as_ref();
     Rules {
         start_timeout: spec.map_or(process.start_timeout, |spec| spec.start_timeout),
-        settle_time: process.settle_time.unwrap_or(SETTLE),
+        settle_time: process.settle_time.unwrap_or(settle),
         drain_timeout: process.drain_timeout,
         stop_timeout: process.stop_timeout,
         stop_signal: spec.map_or(process.stop_signal, |spec| spec.stop_signal),
@@ -181,7 +228,7 @@ impl App {
     }
 
     pub(super) fn ready(&self) -> u32 {
-        let slots: std::collections::BTreeSet<u32> = self
+        let slots: BTreeSet<u32> = self
             .runners
             .iter()
             .filter(|runner| runner.lane.state == InstanceState::Ready)
@@ -209,9 +256,12 @@ impl App {
     pub(super) fn availability(&self, now: Instant) -> Availability {
         use InstanceState::{Preflight, Queued, Ready, Spawning, Starting, Unready};
         let any = |states: &[InstanceState]| self.runners.iter().any(|runner| states.contains(&runner.lane.state));
-        let completed = self.runners.is_empty() && self.operation.is_none();
+        let completed = self.runners.is_empty() && self.operation.is_none() && !self.idle;
         if self.stopped || self.leaving || completed {
             return Availability::Stopped;
+        }
+        if self.idle {
+            return Availability::Idle;
         }
         if self.paused {
             return Availability::Paused;
@@ -244,6 +294,7 @@ impl App {
         match rollout {
             _ if self.paused => AppState::Paused,
             _ if self.stopped => AppState::Stopped,
+            _ if self.idle => AppState::Idle,
             Some(plan) if plan.is_holding() => AppState::Holding,
             Some(_) => AppState::Rolling,
             None if ready >= self.desired() => AppState::Running,
@@ -255,7 +306,7 @@ impl App {
         }
     }
 
-    pub(super) fn status(&self, now: Instant) -> AppStatus {
+    pub(super) fn status(&self, now: Instant, cgroups: &Cgroups) -> AppStatus {
         let ready = self.ready();
         AppStatus {
             name: self.name.clone(),
@@ -263,16 +314,22 @@ impl App {
             app_type: self.loaded.app_type,
             state: self.state(ready),
             ready,
-            desired: if self.stopped { 0 } else { self.desired() },
+            desired: if self.stopped || self.idle { 0 } else { self.desired() },
             generation: self.generation.number,
+            release: self.release.clone(),
             restarts: self.restarts,
             strategy: self.generation.strategy(),
             reason: self.reason_line(ready),
             report: self.report.clone(),
             instances: self.runners.iter().map(|runner| runner.status(now)).collect(),
-            notices: self.generation.spec.as_ref().map(|spec| spec.notices.clone()).unwrap_or_default(),
+            notices: self.notices(cgroups),
             operation: self.operation.as_ref().map(|operation| operation.described(now)),
         }
+    }
+
+    fn notices(&self, cgroups: &Cgroups) -> Vec<String> {
+        let own = self.generation.spec.iter().flat_map(|spec| spec.notices.iter().cloned());
+        own.chain(self.generation.backend.process.as_ref().and_then(|it| cgroups.unenforced(it))).collect()
     }
 
     fn reason_line(&self, ready: u32) -> String {

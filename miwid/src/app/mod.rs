@@ -4,22 +4,34 @@
 mod adapter;
 mod addresses;
 mod aftermath;
+mod archive;
 mod attempt;
 mod backoff;
+mod base;
+mod cgroup;
+mod changes;
 mod converge;
+mod deploy;
 mod effects;
 mod environment;
 mod handle;
+mod idle;
 pub mod launcher;
+mod launching;
 mod lifecycle;
 mod lines;
 mod managed;
+mod notices;
 mod operation;
 mod output;
 mod overrides;
 pub mod preflight;
 mod probing;
+mod questions;
+mod recycle;
+mod releases;
 mod report;
+mod rolling;
 mod rollout;
 pub mod sockets;
 pub mod spec;
@@ -33,8 +45,9 @@ mod verbs;
 mod watch;
 
 pub use handle::{
-    Command, Converged, Done, Handle, Logs as LogStream, Pace, Progress, Refusal, Reply, RestartOptions, Supervisor,
-    Tail, Verb,
+    Command, Converged, Done, Handle, Logs as LogStream, Pace, Progress, Refusal, Release, Reply, RestartOptions,
+    Supervisor, Tail, Verb,
 };
 pub use lifecycle::{Class, ExitStatus};
+pub use releases::{Form, Part, Upload};
 pub use status::{AppState, AppStatus, Exit, InstanceState, InstanceStatus};

@@ -1,6 +1,14 @@
 //! What runs on an app now: one at a time, named for whoever comes second. It goes on when its caller has left.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Instant,
+};
+
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{Done, Progress, Refusal, handle::Reply, managed::Generation, rollout::Rollout};
 
@@ -10,12 +18,19 @@ pub(super) enum Kind {
     Stop,
     Restart,
     Scale,
+    /// A restart from a release that a client brought, or from an earlier one.
+    Deploy,
+    Rollback,
+    /// One instance that still runs, by miwid itself.
+    Replace,
     /// A restart that a changed configuration asks for.
     Reload,
     Remove,
 }
 
 pub(super) struct Operation {
+    /// No two are the same.
+    pub(super) serial: u64,
     pub(super) kind: Kind,
     pub(super) holder: String,
     pub(super) since: Instant,
@@ -25,6 +40,11 @@ pub(super) struct Operation {
     /// The two sides of a rollout.
     pub(super) old: Option<Arc<Generation>>,
     pub(super) new: Option<Arc<Generation>>,
+    /// What runs once it has ended well; the inner `None` is what the configuration names.
+    pub(super) release: Option<Option<String>>,
+    pub(super) on_failure: Option<config::OnFailure>,
+    /// Tells the work beside the loop that nobody wants it any more.
+    cancel: DropGuard,
     /// The last failure of an attempt while it ran.
     pub(super) failure: Option<String>,
 }
@@ -33,7 +53,9 @@ pub(super) struct Operation {
 
 impl Operation {
     pub(super) fn new(kind: Kind, holder: String, progress: Progress, reply: Reply) -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
         Self {
+            serial: LAST.fetch_add(1, Relaxed),
             kind,
             holder,
             since: Instant::now(),
@@ -42,6 +64,9 @@ impl Operation {
             rollout: None,
             old: None,
             new: None,
+            release: None,
+            on_failure: None,
+            cancel: CancellationToken::new().drop_guard(),
             failure: None,
         }
     }
@@ -52,10 +77,18 @@ impl Operation {
             Kind::Stop => "stop",
             Kind::Restart => "restart",
             Kind::Scale => "scale",
+            Kind::Deploy => "deploy",
+            Kind::Rollback => "rollback",
+            Kind::Replace => "replacement",
             Kind::Reload => "reload",
             Kind::Remove => "remove",
         };
         format!("{verb} by {}, {} s ago", self.holder, now.saturating_duration_since(self.since).as_secs())
+    }
+
+    /// Resolves when the operation is over, however it ended.
+    pub(super) fn cancelled(&self) -> CancellationToken {
+        self.cancel.token().clone()
     }
 
     pub(super) fn say(&self, line: String) {

@@ -16,7 +16,7 @@ use tokio::{io::AsyncReadExt, net::unix::pipe, sync::broadcast};
 
 use super::{
     Tail,
-    lines::{Rate, Ring, Splitter},
+    lines::{Needle, Rate, Ring, Splitter},
 };
 use crate::telemetry::{Events, Logs, RotatingFile};
 
@@ -33,6 +33,10 @@ const RECENT_LINES: usize = 1_000;
 const AFTER_EXIT: Duration = Duration::from_secs(1);
 /// A file that cannot be opened or written is tried again this often.
 const RETRY: Duration = Duration::from_secs(5);
+/// How often the disk and the file's place are looked at while there is output.
+const CHECK: Duration = Duration::from_secs(1);
+/// Free space that is left to others; on a small disk a twentieth of it.
+const RESERVED_BYTES: u64 = 64 << 20;
 /// Lines that a slow follower may be behind before it gets a gap.
 const FOLLOW_LINES: usize = 1_024;
 
@@ -43,6 +47,20 @@ pub(super) struct Sink {
     pub(super) path: PathBuf,
     pub(super) rotation: config::Rotation,
     pub(super) rate: Option<config::ByteSize>,
+    pub(super) format: config::LogFormat,
+}
+
+/// A line as JSON. What is not UTF-8 is replaced, and said so.
+#[derive(serde::Serialize)]
+struct Record<'a> {
+    ts: String,
+    app: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    instance: Option<u32>,
+    stream: &'a str,
+    line: std::borrow::Cow<'a, str>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    lossy: bool,
 }
 
 /// One app's output; lives as long as the app is configured.
@@ -61,13 +79,23 @@ struct Pipeline {
     closed: bool,
 }
 
-/// The last lines of one instance.
+/// The last lines of one instance, and what is looked for in all of them.
 #[derive(Clone, Default)]
-pub(super) struct LastLines(Arc<Mutex<VecDeque<Bytes>>>);
+pub(super) struct LastLines {
+    lines: Arc<Mutex<VecDeque<Bytes>>>,
+    needle: Option<Arc<Needle>>,
+}
 
 impl LastLines {
+    pub(super) fn looking_for(needle: Option<Arc<Needle>>) -> Self {
+        Self { needle, ..Self::default() }
+    }
+
     fn push(&self, line: Bytes) {
-        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(needle) = &self.needle {
+            needle.look(&line);
+        }
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         if lines.len() == LAST_LINES {
             lines.pop_front();
         }
@@ -75,7 +103,7 @@ impl LastLines {
     }
 
     pub(super) fn texts(&self) -> Vec<String> {
-        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
         lines.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect()
     }
 }
@@ -87,7 +115,10 @@ impl Output {
     pub(super) fn start(sink: Sink, logs: Logs, events: Events) -> Arc<Self> {
         let rate = sink.rate.map_or(BYTES_PER_SECOND, config::ByteSize::bytes);
         let pipeline = Pipeline {
-            ring: Ring::new(RING_BYTES),
+            ring: match sink.format {
+                config::LogFormat::Text => Ring::new(RING_BYTES),
+                config::LogFormat::Json => Ring::new(RING_BYTES).marked_by(json_marker),
+            },
             rate: Rate::new(rate, LINES_PER_SECOND, Instant::now()),
             recent: VecDeque::new(),
             closed: false,
@@ -138,7 +169,7 @@ impl Output {
                 pipeline.ring.drop_line(&line);
                 continue;
             }
-            pipeline.ring.push(line.clone());
+            pipeline.ring.push(self.written(&line, slot, stream, at));
             let tail = Tail { app: self.sink.app.clone(), slot, at, stream, line };
             if pipeline.recent.len() == RECENT_LINES {
                 pipeline.recent.pop_front();
@@ -149,6 +180,16 @@ impl Output {
         }
         drop(pipeline);
         self.wake.notify_one();
+    }
+
+    /// The line as the file has it.
+    fn written(&self, line: &Bytes, slot: u32, stream: &'static str, at: SystemTime) -> Bytes {
+        if self.sink.format == config::LogFormat::Text {
+            return line.clone();
+        }
+        let text = String::from_utf8_lossy(line);
+        let lossy = matches!(&text, std::borrow::Cow::Owned(_));
+        json(&Record { ts: time(at), app: &self.sink.app, instance: Some(slot), stream, line: text, lossy }).into()
     }
 
     /// Reads one stream to its end.
@@ -190,6 +231,7 @@ impl Output {
     fn write_all(&self, logs: &Logs, events: &Events) {
         let mut file: Option<Arc<RotatingFile>> = None;
         let mut complained = false;
+        let (mut checked, mut low) = (Instant::now(), self.is_disk_low());
         loop {
             if file.is_none() {
                 file = self.open(logs);
@@ -208,11 +250,37 @@ impl Output {
                 logs.unregister(&self.sink.app);
                 return;
             };
+            if checked.elapsed() >= CHECK {
+                checked = Instant::now();
+                low = self.is_disk_low();
+                // Somebody took the file or its directory away: what is written to it now would be lost.
+                if !self.sink.path.exists() {
+                    file = self.open(logs);
+                }
+            }
+            if low {
+                self.dropped_lines.fetch_add(memchr::memchr_iter(b'\n', &block).count() as u64, Relaxed);
+                if !std::mem::replace(&mut complained, true) {
+                    let message = format!("the disk of {} is nearly full: output is dropped", self.sink.path.display());
+                    events.emit("log.failed", &self.sink.app, message);
+                }
+                continue;
+            }
+            let open = file.clone().unwrap_or(open);
             match open.write(&block) {
                 Ok(()) => complained = false,
                 Err(_) => file = None,
             }
         }
+    }
+
+    /// The last room on a disk is not for the output of an app.
+    fn is_disk_low(&self) -> bool {
+        let Some(directory) = self.sink.path.parent() else { return false };
+        let Ok(system) = nix::sys::statvfs::statvfs(directory) else { return false };
+        let unit = system.fragment_size();
+        let (free, all) = (system.blocks_available() * unit, system.blocks() * unit);
+        all > 0 && free < RESERVED_BYTES.min(all / 20)
     }
 
     fn open(&self, logs: &Logs) -> Option<Arc<RotatingFile>> {
@@ -246,5 +314,39 @@ impl Output {
             events.emit("log.dropped", &self.sink.app, format!("dropped {dropped} lines: the app writes too much"));
         }
         Some(block)
+    }
+}
+
+fn time(at: SystemTime) -> String {
+    jiff::Timestamp::try_from(at).map(|at| format!("{at:.3}")).unwrap_or_default()
+}
+
+fn json(record: &Record<'_>) -> Vec<u8> {
+    serde_json::to_vec(record).unwrap_or_default()
+}
+
+fn json_marker(lines: u64, bytes: u64) -> String {
+    let line = format!("dropped {lines} lines ({bytes} bytes)").into();
+    let record =
+        Record { ts: time(SystemTime::now()), app: "miwid", instance: None, stream: "miwid", line, lossy: false };
+    String::from_utf8(json(&record)).unwrap_or_default() + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_json_line_keeps_what_it_can_and_says_what_it_could_not() {
+        let record = |line: &[u8]| {
+            let text = String::from_utf8_lossy(line);
+            let lossy = matches!(&text, std::borrow::Cow::Owned(_));
+            let ts = time(SystemTime::UNIX_EPOCH);
+            String::from_utf8(json(&Record { ts, app: "shop", instance: Some(1), stream: "stdout", line: text, lossy }))
+        };
+        let plain = r#"{"ts":"1970-01-01T00:00:00.000Z","app":"shop","instance":1,"stream":"stdout","line":"a \"b\""}"#;
+        assert_eq!(record(b"a \"b\"").as_deref(), Ok(plain));
+        assert!(record(b"\xff").is_ok_and(|it| it.ends_with(r#","lossy":true}"#)));
+        assert!(json_marker(3, 70).contains("dropped 3 lines (70 bytes)"));
     }
 }

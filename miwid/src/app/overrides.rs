@@ -17,6 +17,12 @@ pub(super) struct Override {
     pub(super) stopped: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) instances: Option<u32>,
+    /// What `deploy` brought last, and what a rollback goes back to, the latest at the end; `null` is what the
+    /// configuration names.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) release: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) previous: Vec<Option<String>>,
 }
 
 /// All overrides, by app.
@@ -86,11 +92,17 @@ mod tests {
     fn overrides_survive_and_a_cleared_one_leaves_no_trace() {
         let directory = tempfile::tempdir().expect("a directory");
         let mut overrides = Overrides::load(directory.path());
-        overrides.put("shop", Override { stopped: true, instances: Some(3) });
+        let shop = Override {
+            stopped: true,
+            instances: Some(3),
+            release: Some("20261127-1".into()),
+            previous: vec![None, Some("20261126-1".into())],
+        };
+        overrides.put("shop", shop.clone());
         overrides.put("blog", Override::default());
         overrides.save().expect("saved");
         let again = Overrides::load(directory.path());
-        assert_eq!(again.of("shop"), Override { stopped: true, instances: Some(3) });
+        assert_eq!(again.of("shop"), shop);
         assert_eq!(again.apps.len(), 1);
     }
 }

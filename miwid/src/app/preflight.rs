@@ -9,14 +9,13 @@ use nix::unistd;
 use super::{
     adapter::{self, Obstacle},
     environment, sockets,
-    spec::{AddressPlan, Finding, LaunchSpec, User},
+    spec::{AddressPlan, Autopsy, Finding, LaunchSpec, User},
 };
 use crate::upstream::Address;
 
 /// Who runs as root when nothing else was said, and no account of that name exists: root.
 const DEFAULT_USER: &str = "miwid";
 const ROOT_NOTICE: &str = "it runs as root, as the daemon does; set `user`, or add a `miwid` account to the system";
-
 /// The longest path that a socket address holds.
 const SOCKET_PATH_MAX: usize = 107;
 
@@ -66,11 +65,43 @@ pub fn plan_as(backend: &Backend, default_user: Option<&str>) -> (Option<LaunchS
             stop_signal: process.stop_signal,
             start_timeout: process.start_timeout,
             upstream_idle: recipe.upstream_idle,
+            base: recipe.base,
+            gates: recipe.gates,
+            autopsy: match backend.app_type {
+                config::AppType::Java | config::AppType::Tomcat => Autopsy::Dump,
+                config::AppType::Python => Autopsy::Abort,
+                _ => Autopsy::Nothing,
+            },
             notices: recipe.notices.into_iter().chain(as_root).collect(),
         }
     });
     let findings = obstacles.into_iter().map(|obstacle| finding(backend, process, obstacle)).collect();
     (spec, findings)
+}
+
+pub(super) struct Surroundings {
+    pub(super) user: Option<User>,
+    pub(super) env: Vec<(String, config::Secret)>,
+}
+
+/// Whom the app's files are to belong to, when it runs as somebody else than the daemon.
+pub(super) fn owner(backend: &Backend, default_user: Option<&str>) -> Option<User> {
+    backend.process.as_ref().and_then(|process| user(process, default_user).ok().flatten())
+}
+
+/// Who runs a command beside the app, and with which environment; as much of it as can be told without a start.
+pub(super) fn surroundings(backend: &Backend, default_user: Option<&str>) -> Option<Surroundings> {
+    let process = backend.process.as_ref()?;
+    let user = user(process, default_user).ok()?;
+    let file = env_file(process, &mut Vec::new());
+    let mut env = environment::build(process, user.as_ref(), &file);
+    let recipe = adapter::recipe(backend.app_type, process, &env);
+    for (key, value) in recipe.map(|recipe| recipe.env).unwrap_or_default() {
+        if key == "PATH" || environment::value(&env, &key).is_none() {
+            environment::set(&mut env, &key, &value);
+        }
+    }
+    Some(Surroundings { user, env })
 }
 
 pub fn to_problem(finding: &Finding) -> Problem {
@@ -159,7 +190,7 @@ fn user(process: &Process, default_user: Option<&str>) -> Result<Option<User>, O
     Ok(Some(User { name: name.to_owned(), uid: account.uid.as_raw(), gid: gid.as_raw(), groups }))
 }
 
-fn directory(dir: &Path, user: Option<&User>) -> Result<(), Obstacle> {
+pub(super) fn directory(dir: &Path, user: Option<&User>) -> Result<(), Obstacle> {
     use std::os::unix::fs::MetadataExt;
     let fail = |code, message| Err(Obstacle::new(code, "working_dir", message, None));
     let mut parents: Vec<&Path> = dir.ancestors().filter(|parent| !parent.as_os_str().is_empty()).collect();
@@ -248,8 +279,8 @@ fn fixed(backend: &Backend, env: &[(String, config::Secret)], obstacles: &mut Ve
             };
             Address::Tcp(SocketAddr::new(ip, *port))
         }
-        // A Python server is told its address by us, it doesn't read PORT.
-        None if backend.app_type == config::AppType::Python => return None,
+        // These servers are told their address by us, they don't read PORT.
+        None if matches!(backend.app_type, config::AppType::Python | config::AppType::Tomcat) => return None,
         None => Address::Tcp(SocketAddr::from(([127, 0, 0, 1], environment::value(env, "PORT")?.parse().ok()?))),
     };
     match &address {

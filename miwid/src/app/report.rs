@@ -16,7 +16,7 @@ pub(super) fn signal_name(signo: i32) -> String {
         .map_or_else(|_| format!("signal {signo}"), |signal| signal.as_str().into())
 }
 
-fn status_words(status: ExitStatus) -> String {
+pub(super) fn status_words(status: ExitStatus) -> String {
     match (status.code, status.signal) {
         (Some(code), _) => format!("code {code}"),
         (None, Some(signo)) => {
@@ -42,7 +42,7 @@ pub(super) fn sentence(cause: &Cause) -> String {
             let last = probe.as_deref().map(|why| format!("; last probe: {why}")).unwrap_or_default();
             format!("not ready within {}{last}", seconds(*after))
         }
-        Cause::NotOurs(why) => why.clone(),
+        Cause::NotOurs(why) | Cause::Hopeless(why) => why.clone(),
         Cause::Crashed(status) if status.signal == Some(nix::libc::SIGKILL) => {
             "killed by SIGKILL (not by miwid; perhaps out of memory)".into()
         }
@@ -52,6 +52,11 @@ pub(super) fn sentence(cause: &Cause) -> String {
         Cause::Stopped(status) => format!("stopped ({})", status_words(*status)),
         Cause::Ignored { signal, after } => {
             format!("killed (ignored {} for {})", signal_name(*signal), seconds(*after))
+        }
+        Cause::OutOfMemory { limit, peak } => {
+            let words = |name: &str, bytes: &Option<u64>| bytes.map(|it| format!("{name} {} MiB", it >> 20));
+            let known: Vec<String> = [words("limit", limit), words("peak", peak)].into_iter().flatten().collect();
+            format!("killed by the kernel: out of memory ({})", known.join(", "))
         }
         Cause::KilledNow => "killed at the operator's word".into(),
     }

@@ -1,13 +1,16 @@
 //! How an app is launched, worked out once per generation: a template, because each attempt gets an address of its own.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use config::{KillMode, Origin, Secret, Severity};
 
 use crate::upstream::Address;
 
-/// Immutable; equal specs mean that a reload need not touch the app. `{port}`, `{socket}`, `{host}` and `{instance}` in
-/// `argv` and `env` stand for what `instantiate` fills in.
+/// Immutable; equal specs mean that a reload need not touch the app. `{port}`, `{socket}`, `{host}`, `{instance}` and
+/// `{base}` in `argv` and `env` stand for what `instantiate` fills in.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LaunchSpec {
     /// `argv[0]` is an absolute path.
@@ -23,6 +26,11 @@ pub struct LaunchSpec {
     pub start_timeout: Duration,
     /// How long an idle upstream connection may be kept: shorter than the app's own keep-alive.
     pub upstream_idle: Duration,
+    /// A directory of its own for every attempt.
+    pub base: Option<Base>,
+    /// What must answer before an instance is ready, and as long as it is; before the check that the operator configured.
+    pub gates: Vec<Gate>,
+    pub autopsy: Autopsy,
     /// What the operator should know: `npm does not forward signals; put node in the script or set script =`.
     pub notices: Vec<String>,
 }
@@ -33,6 +41,37 @@ pub struct User {
     pub uid: u32,
     pub gid: u32,
     pub groups: Vec<u32>,
+}
+
+/// What is in an attempt's own directory, `{base}`: a copy of `template`, copies unless the template has them, texts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Base {
+    pub template: Option<PathBuf>,
+    pub directories: Vec<PathBuf>,
+    /// Relative path and where the file comes from.
+    pub copies: Vec<(PathBuf, PathBuf)>,
+    /// Relative path and a text with the placeholders of the spec, which are escaped as XML wants it.
+    pub texts: Vec<(PathBuf, String)>,
+}
+
+/// A check that an app type brings along.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Gate {
+    /// 200, or it will never be well: waiting for the start timeout would be in vain.
+    Decisive { path: String, hint: &'static str },
+    /// Anything but 404.
+    Present { path: String },
+}
+
+/// What can be learnt of an instance that is not well before it is gone.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Autopsy {
+    #[default]
+    Nothing,
+    /// SIGQUIT prints what each thread does, and the program goes on (Java).
+    Dump,
+    /// SIGABRT prints it and ends the program (Python's fault handler): before SIGKILL only.
+    Abort,
 }
 
 /// Where instances listen.
@@ -53,6 +92,8 @@ pub struct Attempt<'a> {
     pub slot: u32,
     pub generation: u64,
     pub address: &'a Address,
+    /// Where its directory will be, if its spec has one.
+    pub base: &'a Path,
 }
 
 /// Ready for the launcher.
@@ -62,6 +103,10 @@ pub struct Launch {
     pub env: Vec<(String, Secret)>,
     pub working_dir: PathBuf,
     pub user: Option<User>,
+    /// To be made before the start.
+    pub base: Option<(PathBuf, Base)>,
+    /// The control group that it joins.
+    pub group: Option<PathBuf>,
 }
 
 /// One thing that a start would stumble over.
@@ -84,12 +129,10 @@ impl LaunchSpec {
             Address::Unix(path) => (String::new(), path.display().to_string(), path.display().to_string()),
         };
         let slot = attempt.slot.to_string();
-        let fill = |text: &str| {
-            text.replace("{port}", &port)
-                .replace("{socket}", &socket)
-                .replace("{host}", &host)
-                .replace("{instance}", &slot)
-        };
+        let base = attempt.base.display().to_string();
+        let values =
+            [("{port}", &port), ("{socket}", &socket), ("{host}", &host), ("{instance}", &slot), ("{base}", &base)];
+        let fill = |text: &str| values.iter().fold(text.to_owned(), |text, (name, value)| text.replace(name, value));
         let mut env: Vec<(String, Secret)> =
             self.env.iter().map(|(key, value)| (key.clone(), Secret::new(fill(value.expose())))).collect();
         for (key, value) in [("PORT", &port), ("HOST", &host)] {
@@ -115,8 +158,21 @@ impl LaunchSpec {
             env,
             working_dir: self.working_dir.clone(),
             user: self.user.clone(),
+            base: self.base.clone().map(|mut base| {
+                for (_, text) in &mut base.texts {
+                    for (name, value) in values {
+                        *text = text.replace(name, &escaped(value));
+                    }
+                }
+                (attempt.base.to_owned(), base)
+            }),
+            group: None,
         }
     }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;")
 }
 
 #[cfg(test)]
@@ -134,9 +190,12 @@ mod tests {
             stop_signal: 15,
             start_timeout: Duration::from_secs(1),
             upstream_idle: Duration::from_secs(1),
+            base: None,
+            gates: Vec::new(),
+            autopsy: Autopsy::Nothing,
             notices: Vec::new(),
         };
-        spec.instantiate(&Attempt { app: "shop", slot: 2, generation: 7, address })
+        spec.instantiate(&Attempt { app: "shop", slot: 2, generation: 7, address, base: Path::new("/base") })
     }
 
     fn value(launch: &Launch, key: &str) -> Option<String> {

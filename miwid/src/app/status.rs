@@ -13,6 +13,8 @@ pub struct AppStatus {
     /// Instances wanted (0 when stopped).
     pub desired: u32,
     pub generation: u64,
+    /// What `deploy` brought; `None`: what the configuration names.
+    pub release: Option<String>,
     /// Unplanned restarts since the daemon started.
     pub restarts: u64,
     /// `rolling`, `hold` or `recreate`, as resolved.
@@ -39,6 +41,8 @@ pub enum AppState {
     Holding,
     CrashLoop,
     Paused,
+    /// Asleep until a request comes.
+    Idle,
     Failed,
 }
 
@@ -53,6 +57,7 @@ impl AppState {
             Self::Holding => "holding",
             Self::CrashLoop => "crash-loop",
             Self::Paused => "paused",
+            Self::Idle => "idle",
             Self::Failed => "failed",
         }
     }

@@ -27,6 +27,7 @@ use super::spec::Launch;
 /// The name (`argv[0]`) that makes the daemon's program act as the stub.
 pub const NAME: &str = "miwid-launch";
 const OPEN_FILES: u64 = 65_536;
+const OOM_SCORE: &str = "100";
 
 /// A launch as it crosses the socket; secrets in the clear, so never `Debug`.
 #[derive(Serialize, Deserialize)]
@@ -35,6 +36,7 @@ pub(super) struct Wire {
     env: Vec<(String, String)>,
     working_dir: PathBuf,
     user: Option<(u32, u32, Vec<u32>)>,
+    group: Option<PathBuf>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -50,6 +52,7 @@ impl From<&Launch> for Wire {
             env: launch.env.iter().map(|(key, value)| (key.clone(), value.expose().to_owned())).collect(),
             working_dir: launch.working_dir.clone(),
             user: launch.user.as_ref().map(|user| (user.uid, user.gid, user.groups.clone())),
+            group: launch.group.clone(),
         }
     }
 }
@@ -84,12 +87,18 @@ fn become_app(parent: &mut UnixStream) -> Step<()> {
     let wire: Wire =
         serde_json::from_slice(&text).map_err(|_| Failure { step: "understand the launch".into(), errno: 0 })?;
     step("setsid", setsid())?;
+    if let Some(group) = &wire.group {
+        io_step("join the control group", std::fs::write(group.join("cgroup.procs"), "0"))?;
+    }
+    // When memory runs out, an app goes before its daemon. Refused where containers forbid it.
+    let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
     limits()?;
     // The app's socket must be reachable for the daemon's group and for nobody else.
     umask(Mode::from_bits_truncate(0o007));
     if let Some((uid, gid, groups)) = &wire.user {
         switch_user(*uid, *gid, groups)?;
     }
+    step("give up new privileges", nix::sys::prctl::set_no_new_privs())?;
     // After the switch, so that a permission error is the one that the app itself would see.
     step("chdir", chdir(&wire.working_dir))?;
     close_others(parent);

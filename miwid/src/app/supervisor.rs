@@ -12,8 +12,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::{
     AppStatus, Command, Done, InstanceState, Refusal, Supervisor,
     addresses::Addresses,
+    cgroup::Cgroups,
+    changes,
     launcher::{LaunchError, Launched, Launcher},
-    lifecycle::{Event, ExitStatus},
+    lifecycle::{Event, ExitStatus, Goal},
     managed::{App, Runner},
     operation::Operation,
     overrides::Overrides,
@@ -28,13 +30,15 @@ const INBOX: usize = 1_024;
 
 /// What a helper reports about one attempt; older attempts' news is ignored.
 pub(super) enum News {
-    Planned(Option<(LaunchSpec, Arc<Watch>)>, Vec<Finding>),
+    Planned(Option<(Box<LaunchSpec>, Arc<Watch>)>, Vec<Finding>),
     Launched(Result<Launched, LaunchError>),
     Exited(ExitStatus),
     /// `None`: some could not be killed.
     Swept(Option<usize>),
     Listening(Vec<Address>),
     Lane(Event),
+    /// Its liveness probe has failed.
+    Unwell(String),
 }
 
 pub(super) enum Message {
@@ -44,13 +48,25 @@ pub(super) enum Message {
         news: Box<News>,
     },
     Converge(Box<super::converge::Looked>),
-    /// Every process, and the failed runners whose files have changed.
-    Census(Vec<Process>, Vec<u64>),
+    Prepared(Box<super::deploy::Prepared>),
+    /// A request waits for an app that sleeps.
+    Demand(String),
+    Census(Census),
+}
+
+/// What is looked at every second.
+pub(super) struct Census {
+    processes: Vec<Process>,
+    /// Failed runners whose files have changed.
+    mended: Vec<u64>,
+    /// The files of apps that are restarted when they change.
+    files: Vec<(String, u64)>,
 }
 
 pub(super) struct Core {
     pub(super) outside: Supervisor,
     pub(super) launcher: Arc<dyn Launcher>,
+    pub(super) cgroups: Arc<Cgroups>,
     pub(super) apps: BTreeMap<String, App>,
     pub(super) overrides: Overrides,
     pub(super) addresses: Addresses,
@@ -77,11 +93,13 @@ pub(super) fn start(
     publisher: watch::Sender<Arc<Vec<AppStatus>>>,
 ) {
     tree::adopt_orphans();
+    super::base::sweep(&outside.state_dir);
     let (news, inbox) = mpsc::channel(INBOX);
     let random = fastrand::Rng::new();
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let core = Core {
         launcher,
+        cgroups: Arc::new(Cgroups::open()),
         apps: BTreeMap::new(),
         overrides: Overrides::load(&outside.state_dir),
         addresses: Addresses::new(outside.run_dir.clone(), fastrand::Rng::new()),
@@ -150,21 +168,39 @@ impl Core {
         match message {
             Message::Attempt { runner, attempt, news } => self.attempt_news(runner, attempt, *news),
             Message::Converge(looked) => self.converge(*looked),
-            Message::Census(processes, mended) => {
+            Message::Prepared(prepared) => self.prepared(*prepared),
+            Message::Demand(name) => self.wake(&name),
+            Message::Census(Census { processes, mended, files }) => {
                 self.counted(&processes);
+                files.into_iter().for_each(|(name, fingerprint)| self.files_seen(&name, fingerprint));
                 mended.into_iter().for_each(|id| self.feed(id, Event::Reset));
             }
         }
     }
 
     fn grant_permits(&mut self) {
+        let mut later = VecDeque::new();
         while self.permits > 0 {
-            let Some(runner) = self.waiting.pop_front() else { return };
-            if self.find(runner).is_some() {
+            let Some(runner) = self.waiting.pop_front() else { break };
+            if let Some(other) = self.waits_for(runner) {
+                if let Some(app) = self.app_of(runner).filter(|app| app.ready() == 0) {
+                    app.reason = format!("waits for {other}");
+                }
+                later.push_back(runner);
+            } else if self.find(runner).is_some() {
                 self.permits -= 1;
                 self.feed(runner, Event::Permit);
             }
         }
+        self.waiting.append(&mut later);
+    }
+
+    /// The app that has to be ready before this one. A rollout does not ask: what it replaces runs already.
+    fn waits_for(&self, runner: u64) -> Option<String> {
+        let (_, runner) = self.find(runner)?;
+        let process = runner.generation.backend.process.as_ref().filter(|_| runner.lane.goal == Goal::Run)?;
+        let is_ready = |name: &&String| self.apps.get(*name).is_none_or(|app| app.ready() > 0);
+        process.depends_on.iter().find(|name| !is_ready(name)).cloned()
     }
 
     fn take_census(&self) {
@@ -172,10 +208,12 @@ impl Core {
         let failed = |runner: &&Runner| runner.lane.state == InstanceState::Failed;
         let runners = self.apps.values().flat_map(|app| &app.runners).filter(failed);
         let watched: Vec<_> = runners.filter_map(|it| Some((it.id, it.watch.clone()?))).collect();
+        let directories: Vec<_> = self.apps.values().filter_map(App::watched).collect();
         tokio::task::spawn_blocking(move || {
+            let files = directories.into_iter().map(|(name, at)| (name, changes::fingerprint(&at))).collect();
             let mended = watched.into_iter().filter(|(_, watch)| watch.has_changed()).map(|(id, _)| id).collect();
             // A full inbox means that there is more urgent news; the next census comes soon.
-            let _ = news.try_send(Message::Census(tree::processes(), mended));
+            let _ = news.try_send(Message::Census(Census { processes: tree::processes(), mended, files }));
         });
     }
 
@@ -196,8 +234,12 @@ impl Core {
             // 100 ticks a second and one census a second: the difference is the percentage.
             runner.cpu_percent = ticks.saturating_sub(runner.cpu_ticks) as f64;
             runner.cpu_ticks = ticks;
+            runner.weigh();
         }
         self.retry_stuck();
+        self.remove_condemned();
+        self.recycle();
+        self.lull();
     }
 
     fn publish(&mut self) {
@@ -206,7 +248,7 @@ impl Core {
             let availability = app.availability(now);
             app.tell(availability);
         }
-        let statuses: Vec<AppStatus> = self.apps.values().map(|app| app.status(now)).collect();
+        let statuses: Vec<AppStatus> = self.apps.values().map(|app| app.status(now, &self.cgroups)).collect();
         if **self.publisher.borrow() != statuses {
             for status in &statuses {
                 let ill = status.ready < status.desired && !status.reason.is_empty();

@@ -5,6 +5,7 @@
 use std::{
     collections::{HashMap, HashSet},
     fs,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -15,6 +16,8 @@ use nix::{
     },
     unistd::Pid,
 };
+
+use super::cgroup;
 
 /// The environment variable that marks every process of an instance.
 pub(super) const MARK: &str = "MIWI_INSTANCE_ID";
@@ -97,15 +100,17 @@ pub(super) fn pids(main: u32, mark: &str) -> Vec<u32> {
 
 /// Sends SIGKILL to the whole tree until nothing is left or `patience` is over. Blocking. Returns how many were found at
 /// first; `None`: some could not be killed.
-pub(super) fn kill_all(main: u32, mark: &str, patience: Duration) -> Option<usize> {
+pub(super) fn kill_all(main: u32, mark: &str, group: Option<&Path>, patience: Duration) -> Option<usize> {
     let until = Instant::now() + patience;
     let mut found = None;
     loop {
-        let living = pids(main, mark);
+        let mut living: HashSet<u32> = pids(main, mark).into_iter().collect();
+        living.extend(group.map(cgroup::pids).unwrap_or_default());
         let first = *found.get_or_insert(living.len());
         if living.is_empty() {
             return Some(first);
         }
+        group.map(cgroup::kill);
         for pid in living {
             // It may have gone since we looked.
             let _ = kill(raw(pid), Signal::SIGKILL);
@@ -114,6 +119,13 @@ pub(super) fn kill_all(main: u32, mark: &str, patience: Duration) -> Option<usiz
             return None;
         }
         std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Sends `signal` to every process of the tree. Blocking.
+pub(super) fn signal_all(main: u32, mark: &str, signal: Signal) {
+    for pid in pids(main, mark) {
+        let _ = kill(raw(pid), signal);
     }
 }
 
@@ -195,7 +207,7 @@ mod tests {
             Command::new("/bin/sh").args(["-c", script]).env(MARK, &mark).process_group(0).spawn().expect("a shell");
         let pid = main.id();
         until("three processes", || pids(pid, &mark).len() >= 4);
-        assert!(kill_all(pid, &mark, Duration::from_secs(5)).is_some_and(|found| found >= 4));
+        assert!(kill_all(pid, &mark, None, Duration::from_secs(5)).is_some_and(|found| found >= 4));
         main.wait().expect("an exit");
         assert!(pids(pid, &mark).is_empty());
     }

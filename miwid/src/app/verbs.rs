@@ -10,10 +10,10 @@ use super::{
     managed::{App, Generation},
     operation::{Kind, Operation},
     overrides::Override,
-    rollout::{Action, Input, Rollout, Side},
+    releases,
+    rollout::{Input, Side},
     supervisor::Core,
 };
-use crate::upstream::Availability;
 
 /// As many as the configuration takes.
 const INSTANCES_MAX: u32 = 1_024;
@@ -71,6 +71,7 @@ impl Core {
         let held = held.filter(|_| !yields);
         let supersedes = matches!(verb, Verb::Stop(_) | Verb::Cancel | Verb::Pause | Verb::Resume);
         if let Some(held) = held.filter(|_| !supersedes) {
+            self.condemn(name, &verb);
             let _ = reply.send(Err(Refusal::Conflict(format!("app \"{name}\" is held by {held}"))));
             return;
         }
@@ -97,8 +98,17 @@ impl Core {
                 ids.into_iter().for_each(|id| self.feed(id, Event::Reset));
                 self.begin_start(name, operation(Kind::Start));
             }
+            Verb::Deploy(release) => self.begin_deploy(name, release, operation(Kind::Deploy)),
+            Verb::Rollback => self.begin_rollback(name, operation(Kind::Rollback)),
             Verb::Pause | Verb::Resume => {}
             Verb::Cancel => self.cancel(name, operation(Kind::Stop)),
+        }
+    }
+
+    /// A release whose deploy is refused will not be asked for again.
+    fn condemn(&mut self, name: &str, verb: &Verb) {
+        if let (Verb::Deploy(release), Some(app)) = (verb, self.apps.get_mut(name)) {
+            app.condemned.insert(release.name.clone());
         }
     }
 
@@ -127,9 +137,15 @@ impl Core {
         self.apps.get(name).map(|app| app.runners.iter().map(|runner| runner.id).collect()).unwrap_or_default()
     }
 
-    fn keep_override(&mut self, name: &str) {
+    pub(super) fn keep_override(&mut self, name: &str) {
         let Some(app) = self.apps.get(name) else { return };
-        if !self.overrides.put(name, Override { stopped: app.stopped, instances: app.scale }) {
+        let wanted = Override {
+            stopped: app.stopped,
+            instances: app.scale,
+            release: app.release.clone(),
+            previous: app.previous.clone(),
+        };
+        if !self.overrides.put(name, wanted) {
             return;
         }
         let overrides = self.overrides.clone();
@@ -142,7 +158,7 @@ impl Core {
 
     pub(super) fn begin_start(&mut self, name: &str, operation: Operation) {
         let Some(app) = self.apps.get_mut(name) else { return };
-        (app.stopped, app.outdated, app.farewell) = (false, None, None);
+        (app.stopped, app.idle, app.outdated, app.farewell) = (false, false, None, None);
         app.operation = Some(operation);
         self.keep_override(name);
         self.fill(name);
@@ -170,7 +186,7 @@ impl Core {
     fn begin_stop(&mut self, name: &str, pace: Pace, operation: Operation) {
         self.end_operation(name, Err(Refusal::Conflict(format!("superseded by a stop by {}", operation.holder))));
         let Some(app) = self.apps.get_mut(name) else { return };
-        app.stopped = true;
+        (app.stopped, app.idle) = (true, false);
         app.operation = Some(operation);
         self.keep_override(name);
         self.stop_runners(name, pace);
@@ -185,7 +201,7 @@ impl Core {
 
     fn begin_scale(&mut self, name: &str, instances: u32, operation: Operation) {
         let Some(app) = self.apps.get_mut(name) else { return };
-        app.scale = Some(instances);
+        (app.scale, app.idle) = (Some(instances), false);
         app.operation = Some(operation);
         self.keep_override(name);
         if self.apps.get(name).is_some_and(|app| !app.stopped) {
@@ -198,112 +214,6 @@ impl Core {
         let spec = app.loaded_spec.clone();
         let loaded = app.loaded.clone();
         self.begin_rollout(name, options, operation, loaded, spec);
-    }
-
-    /// Makes the next generation from `backend` and rolls it out.
-    pub(super) fn begin_rollout(
-        &mut self,
-        name: &str,
-        options: &RestartOptions,
-        mut operation: Operation,
-        backend: Arc<config::Backend>,
-        spec: Option<super::spec::LaunchSpec>,
-    ) {
-        let Some(app) = self.apps.get_mut(name) else { return };
-        app.last_number += 1;
-        let on_failure = options.on_failure.or(backend.process.as_ref().map(|process| process.on_failure));
-        let Some(new) = Generation::new(app.last_number, backend, spec) else { return };
-        let slots = match options.instance {
-            Some(slot) => vec![slot],
-            None => (0..app.desired()).collect(),
-        };
-        let strategy = if options.hard { config::RestartStrategy::Recreate } else { new.strategy() };
-        app.stopped = false;
-        operation.old = Some(app.generation.clone());
-        operation.new = Some(new);
-        operation.rollout = Some(Rollout::new(strategy, on_failure.unwrap_or_default(), slots));
-        app.operation = Some(operation);
-        self.keep_override(name);
-        self.roll(name, Input::Begin);
-    }
-
-    /// Tells the plan what happened and does what it says.
-    pub(super) fn roll(&mut self, name: &str, input: Input) {
-        let mut inputs = std::collections::VecDeque::from([input]);
-        while let Some(input) = inputs.pop_front() {
-            let operation = self.apps.get_mut(name).and_then(|app| app.operation.as_mut());
-            let Some(plan) = operation.and_then(|operation| operation.rollout.as_mut()) else { return };
-            for action in plan.step(input) {
-                inputs.extend(self.roll_action(name, action));
-            }
-        }
-    }
-
-    fn side(&self, name: &str, side: Side) -> Option<Arc<Generation>> {
-        let operation = self.apps.get(name)?.operation.as_ref()?;
-        if side == Side::New { operation.new.clone() } else { operation.old.clone() }
-    }
-
-    fn roll_action(&mut self, name: &str, action: Action) -> Option<Input> {
-        match action {
-            Action::Start(slot, side) => {
-                let generation = self.side(name, side)?;
-                let id = self.add_runner(name, slot, &generation)?;
-                self.feed(id, Event::Start(Goal::Trial));
-                None
-            }
-            Action::Stop(slot, side) => {
-                let new = self.side(name, Side::New)?.number;
-                let of_side = |number: u64| (number == new) == (side == Side::New);
-                let app = self.apps.get(name)?;
-                let ids: Vec<u64> = app
-                    .runners
-                    .iter()
-                    .filter(|runner| runner.slot == slot && of_side(runner.generation.number))
-                    .map(|runner| runner.id)
-                    .collect();
-                ids.iter().for_each(|&id| self.feed(id, Event::Stop));
-                // A side without a process is stopped already; `rested` tells of the others.
-                ids.is_empty().then_some(Input::Stopped(slot, side))
-            }
-            Action::Hold => {
-                // Before anything is withdrawn, so that no request finds neither an endpoint nor a reason to wait.
-                self.apps.get_mut(name)?.tell(Availability::Holding);
-                self.say(name, "holding requests".into());
-                None
-            }
-            Action::Release => {
-                self.say(name, "releasing requests".into());
-                None
-            }
-            Action::Finished => {
-                self.rolled(name);
-                None
-            }
-            Action::GaveUp(why) => {
-                self.gave_up(name, why);
-                None
-            }
-        }
-    }
-
-    fn rolled(&mut self, name: &str) {
-        let Some(app) = self.apps.get_mut(name) else { return };
-        if let Some(new) = app.operation.as_ref().and_then(|operation| operation.new.clone()) {
-            app.generation = new;
-        }
-        app.outdated = None;
-        let message = format!("{name} restarted, generation {}", app.generation.number);
-        self.end_operation(name, Ok(Done { message }));
-        self.fill(name);
-    }
-
-    fn gave_up(&mut self, name: &str, why: String) {
-        let Some(app) = self.apps.get_mut(name) else { return };
-        app.outdated = Some(why.clone());
-        let refusal = failure(app, why);
-        self.outside.events.emit("app.rollout_failed", name, app.outdated.clone().unwrap_or_default());
-        self.end_operation(name, Err(refusal));
     }
 
     /// What a slot's machine has to say to the plan.
@@ -353,7 +263,7 @@ impl Core {
         let operation = app.operation.as_ref()?;
         let done = |message: String| Some(Ok(Done { message }));
         match operation.kind {
-            Kind::Restart | Kind::Reload => None,
+            Kind::Restart | Kind::Reload | Kind::Deploy | Kind::Rollback | Kind::Replace => None,
             Kind::Stop | Kind::Remove => {
                 app.runners.is_empty().then(|| Ok(Done { message: format!("{name} stopped") }))
             }
@@ -370,7 +280,12 @@ impl Core {
     }
 
     pub(super) fn end_operation(&mut self, name: &str, outcome: Result<Done, Refusal>) {
-        if let Some(operation) = self.apps.get_mut(name).and_then(|app| app.operation.take()) {
+        let Some(app) = self.apps.get_mut(name) else { return };
+        if let Some(operation) = app.operation.take() {
+            if operation.kind == Kind::Deploy {
+                // Still named: it did not come to run.
+                app.condemned.extend(operation.release.clone().flatten());
+            }
             self.ended.push((operation, outcome));
         }
     }
@@ -388,7 +303,16 @@ impl Core {
                 self.stop_runners(name, Pace::Drain);
             }
             Kind::Reload => {
-                let Some(new) = next.new.take() else { return };
+                let Some(mut new) = next.new.take() else { return };
+                let place = releases::place(&self.outside.state_dir, name);
+                // A release that came while it waited takes its place in the new configuration, too.
+                if releases::release_of(&new.backend, &place) != app.release.as_deref() {
+                    app.loaded = Arc::new(app.released_over(&app.configured, &place));
+                    match Generation::new(0, app.loaded.clone(), None) {
+                        Some(renewed) => new = renewed,
+                        None => return,
+                    }
+                }
                 let options = RestartOptions::default();
                 self.begin_rollout(name, &options, next, new.backend.clone(), new.spec.clone());
             }
@@ -397,7 +321,16 @@ impl Core {
     }
 }
 
-fn failure(app: &App, reason: String) -> Refusal {
+impl App {
+    /// `backend` with the app's release in its place.
+    pub(super) fn released_over(&self, backend: &config::Backend, place: &std::path::Path) -> config::Backend {
+        self.release
+            .as_ref()
+            .map_or_else(|| backend.clone(), |release| releases::overlay(backend, &place.join(release)))
+    }
+}
+
+pub(super) fn failure(app: &App, reason: String) -> Refusal {
     let last = app.runners.iter().filter_map(|runner| runner.last_exit.as_ref()).next_back();
     let last_lines = last.map(|exit| exit.last_lines.clone()).unwrap_or_default();
     Refusal::Failed { reason, report: app.report.clone(), last_lines }

@@ -9,7 +9,7 @@ use std::{
 
 use config::Process;
 
-use super::spec::LaunchSpec;
+use super::{changes, spec::LaunchSpec};
 
 /// What tells one version of a file from the next.
 type Stamp = Option<(SystemTime, u64, u64)>;
@@ -17,6 +17,8 @@ type Stamp = Option<(SystemTime, u64, u64)>;
 #[derive(Debug)]
 pub(super) struct Watch {
     files: Vec<(PathBuf, Stamp)>,
+    /// All files of an app that is restarted when they change, as they were before it started.
+    pub(super) fingerprint: Option<u64>,
 }
 
 impl Watch {
@@ -24,7 +26,10 @@ impl Watch {
     pub(super) fn new(spec: &LaunchSpec, process: Option<&Process>) -> Self {
         let arguments = spec.argv.iter().map(|it| spec.working_dir.join(it));
         let env_file = process.and_then(|it| it.env_file.clone());
-        Self::of(arguments.chain([spec.working_dir.clone()]).chain(env_file))
+        let copied = spec.base.iter().flat_map(|base| base.copies.iter().map(|(_, from)| from.clone()));
+        let whole = process.is_some_and(|it| it.watch).then(|| changes::fingerprint(&spec.working_dir));
+        let stamped = Self::of(arguments.chain([spec.working_dir.clone()]).chain(env_file).chain(copied));
+        Self { fingerprint: whole, ..stamped }
     }
 
     fn of(paths: impl IntoIterator<Item = PathBuf>) -> Self {
@@ -32,7 +37,7 @@ impl Watch {
             let stamp = stamp(&path);
             (path, stamp)
         };
-        Self { files: paths.into_iter().map(stamped).collect() }
+        Self { files: paths.into_iter().map(stamped).collect(), fingerprint: None }
     }
 
     /// Whether any of them is different now. Blocking.

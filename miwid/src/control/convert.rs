@@ -36,6 +36,7 @@ pub(super) fn app(status: &AppStatus, now: SystemTime) -> v1::App {
         instances: status.instances.iter().map(|instance| self::instance(instance, now)).collect(),
         operation: status.operation.clone(),
         notices: status.notices.clone(),
+        release: status.release.clone(),
     }
 }
 

@@ -62,17 +62,20 @@ pub(super) struct Arrival {
     pub(super) bell: Bell,
 }
 
-pub(super) async fn serve(worker: &Rc<Worker>, arrival: Arrival) {
-    // A connection that has not said what it speaks is owed nothing when the daemon stops.
+/// Boxed, so that a connection that is known does not carry the room its handshake needed; and made at once, so that its task
+/// has no room for what it arrived with.
+pub(super) fn serve(worker: &Rc<Worker>, arrival: Arrival) -> impl Future<Output = ()> + use<> {
     let rung = arrival.bell.rung();
-    // Boxed, so that a connection that is known does not carry the room its handshake needed.
     let opened = Box::pin(open(worker.clone(), arrival));
-    let opened = tokio::select! {
-        opened = opened => opened,
-        () = rung => return,
-    };
-    if let Some(speaking) = opened {
-        speaking.await;
+    async move {
+        let opened = tokio::select! {
+            opened = opened => opened,
+            // A connection that has not said what it speaks is owed nothing when the daemon stops.
+            () = rung => return,
+        };
+        if let Some(speaking) = opened {
+            speaking.await;
+        }
     }
 }
 

@@ -266,11 +266,12 @@ async fn listen(
     };
     let bell = Bell::default();
     let spawn = |(stream, remote, permit)| {
-        let (worker, open, bell) = (worker.clone(), open.clone(), bell.clone());
+        let (worker, open) = (worker.clone(), open.clone());
+        let serving = connection::serve(&worker, Arrival { stream, remote, kind, bell: bell.clone() });
         tokio::task::spawn_local(async move {
             worker.shard.connection_opened();
             worker.connections.update(|it| it + 1);
-            connection::serve(&worker, Arrival { stream, remote, kind, bell }).await;
+            serving.await;
             worker.connections.update(|it| it - 1);
             worker.shard.connection_closed();
             drop((permit, open));

@@ -88,8 +88,21 @@ impl Events {
 
 /// The last word of a kind says what came of it.
 fn is_bad_news(kind: &str) -> bool {
-    const BAD: [&str; 9] =
-        ["failed", "expiring", "rollout_failed", "crash-loop", "down", "rejected", "partial", "dropped", "unresolved"];
+    const BAD: [&str; 13] = [
+        "failed",
+        "expiring",
+        "rollout_failed",
+        "deploy_failed",
+        "unwell",
+        "unready",
+        "flapping",
+        "crash-loop",
+        "down",
+        "rejected",
+        "partial",
+        "dropped",
+        "unresolved",
+    ];
     kind.rsplit('.').next().is_some_and(|it| BAD.contains(&it))
 }
 

@@ -1,8 +1,12 @@
 //! The life of an app under miwid, with `chaos-app` in the leading part.
 
+mod containment;
+mod deploy;
 mod exit;
 mod health;
 mod output;
+mod probes;
+mod recycle;
 mod restart;
 mod start;
 mod stop;

@@ -160,3 +160,78 @@ async fn rotation_under_load_loses_and_repeats_nothing() {
     seen.sort_unstable();
     assert!(seen.iter().copied().eq(0..LINES), "each line once");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn json_lines_name_their_instance_and_stream() {
+    let daemon = Daemon::start(&managed(&[], "logs = { format = \"json\" }")).await;
+    daemon.app_ready("chaos").await;
+    daemon.get_host("chaos.test", "/log?text=spoken").await;
+    wait::until(wait::SOON, "the line is there", async || {
+        let text = String::from_utf8_lossy(&logged(&daemon, "chaos")).into_owned();
+        text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok()).any(|line| {
+            line["app"] == "chaos"
+                && line["instance"] == 0
+                && line["line"].as_str().is_some_and(|it| it.contains("spoken"))
+        })
+    })
+    .await;
+    let text = String::from_utf8_lossy(&logged(&daemon, "chaos")).into_owned();
+    assert!(text.lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()), "{text}");
+}
+
+// 62. A disk that is nearly full: app and proxy go on, one event, and the log resumes when there is space.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_fills_up_is_left_room_and_the_log_resumes() {
+    let place = tempfile::tempdir().unwrap();
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=2m,mode=777", "tmpfs"])
+        .arg(place.path())
+        .output()
+        .is_ok_and(|it| it.status.success());
+    if !mounted {
+        harness::skip!("mounting a file system needs root and the right to mount");
+    }
+    let _mounted = Unmount(place.path().to_owned());
+    let log = place.path().join("chaos.log");
+    let daemon = Daemon::start(&managed(&[], &format!("logs = {{ path = {log:?} }}"))).await;
+    daemon.app_ready("chaos").await;
+    let ballast = place.path().join("ballast");
+    // Full but for a little: less than a twentieth is free.
+    fs::write(&ballast, vec![0; (2 << 20) - (64 << 10)]).unwrap();
+    wait::until(wait::SOON, "the operator is told", async || {
+        daemon.get_host("chaos.test", "/log?text=unheard").await;
+        daemon.ctl_ok(&["events"]).await.stdout.contains("nearly full")
+    })
+    .await;
+    daemon.load("chaos.test").requests(50).run().await.assert_none_failed();
+    fs::remove_file(&ballast).unwrap();
+    wait::until(wait::SOON, "the log resumes", async || {
+        daemon.get_host("chaos.test", "/log?text=heard-again").await;
+        fs::read_to_string(&log).unwrap_or_default().contains("heard-again")
+    })
+    .await;
+    assert_eq!(daemon.ctl_ok(&["events"]).await.stdout.matches("nearly full").count(), 1, "said once");
+}
+
+/// Takes the file system away again, also when the test fails.
+struct Unmount(std::path::PathBuf);
+
+impl Drop for Unmount {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+// 68. A directory that is removed under us is made again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_whose_directory_was_removed_begins_anew() {
+    let daemon = Daemon::start(&managed(&[], "logs = { path = \"{dir}/logs/chaos.log\" }")).await;
+    daemon.app_ready("chaos").await;
+    wait::until(wait::SOON, "it has a log", async || daemon.dir().join("logs/chaos.log").exists()).await;
+    fs::remove_dir_all(daemon.dir().join("logs")).unwrap();
+    wait::until(wait::SOON, "the log is there again", async || {
+        daemon.get_host("chaos.test", "/log?text=heard-again").await;
+        daemon.read("logs/chaos.log").contains("heard-again")
+    })
+    .await;
+}

@@ -126,6 +126,44 @@ async fn hosts_without_a_certificate_get_one_from_the_local_ca() {
     .await;
 }
 
+/// In a mount namespace with stores of its own, so that the machine's are not touched.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_is_told_to_trust_the_root_does() {
+    const SCRIPT: &str = r#"
+        mount --make-rprivate /
+        kept=$(mktemp -d) && cp -a /etc/ssl/certs/. "$kept"
+        for store in /usr/local/share/ca-certificates /etc/ssl/certs; do mount -t tmpfs none "$store"; done
+        cp -a "$kept"/. /etc/ssl/certs && rm -r "$kept"
+        ask() { curl -sS --max-time 20 --resolve "a.test:$PORT:127.0.0.1" "https://a.test:$PORT/"; }
+        ! ask || exit 3
+        "$MIWICTL" --socket "$SOCKET" cert trust
+        ask
+    "#;
+    let able = |program: &str, args: &[&str]| {
+        std::process::Command::new(program).args(args).output().is_ok_and(|it| it.status.success())
+    };
+    if !harness::skip::is_root()
+        || !able("unshare", &["--mount", "true"])
+        || !able("which", &["update-ca-certificates"])
+    {
+        harness::skip!("needs root, mount namespaces and update-ca-certificates");
+    }
+    let text = format!("[server]\nhttps_port = {{port2}}\nenable_https = true\n{}", site("a.test"));
+    let daemon = Daemon::start(&text).await;
+    let output = tokio::process::Command::new("unshare")
+        .args(["--mount", "sh", "-ec", SCRIPT])
+        .env("PORT", daemon.address(2).port().to_string())
+        .env("MIWICTL", harness::miwictl())
+        .env("SOCKET", daemon.socket())
+        .stdin(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(wait::LATER, output).await.expect("it ends").expect("it runs");
+    let (said, complained) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && said.ends_with("a.test"), "{said}{complained}");
+    assert!(complained.contains("certificate"), "before, it is not trusted: {complained}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_root_outlives_the_daemon_and_a_check_writes_nothing() {
     let text = "[server]\nhttps_port = {port2}\nenable_https = true\n[ssl]\nissuer = \"local\"\nstorage = \"STORE\"\n";

@@ -3,9 +3,13 @@
 
 mod command;
 mod find;
+mod jar;
+mod jvm;
 mod node;
 mod python;
 mod recipe;
+mod tomcat;
+mod war;
 
 use find::{executable, interpreter, resolve, tcp_unless_unix};
 pub(super) use recipe::{Obstacle, Recipe, recipe};

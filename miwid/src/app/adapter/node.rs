@@ -36,6 +36,8 @@ pub(super) fn recipe(process: &Process, env: &[(String, Secret)]) -> Result<Reci
         kill_mode: process.kill_mode.unwrap_or(default),
         upstream_idle: Duration::from_secs(4),
         notices: if through_npm { vec![NPM_NOTICE.to_owned()] } else { Vec::new() },
+        base: None,
+        gates: Vec::new(),
     })
 }
 

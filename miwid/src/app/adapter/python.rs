@@ -37,6 +37,8 @@ pub(super) fn recipe(process: &Process, env: &[(String, Secret)]) -> Result<Reci
         // uwsgi and granian are not told a keep-alive, so the careful value holds for them.
         upstream_idle: Duration::from_secs(if matches!(server.as_str(), "uwsgi" | "granian") { 1 } else { 60 }),
         notices: Vec::new(),
+        base: None,
+        gates: Vec::new(),
     })
 }
 

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use config::{AppType, KillMode, Process, Secret};
 
-use super::{super::spec::AddressPlan, command, node, python};
+use super::{
+    super::spec::{AddressPlan, Base, Gate},
+    command, jar, node, python, tomcat,
+};
 
 /// What an adapter settles; the preflight adds what all apps share.
 #[derive(Debug)]
@@ -16,6 +19,8 @@ pub(in crate::app) struct Recipe {
     pub(in crate::app) kill_mode: KillMode,
     pub(in crate::app) upstream_idle: Duration,
     pub(in crate::app) notices: Vec<String>,
+    pub(in crate::app) base: Option<Base>,
+    pub(in crate::app) gates: Vec<Gate>,
 }
 
 /// One obstacle; `key` is relative to `process`.
@@ -47,12 +52,8 @@ pub(in crate::app) fn recipe(
         AppType::Nodejs => node::recipe(process, env),
         AppType::Python => python::recipe(process, env),
         AppType::Command => command::recipe(process, env).map_err(|obstacle| vec![obstacle]),
-        AppType::Java | AppType::Tomcat => Err(vec![Obstacle::new(
-            "app-type-unavailable",
-            "",
-            "apps of type java and tomcat are not available in this version".to_owned(),
-            "run it with app_type = \"command\"".to_owned(),
-        )]),
+        AppType::Java => jar::recipe(process, env),
+        AppType::Tomcat => tomcat::recipe(process, env),
         AppType::Proxy | AppType::Static => {
             Err(vec![Obstacle::new("app-no-process", "", "this app_type has no process".to_owned(), None)])
         }

@@ -124,6 +124,61 @@ fn three_bad_checks_make_it_unready_and_one_good_ready_again() {
     assert_eq!(lane.step(Event::ProbeGood, now), [Effect::Healthy(true)]);
 }
 
+#[test]
+fn one_that_flaps_must_answer_twice() {
+    let mut now = Instant::now();
+    let mut lane = ready(now);
+    let mut changes = 0;
+    // One bad answer is enough, so that every turn could be a change.
+    lane.rules = Arc::new(Rules { failures: 1, ..(*rules()).clone() });
+    for _ in 0..20 {
+        for event in [Event::ProbeBad("500".into()), Event::ProbeGood] {
+            now += Duration::from_millis(500);
+            changes += lane.step(event, now).iter().filter(|it| matches!(it, Effect::Healthy(_))).count();
+        }
+    }
+    assert_eq!((changes, lane.state), (3, State::Unready), "out, in, and out for good");
+    lane.step(Event::ProbeGood, now);
+    assert_eq!(lane.state, State::Ready);
+}
+
+#[test]
+fn a_trial_that_becomes_ill_before_it_has_settled_has_failed() {
+    let now = Instant::now();
+    let mut lane = lane();
+    for event in [Event::Start(Goal::Trial), Event::Permit, Event::PreflightGood, Event::Spawned, Event::ProbeGood] {
+        lane.step(event, now);
+    }
+    lane.step(Event::ProbeBad("500".into()), now);
+    let late = now + Duration::from_secs(2);
+    assert_eq!(lane.step(Event::Timer, late), [], "a doubt keeps it from settling");
+    assert!(lane.wakes_at().is_none_or(|at| at > late), "and nothing wakes in vain");
+    lane.step(Event::ProbeBad("500".into()), late);
+    let effects = lane.step(Event::ProbeBad("500".into()), late);
+    assert!(matches!(effects[..], [Effect::Withdraw(_)]), "{effects:?}");
+    lane.step(Event::Drained, late);
+    lane.step(code(0), late);
+    let effects = lane.step(Event::TreeEmpty { leftovers: 0 }, late);
+    assert!(effects.iter().any(|it| matches!(it, Effect::Record(Cause::Hopeless(_)))), "{effects:?}");
+    assert_eq!(lane.state, State::Failed);
+}
+
+#[test]
+fn a_doubt_that_is_cleared_lets_it_settle() {
+    let now = Instant::now();
+    let mut lane = ready(now);
+    lane.step(Event::ProbeBad("500".into()), now);
+    let late = now + Duration::from_secs(2);
+    assert_eq!(lane.step(Event::ProbeGood, late), [Effect::Settled]);
+}
+
+#[test]
+fn one_that_never_starts_does_not_wait_for_its_timeout() {
+    let now = Instant::now();
+    let mut lane = started(now);
+    assert_eq!(lane.step(Event::Hopeless("503".into()), now), [Effect::Signal]);
+}
+
 /// What the world around a lane looks like to a test that answers its effects at random.
 #[derive(Default)]
 struct World {
@@ -166,7 +221,7 @@ impl World {
 
 fn any_event(random: &mut fastrand::Rng) -> Event {
     let status = ExitStatus { code: Some(random.i32(0..3)), signal: None, core_dumped: false };
-    match random.u8(0..17) {
+    match random.u8(0..18) {
         0 => Event::Start(if random.bool() { Goal::Run } else { Goal::Trial }),
         1 => Event::Promote,
         2 => Event::Stop,
@@ -180,6 +235,7 @@ fn any_event(random: &mut fastrand::Rng) -> Event {
         13 => Event::ProbeBad("refused".into()),
         14 => Event::Drained,
         15 => Event::Exited(status),
+        16 => Event::Hopeless("down".into()),
         _ => Event::TreeEmpty { leftovers: random.usize(0..2) },
     }
 }

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use proto::v1::{self, apps_server};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
-use super::Reply;
-use crate::app::RestartOptions;
+use super::{Reply, deploy};
+use crate::app::{Release, RestartOptions};
 use crate::control::{Order, audit::Caller, plane::Plane};
 
 pub(in crate::control) struct Apps(pub(in crate::control) Arc<Plane>);
@@ -101,14 +101,45 @@ impl apps_server::Apps for Apps {
             .operate(caller, order, |progress| async move { app.reset(&ask.name, &holder, progress).await.into() })
             .map(Response::new)
     }
+
+    async fn deploy(&self, request: Request<Streaming<v1::DeployRequest>>) -> Reply<v1::Operation> {
+        let caller = Caller::of(&request);
+        let received = deploy::receive(&self.0.control.app, request.into_inner()).await?;
+        let on_failure = on_failure(received.head.on_failure.as_deref())?;
+        let v1::DeployHead { name, request_id, .. } = received.head;
+        let order = order("deploy", &name, &request_id, String::new(), &caller);
+        let (app, holder) = (self.0.control.app.clone(), caller.holder());
+        let release = Release { name: received.release, on_failure };
+        self.0
+            .operate(
+                caller,
+                order,
+                |progress| async move { app.deploy(&name, release, &holder, progress).await.into() },
+            )
+            .map(Response::new)
+    }
+
+    async fn rollback(&self, request: Request<v1::RollbackRequest>) -> Reply<v1::Operation> {
+        let caller = Caller::of(&request);
+        let ask = request.into_inner();
+        let order = order("rollback", &ask.name, &ask.request_id, String::new(), &caller);
+        let (app, holder) = (self.0.control.app.clone(), caller.holder());
+        self.0
+            .operate(caller, order, |progress| async move { app.rollback(&ask.name, &holder, progress).await.into() })
+            .map(Response::new)
+    }
+}
+
+fn on_failure(word: Option<&str>) -> Result<Option<config::OnFailure>, Status> {
+    match word {
+        None => Ok(None),
+        Some("halt") => Ok(Some(config::OnFailure::Halt)),
+        Some("rollback") => Ok(Some(config::OnFailure::Rollback)),
+        Some(other) => Err(Status::invalid_argument(format!("on_failure is halt or rollback, not `{other}`"))),
+    }
 }
 
 fn restart_options(ask: &v1::RestartRequest) -> Result<RestartOptions, Status> {
-    let on_failure = match ask.on_failure.as_deref() {
-        None => None,
-        Some("halt") => Some(config::OnFailure::Halt),
-        Some("rollback") => Some(config::OnFailure::Rollback),
-        Some(other) => return Err(Status::invalid_argument(format!("on_failure is halt or rollback, not `{other}`"))),
-    };
+    let on_failure = on_failure(ask.on_failure.as_deref())?;
     Ok(RestartOptions { hard: ask.hard, instance: ask.instance, on_failure })
 }

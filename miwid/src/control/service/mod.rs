@@ -3,6 +3,7 @@
 mod apps;
 mod certificates;
 mod daemon;
+mod deploy;
 mod events;
 mod logs;
 mod operations;

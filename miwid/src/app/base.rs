@@ -1,0 +1,129 @@
+//! The directory that an attempt has for itself: made before its start, gone after its end. What an instance writes there
+//! (unpacked archives, work files, its temporary files) must not meet its successor. Blocking.
+
+use std::{
+    fs::{self, DirBuilder},
+    io,
+    os::unix::fs::{DirBuilderExt, PermissionsExt, chown},
+    path::{Path, PathBuf},
+};
+
+use super::{
+    launcher::LaunchError,
+    preflight,
+    spec::{Base, User},
+};
+
+/// An app's directories, `STATE/apps/NAME/i`: only what runs now has one there.
+pub(super) fn place(state_dir: &Path, app: &str, instance: &str) -> PathBuf {
+    state_dir.join("apps").join(app).join("i").join(instance)
+}
+
+/// `build`, and whether the app's user can get there.
+pub(super) fn make(at: &Path, base: &Base, user: Option<&User>) -> Result<(), LaunchError> {
+    let failed = |error: io::Error| LaunchError {
+        step: format!("make the instance's directory ({error})"),
+        errno: error.raw_os_error().unwrap_or(0),
+    };
+    build(at, base, user).map_err(failed)?;
+    preflight::directory(at, user).map_err(|obstacle| LaunchError { step: obstacle.message, errno: nix::libc::EACCES })
+}
+
+/// Makes the directory at `at` and gives all of it to `user`.
+pub(super) fn build(at: &Path, base: &Base, user: Option<&User>) -> io::Result<()> {
+    if let Some(parent) = at.parent() {
+        DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
+    }
+    DirBuilder::new().mode(0o750).create(at)?;
+    if let Some(template) = &base.template {
+        copy_tree(template, at)?;
+    }
+    for directory in &base.directories {
+        DirBuilder::new().recursive(true).mode(0o750).create(at.join(directory))?;
+    }
+    for (name, source) in &base.copies {
+        let target = at.join(name);
+        if !target.exists() {
+            fs::copy(source, &target).map_err(|error| named(source, &error))?;
+            fs::set_permissions(&target, fs::Permissions::from_mode(0o640))?;
+        }
+    }
+    for (name, text) in &base.texts {
+        let target = at.join(name);
+        fs::write(&target, text)?;
+        fs::set_permissions(&target, fs::Permissions::from_mode(0o640))?;
+    }
+    user.map_or(Ok(()), |user| give(at, user))
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// Follows no symbolic link.
+fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(from).map_err(|error| named(from, &error))? {
+        let entry = entry?;
+        let (source, target) = (entry.path(), to.join(entry.file_name()));
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            DirBuilder::new().mode(0o750).create(&target)?;
+            copy_tree(&source, &target)?;
+        } else if kind.is_file() {
+            fs::copy(&source, &target).map_err(|error| named(&source, &error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Everything in it was made a moment ago by us: there is no link that would lead elsewhere.
+fn give(path: &Path, user: &User) -> io::Result<()> {
+    chown(path, Some(user.uid), Some(user.gid))?;
+    if path.is_dir() {
+        for entry in fs::read_dir(path)? {
+            give(&entry?.path(), user)?;
+        }
+    }
+    Ok(())
+}
+
+/// What a daemon that was killed left behind.
+pub(super) fn sweep(state_dir: &Path) {
+    for app in fs::read_dir(state_dir.join("apps")).into_iter().flatten().flatten() {
+        // Nothing of it is in use: an instance does not outlive its daemon.
+        let _ = fs::remove_dir_all(app.path().join("i"));
+        for release in fs::read_dir(app.path().join("releases")).into_iter().flatten().flatten() {
+            if release.file_name().to_string_lossy().ends_with(".new") {
+                let _ = fs::remove_dir_all(release.path());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_base_is_the_template_and_what_it_lacks() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let template = directory.path().join("template");
+        fs::create_dir_all(template.join("conf")).expect("made");
+        fs::write(template.join("conf/own.xml"), "own").expect("written");
+        fs::write(template.join("source"), "copied").expect("written");
+        let base = Base {
+            template: Some(template.clone()),
+            directories: vec!["conf".into(), "work".into()],
+            copies: vec![("work/file".into(), template.join("source"))],
+            texts: vec![("conf/other.xml".into(), "text".into())],
+        };
+        let at = place(directory.path(), "shop", "shop-0-1");
+        build(&at, &base, None).expect("built");
+        for (name, expected) in [("conf/own.xml", "own"), ("conf/other.xml", "text"), ("work/file", "copied")] {
+            assert_eq!(fs::read_to_string(at.join(name)).expect("there"), expected, "{name}");
+        }
+        assert!(build(&at, &base, None).is_err(), "a second attempt must not get the same directory");
+        sweep(directory.path());
+        assert!(!at.exists());
+    }
+}

@@ -1,0 +1,117 @@
+//! G. Replacing what has grown, is old or has worked long, at night by a schedule; and sleep.
+
+use std::collections::BTreeSet;
+
+use harness::{Daemon, wait};
+
+use super::{app, managed};
+
+/// Waits until the only instance is another one, while requests go on, and none of them fails.
+async fn replaced_under_load(daemon: &Daemon, what: &str) {
+    let before = daemon.app_ready("chaos").await;
+    let load = daemon.load("chaos.test").connections(4).paths(&["/fast", "/"]).start();
+    daemon
+        .app_where("chaos", what, |it| {
+            it["state"] == "running" && it["instances"][0]["pid"] != before["instances"][0]["pid"]
+        })
+        .await;
+    load.flowing(20).await;
+    load.stop().await.assert_none_failed();
+    assert_eq!(daemon.app("chaos").await["restarts"], 0, "a replacement is no crash");
+}
+
+// 69. Leak to memory_restart: one rolling replace with its numbers in an event.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_grows_is_replaced() {
+    let daemon = Daemon::start(&managed(&["--leak", "8000000"], "memory_restart = \"40MB\"")).await;
+    replaced_under_load(&daemon, "the one that grew is replaced").await;
+    let events = daemon.ctl_ok(&["events"]).await.stdout;
+    let told: Vec<&str> = events.lines().filter(|it| it.contains("app.recycled")).collect();
+    assert!(told.len() == 1 && told[0].contains("memory_restart is 40 MiB"), "{told:?}");
+}
+
+// 71. max_requests, within a tenth.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_has_answered_enough_is_replaced() {
+    let daemon = Daemon::start(&managed(&[], "max_requests = 500")).await;
+    replaced_under_load(&daemon, "the one that has answered enough is replaced").await;
+    let events = daemon.ctl_ok(&["events"]).await.stdout;
+    assert!(events.contains("it has answered"), "{events}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_is_old_is_replaced_also_on_a_fixed_port() {
+    let daemon = Daemon::start(&super::fixed(&[], "max_lifetime = \"3s\"")).await;
+    replaced_under_load(&daemon, "the old one is replaced").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schedule_replaces_every_instance() {
+    let daemon = Daemon::start(&managed(&[], "instances = 2\nrestart_schedule = \"* * * * *\"")).await;
+    daemon.app_ready("chaos").await;
+    let before: BTreeSet<u32> = daemon.app_pids("chaos").await.into_iter().collect();
+    wait::until(wait::LATER, "both are new", async || {
+        let now: BTreeSet<u32> = daemon.app_pids("chaos").await.into_iter().collect();
+        now.len() == 2 && now.is_disjoint(&before)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schedule_that_is_none_is_refused() {
+    let output = Daemon::builder(&managed(&[], "restart_schedule = \"61 * * * *\"")).check(&[]).await;
+    assert!(output.status == 6 && output.all().contains("minute"), "{output:?}");
+}
+
+// 76. Idle to zero; fifty first requests at once are one start, and all are answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_that_nobody_asks_for_sleeps_and_wakes_once_for_all() {
+    let flags = ["--pid-file", "{dir}/starts", "--ready-after", "300"];
+    let daemon = Daemon::start(&app("chaos", "", &flags, "idle_timeout = \"1s\"")).await;
+    daemon.app_in_state("chaos", "idle").await;
+    wait::until(wait::SOON, "no process is left", async || daemon.app_pids("chaos").await.is_empty()).await;
+    let starts = daemon.read("starts").lines().count();
+    let result = daemon.load("chaos.test").connections(50).paths(&["/fast"]).requests(50).run().await;
+    result.assert_none_failed();
+    assert_eq!(daemon.read("starts").lines().count(), starts + 1, "one start for all");
+    daemon.app_in_state("chaos", "idle").await;
+    daemon.ctl_ok(&["app", "start", "chaos"]).await;
+    assert_eq!(daemon.app("chaos").await["state"], "running", "an operator wakes it too");
+}
+
+// 78. A wake that fails is answered, and starts nothing for each request.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wake_that_fails_is_a_503_and_not_a_start_for_each_request() {
+    let script = "#!/bin/sh\necho x >> {dir}/starts\nif [ -e {dir}/broken ]; then exit 1; fi\nexec {chaos}\n";
+    let config =
+        super::other("chaos", "", "command = \"{dir}/app.sh\"\nidle_timeout = \"1s\"\nhold = { timeout = \"2s\" }");
+    let daemon = Daemon::builder(&config).script("app.sh", script).start().await;
+    daemon.app_in_state("chaos", "idle").await;
+    daemon.write("broken", "");
+    let before = daemon.read("starts").lines().count();
+    let result = daemon.load("chaos.test").connections(20).requests(60).expect(&[503, 504]).run().await;
+    result.assert_none_failed();
+    let started = daemon.read("starts").lines().count() - before;
+    assert!((1..20).contains(&started), "{started} starts");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watched_app_is_restarted_when_its_files_change() {
+    let script = |version: &str| format!("#!/bin/sh\nMIWI_VERSION={version} exec {{chaos}}\n");
+    let config = super::other("chaos", "", "command = \"./run.sh\"\nworking_dir = \"{dir}/src\"\nwatch = true");
+    let daemon = Daemon::builder(&config).script("src/run.sh", &script("one")).start().await;
+    daemon.app_ready("chaos").await;
+    let version = || async { daemon.get_host("chaos.test", "/env").await.json()["MIWI_VERSION"].clone() };
+    assert_eq!(version().await, "one");
+    let load = daemon.load("chaos.test").connections(2).paths(&["/fast"]).start();
+    daemon.write("src/run.sh", &script("two"));
+    wait::until(wait::SOON, "the new version serves", async || version().await == "two").await;
+    // What does not start leaves the old one alone.
+    daemon.write("src/run.sh", "#!/bin/sh\nexit 1\n");
+    wait::until(wait::SOON, "it was tried", async || {
+        daemon.ctl_ok(&["events"]).await.stdout.contains("app.rollout_failed")
+    })
+    .await;
+    assert_eq!(version().await, "two");
+    load.stop().await.assert_none_failed();
+}
