@@ -24,6 +24,8 @@ pub enum Class {
     /// What was asked for will never be granted as it is.
     Config,
     NotFound,
+    /// It is there already.
+    Exists,
     /// Too many requests.
     Throttled {
         until: SystemTime,
@@ -126,6 +128,7 @@ fn class(status: StatusCode, errors: &[(u64, String)]) -> (Class, Option<&'stati
             9109 | 1000 => (Class::Auth, Some(RIGHTS)),
             6003 | 6111 | 6103 => (Class::Config, Some(TOKEN)),
             7003 | 7000 => (Class::NotFound, None),
+            81057 | 81058 => (Class::Exists, None),
             _ => continue,
         };
     }
@@ -190,6 +193,7 @@ mod tests {
             (400, refused(1100, "Failed to write certificate to Database"), Class::Transient),
             (400, refused(1201, "CA signing failure"), Class::Transient),
             (404, refused(7003, "Could not route"), Class::NotFound),
+            (400, refused(81058, "An identical record already exists."), Class::Exists),
             (400, refused(4242, "Something new"), Class::Unknown),
             (500, refused(4242, "Something new"), Class::Transient),
             (200, refused(1100, "although 200"), Class::Transient),

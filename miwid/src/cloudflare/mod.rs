@@ -2,10 +2,12 @@
 //! can do far too much.
 
 mod api;
+mod dns;
 mod error;
 mod origin_ca;
 mod zones;
 
 pub use api::{Api, Settings};
+pub use dns::Record;
 pub use error::{Class, Error};
 pub use origin_ca::{Created, Issued};

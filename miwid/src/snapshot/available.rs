@@ -16,7 +16,6 @@ const UNAVAILABLE: &[&str] = &[
     "cloudflare.trust=true",
     "cloudflare.only=true",
     "cloudflare.origin_pulls=true",
-    "acme.challenge=dns-01",
     "acme.http_port_public",
     "cache.**",
     "tracing.**",

@@ -56,10 +56,12 @@ impl Events {
     /// Also writes a log line: a warning when the news is bad.
     pub fn emit(&self, kind: &'static str, subject: impl Into<String>, message: impl Into<String>) {
         let (subject, message) = (subject.into(), message.into());
-        if is_bad_news(kind) {
-            tracing::warn!(kind, subject, "{message}");
-        } else {
-            tracing::info!(kind, subject, "{message}");
+        // What is about certificates is looked for under `tls` in the log, with the rest of that.
+        match (is_bad_news(kind), kind.starts_with("certificate.")) {
+            (true, true) => tracing::warn!(target: "tls", kind, subject, "{message}"),
+            (true, false) => tracing::warn!(kind, subject, "{message}"),
+            (false, true) => tracing::info!(target: "tls", kind, subject, "{message}"),
+            (false, false) => tracing::info!(kind, subject, "{message}"),
         }
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         ring.last += 1;

@@ -4,6 +4,7 @@
 //! terminator is built.
 
 mod challenges;
+mod forgettable;
 mod local;
 mod managed;
 mod names;

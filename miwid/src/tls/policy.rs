@@ -10,19 +10,18 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use arc_swap::ArcSwap;
 use rustls::{
     RootCertStore, ServerConfig, SupportedProtocolVersion,
     crypto::{CryptoProvider, aws_lc_rs},
     pki_types::{CertificateDer, pem::PemObject},
-    server::{
-        ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache, StoresServerSessions, WebPkiClientVerifier,
-        danger::ClientCertVerifier,
-    },
+    server::{ProducesTickets, ResolvesServerCert, WebPkiClientVerifier, danger::ClientCertVerifier},
     version::{TLS12, TLS13},
 };
 
-use super::pair::sha256;
+use super::{
+    forgettable::{Remembered, Tickets},
+    pair::sha256,
+};
 
 /// Sessions of clients that take no tickets, for each policy.
 const SESSIONS_MAX: usize = 4096;
@@ -109,8 +108,8 @@ pub(super) fn provider() -> Arc<CryptoProvider> {
 /// Where the sessions of one policy are kept.
 #[derive(Clone)]
 struct Resumption {
-    ticketer: Arc<Renewable>,
-    storage: Arc<dyn StoresServerSessions>,
+    ticketer: Arc<Tickets>,
+    storage: Arc<Remembered>,
 }
 
 #[derive(Debug)]
@@ -134,33 +133,6 @@ impl ProducesTickets for NoTickets {
     }
 }
 
-/// Ticket keys that can be thrown away while configurations go on using them.
-struct Renewable(ArcSwap<Arc<dyn ProducesTickets>>);
-
-impl std::fmt::Debug for Renewable {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("ticket keys")
-    }
-}
-
-impl ProducesTickets for Renewable {
-    fn enabled(&self) -> bool {
-        true
-    }
-
-    fn lifetime(&self) -> u32 {
-        self.0.load().lifetime()
-    }
-
-    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        self.0.load().encrypt(plain)
-    }
-
-    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
-        self.0.load().decrypt(cipher)
-    }
-}
-
 /// Sessions by policy; they outlive reloads.
 #[derive(Default)]
 pub(super) struct Sessions(Mutex<HashMap<Policy, Resumption>>);
@@ -175,20 +147,16 @@ impl Sessions {
             // Running configurations keep theirs; only after the next reload clients begin anew.
             known.clear();
         }
-        let ticketer = aws_lc_rs::Ticketer::new().map_err(|error| format!("no ticket keys: {error}"))?;
-        let ticketer = Arc::new(Renewable(ArcSwap::from_pointee(ticketer)));
-        let resumption = Resumption { ticketer, storage: ServerSessionMemoryCache::new(SESSIONS_MAX) };
+        let resumption = Resumption { ticketer: Tickets::new()?, storage: Remembered::new(SESSIONS_MAX) };
         known.insert(policy, resumption.clone());
         Ok(resumption)
     }
 
-    /// What was settled under a certificate that counts no more must not be resumed. Sessions of clients without tickets
-    /// end with the next reload at the latest.
+    /// Nobody resumes what was settled before, under whatever configuration that still runs.
     pub(super) fn forget(&self) {
-        for resumption in self.0.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            if let Ok(fresh) = aws_lc_rs::Ticketer::new() {
-                resumption.ticketer.0.store(Arc::new(fresh));
-            }
+        for Resumption { ticketer, storage } in self.0.lock().unwrap_or_else(PoisonError::into_inner).values() {
+            ticketer.forget();
+            storage.forget();
         }
     }
 
@@ -247,18 +215,6 @@ mod tests {
         let ids: std::collections::HashSet<u64> =
             [lax, others[0], others[1], others[2]].iter().map(|it| it.client_auth()).collect();
         assert_eq!(ids.len(), 4, "each asks something else of its clients");
-    }
-
-    #[test]
-    fn forgotten_sessions_are_not_resumed() {
-        let sessions = Sessions::default();
-        let lax = Policy { demand: Demand::Off, authorities: 0, only_tls13: false, transport: Transport::Tcp };
-        let running = sessions.of(lax).expect("ticket keys");
-        let ticket = running.ticketer.encrypt(b"session").expect("a ticket");
-        sessions.forget();
-        assert_eq!(running.ticketer.decrypt(&ticket), None);
-        let ticket = running.ticketer.encrypt(b"session").expect("a ticket");
-        assert!(running.ticketer.decrypt(&ticket).is_some());
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! ACME with Pebble, the authority that Let's Encrypt tests with: http-01, in front of redirects, with its refused nonces.
 
 use std::{
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::Stdio,
     time::Duration,
 };
 
 use bytes::Bytes;
-use harness::{Builder, Daemon, free_port, request, skip, wait};
+use harness::{Builder, Daemon, cloudflare::Cloudflare, free_port, request, skip, wait};
 use http::Request;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use serde_json::json;
@@ -27,6 +28,11 @@ struct Pebble {
 impl Pebble {
     /// For a daemon with this builder's ports; `None` where Pebble is not installed.
     async fn start(builder: &Builder, extra: serde_json::Value) -> Option<Self> {
+        Self::asking(builder, extra, None).await
+    }
+
+    /// With another name server.
+    async fn asking(builder: &Builder, extra: serde_json::Value, resolver: Option<SocketAddr>) -> Option<Self> {
         let found = |it: &str| Path::new("/usr/bin").join(it).exists();
         if !found("pebble") || !found("pebble-challtestsrv") {
             return None;
@@ -46,10 +52,11 @@ impl Pebble {
         });
         config.as_object_mut().unwrap().extend(extra.as_object().cloned().unwrap_or_default());
         std::fs::write(dir.path().join("pebble.json"), json!({ "pebble": config }).to_string()).unwrap();
-        let resolver = format!("127.0.0.1:{dns}");
+        let own = format!("127.0.0.1:{dns}");
+        let resolver = resolver.map_or_else(|| own.clone(), |it| it.to_string());
         let dns = server("pebble-challtestsrv", &dir)
             .args(["-defaultIPv4", "127.0.0.1", "-defaultIPv6", "", "-http01", "", "-https01", "", "-tlsalpn01", ""])
-            .args(["-dns01", &resolver, "-management", &format!("127.0.0.1:{names}")])
+            .args(["-dns01", &own, "-management", &format!("127.0.0.1:{names}")])
             .spawn()
             .unwrap();
         let pebble = server("pebble", &dir)
@@ -167,7 +174,7 @@ async fn what_the_authority_could_not_find_is_told_with_its_words() {
     assert!(said["message"].as_str().unwrap().contains("127.0.0.9"), "{said:#}");
     assert!(said["hint"].as_str().unwrap().contains("port 80"), "{said:#}");
     let said = daemon.ctl_json(&["cert", "request", "*.example.com"]).await["error"].clone();
-    assert!(said["hint"].as_str().unwrap().contains("dns-01"), "{said:#}");
+    assert!(said["message"].as_str().unwrap().contains("dns-01"), "{said:#}");
     assert_eq!(daemon.ctl(&["cert", "request", "c.example.com"]).await.status, 0);
     assert!(shown(&daemon, "c.example.com").await.issuer.contains("Pebble"));
 }
@@ -210,4 +217,24 @@ async fn a_certificate_comes_by_tls_alpn_01_and_only_authorities_see_the_proof()
     assert!(refused.is_err(), "nobody has asked for a proof now");
     let said = daemon.ctl_json(&["cert", "request", "*.example.com"]).await["error"].clone();
     assert_eq!(said["code"], "config", "{said:#}");
+}
+
+// F46
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wildcard_comes_by_dns_01_and_leaves_no_record_behind() {
+    let storage = tempfile::tempdir().unwrap();
+    let double = Cloudflare::start().await;
+    let names = double.nameserver().await;
+    let cloudflare = format!("[cloudflare]\napi_token = \"{}\"\napi_base = \"{}\"\n", Cloudflare::TOKEN, double.base());
+    std::fs::write(storage.path().join("api-ca.pem"), double.ca()).unwrap();
+    let builder = builder(storage.path()).env("SSL_CERT_FILE", storage.path().join("api-ca.pem"));
+    let Some(pebble) = Pebble::asking(&builder, json!({}), Some(names)).await else { skip!("pebble is not installed") };
+    let daemon = builder.file("acme.toml", &format!("{}{cloudflare}", pebble.acme())).start().await;
+    let ask = async || daemon.ctl(&["cert", "request", "--issuer", "acme", "*.example.net", "example.net"]).await;
+    let said = ask().await;
+    assert_eq!(said.status, 0, "{said:?}\n{}", daemon.log());
+    assert!(shown(&daemon, "any.example.net").await.issuer.contains("Pebble"));
+    assert!(shown(&daemon, "example.net").await.issuer.contains("Pebble"));
+    assert_eq!((double.records(), double.count("POST", "/zones")), (vec![], 2));
+    assert_eq!(double.violations(), [""; 0]);
 }

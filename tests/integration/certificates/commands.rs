@@ -114,6 +114,7 @@ async fn a_revoked_certificate_is_shown_no_more() {
     let first = world.shown("app.example.com").await;
     world.daemon.ctl_ok(&["cert", "revoke", "default", "--force"]).await;
     assert!(world.double.certificates()[0].revoked_at.is_some());
+    assert!(!world.daemon.log().contains("cannot be used"));
     // The configuration still wants one.
     wait::until(wait::LATER, "another is there", async || {
         let shown = world.shown("app.example.com").await;

@@ -87,3 +87,58 @@ async fn months_of_failure_warn_and_never_end_the_trying() {
     world.certificate_where("default", "it was renewed", |it| it["sha256"] != first["sha256"]).await;
     assert_eq!(world.daemon.log().matches("within 30 days").count(), 1, "once");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_whose_issuer_is_configured_no_more_is_told() {
+    let world = World::start("").await;
+    assert_eq!(world.request(&["app.example.com"]).await.status, 0);
+    let text = std::fs::read_to_string(world.daemon.config_path()).unwrap();
+    let without: String = text.lines().filter(|it| !it.starts_with("api_token")).map(|it| format!("{it}\n")).collect();
+    world.daemon.rewrite_config(&without);
+    assert_eq!(world.daemon.reload().await.status, 0);
+    world.advance(DAY * 61);
+    let failing = world.certificate_where("app.example.com", "it is told", |it| it["state"] == "failing").await;
+    assert!(failing["last_error"].as_str().unwrap().contains("not configured any more"), "{failing:#}");
+    assert!(world.shown("app.example.com").await.is_cloudflares(), "it is shown as long as it is good");
+    assert_eq!(world.posts(), 1);
+}
+
+// F22
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_clock_is_told_and_what_it_did_is_made_good() {
+    let world = World::start("").await;
+    assert_eq!(world.request(&["old.example.com"]).await.status, 0);
+    world.set_clock(-86_400);
+    let said = world.daemon.ctl_json(&["cert", "request", "app.example.com"]).await["error"].clone();
+    assert_eq!(said["code"], "rejected", "{said:#}");
+    assert!(said["message"].as_str().unwrap().contains("clock"), "{said:#}");
+    world.set_clock(86_400);
+    assert_eq!(world.request(&["app.example.com"]).await.status, 0, "a day ahead does no harm");
+    // Ninety days ahead everything seems to have ended: the old one is shown, and nothing is asked for without end.
+    world.set_clock(90 * 86_400);
+    world.certificate_where("old.example.com", "the failure is told", |it| it["attempts"].as_u64() > Some(0)).await;
+    assert!(world.shown("old.example.com").await.is_cloudflares());
+    world.set_clock(0);
+    assert_eq!(world.daemon.ctl(&["cert", "renew", "old.example.com", "--force"]).await.status, 0);
+    world.issued("old.example.com").await;
+    assert!(world.posts() < 9, "{} requests", world.posts());
+}
+
+// F37
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_while_a_certificate_is_requested_disturbs_neither() {
+    let world = World::start(DOMAINS).await;
+    let first = world.issued("default").await;
+    world.double.rule(Rule::on_create(Then::Delay(Duration::from_secs(2))).once());
+    let posts = world.posts();
+    let renewal = world.daemon.ctl_child(&["cert", "renew", "default", "--force"]);
+    wait::until(wait::LATER, "the request is written down", async || world.file("store/pending/default").exists())
+        .await;
+    for _ in 0..3 {
+        world.daemon.signal(nix::sys::signal::Signal::SIGHUP);
+        assert_eq!(world.daemon.reload().await.status, 0);
+    }
+    assert!(renewal.wait_with_output().await.unwrap().status.success());
+    assert_ne!(world.issued("default").await["sha256"], first["sha256"]);
+    assert_eq!(world.posts(), posts + 1);
+}

@@ -15,14 +15,18 @@ use rustls::{
     pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
 };
 use serde_json::{Value, json};
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+use tokio::{
+    net::{TcpListener, UdpSocket},
+    sync::watch,
+    task::JoinHandle,
+};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
     answers::{self, Answer},
     authority::Authority,
     faults::{RetryAfter, Rule, Then},
-    judge,
+    judge, nameserver,
     routes::{self, Authorities, Call},
     state::{Issued, State, Token, Zone},
     wire,
@@ -57,7 +61,7 @@ pub struct Cloudflare {
     /// The authority of its own TLS certificate.
     ca: String,
     open: watch::Sender<bool>,
-    task: JoinHandle<()>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
 pub(super) struct Inner {
@@ -90,7 +94,7 @@ impl Cloudflare {
         let (tls, ca) = tls();
         let (open, opened) = watch::channel(true);
         let task = tokio::spawn(wire::listen(inner.clone(), tls, listener, opened));
-        Self { inner, address, ca, open, task }
+        Self { inner, address, ca, open, tasks: Mutex::new(vec![task]) }
     }
 
     /// What `[cloudflare] api_base` is to be.
@@ -100,6 +104,22 @@ impl Cloudflare {
 
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Answers for the zones over DNS from now on; where.
+    pub async fn nameserver(&self) -> SocketAddr {
+        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.expect("the loopback has a free port");
+        let address = socket.local_addr().expect("a bound socket has an address");
+        let task = tokio::spawn(nameserver::serve(self.inner.clone(), socket));
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+        address
+    }
+
+    /// Names of the TXT records that the zones have.
+    pub fn records(&self) -> Vec<String> {
+        let state = self.inner.lock();
+        let named = |it: &Value| it["name"].as_str().unwrap_or_default().to_owned();
+        state.zones.iter().flat_map(|it| it.records.values().map(named)).collect()
     }
 
     /// The authority to trust when speaking to it, as PEM.
@@ -193,13 +213,21 @@ fn change_once<T>(change: impl FnOnce(&mut T)) -> impl FnMut(&mut T) {
 
 impl Drop for Cloudflare {
     fn drop(&mut self) {
-        self.task.abort();
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.drain(..).for_each(|it| it.abort());
     }
 }
 
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What TXT records of this name say.
+    pub(super) fn texts(&self, name: &str) -> Vec<String> {
+        let state = self.lock();
+        let all = state.zones.iter().flat_map(|it| it.records.values()).filter(|it| it["name"] == *name);
+        all.filter_map(|it| it["content"].as_str().map(|it| it.trim_matches('"').to_owned())).collect()
     }
 
     pub(super) fn fault(&self, method: &str, path: &str) -> Option<Then> {

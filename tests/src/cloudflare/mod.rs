@@ -10,6 +10,7 @@ mod double;
 mod faults;
 mod json;
 mod judge;
+mod nameserver;
 mod routes;
 mod state;
 mod wire;

@@ -1,4 +1,4 @@
-//! ACME (RFC 8555) by http-01 and tls-alpn-01: an account that is kept, an order, a proof that the authority finds under every
+//! ACME (RFC 8555) by http-01, tls-alpn-01 and dns-01: an account that is kept, an order, a proof that the authority finds under every
 //! name, and the certificate for our own signing request.
 
 use std::{future::Future, pin::Pin, time::Duration};
@@ -7,18 +7,22 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use instant_acme::{
-    Account, AccountCredentials, AuthorizationStatus, AuthorizedIdentifier, BodyWrapper, BytesResponse,
-    ChallengeHandle, ChallengeType, Error, ExternalAccountKey, HttpClient, Identifier, NewAccount, NewOrder, Order,
-    OrderStatus, RetryPolicy,
+    Account, AccountCredentials, AuthorizationHandle, AuthorizationStatus, AuthorizedIdentifier, BodyWrapper,
+    BytesResponse, ChallengeHandle, ChallengeType, Error, ExternalAccountKey, HttpClient, Identifier, NewAccount,
+    NewOrder, Order, OrderStatus, RetryPolicy,
 };
 use rustls::pki_types::{CertificateSigningRequestDer, pem::PemObject};
 use tokio::sync::Mutex;
 
+#[cfg(feature = "cloudflare")]
+use super::dns::Dns;
 use super::{
     issuer::{Answer, Ask, Failure},
     job::blocking,
     renewal::Patience,
 };
+#[cfg(feature = "cloudflare")]
+use crate::cloudflare::{Api, Record};
 use crate::{
     client::{self, Client},
     tls::{
@@ -33,6 +37,10 @@ const DIRECTORY: &str = "https://acme-v02.api.letsencrypt.org/directory";
 const POLLING: RetryPolicy =
     RetryPolicy::new().initial_delay(Duration::from_millis(500)).backoff(1.5).timeout(Duration::from_secs(90));
 
+/// Cloudflare's name servers know a record within seconds; whoever is asked too early remembers that there was none.
+#[cfg(feature = "cloudflare")]
+const PROPAGATION: Duration = Duration::from_secs(10);
+
 pub(super) struct Acme {
     directory: String,
     contact: Vec<String>,
@@ -42,7 +50,11 @@ pub(super) struct Acme {
     client: Client,
     store: Store,
     challenges: Challenges,
-    kind: ChallengeType,
+    /// `None`: whatever can work.
+    kind: Option<ChallengeType>,
+    has_http: bool,
+    #[cfg(feature = "cloudflare")]
+    dns: Option<Dns>,
     account: Mutex<Option<Account>>,
 }
 
@@ -50,13 +62,16 @@ impl Acme {
     /// Without a port for HTTP only TLS is left to look at.
     pub(super) fn new(config: &config::Acme, has_http: bool, store: Store, challenges: Challenges) -> Self {
         let kind = match config.challenge.as_deref() {
-            Some("tls-alpn-01") => ChallengeType::TlsAlpn01,
-            Some("http-01") => ChallengeType::Http01,
-            _ if has_http => ChallengeType::Http01,
-            _ => ChallengeType::TlsAlpn01,
+            Some("tls-alpn-01") => Some(ChallengeType::TlsAlpn01),
+            Some("http-01") => Some(ChallengeType::Http01),
+            Some("dns-01") => Some(ChallengeType::Dns01),
+            _ => None,
         };
         Self {
             kind,
+            has_http,
+            #[cfg(feature = "cloudflare")]
+            dns: None,
             directory: config.directory.clone().unwrap_or_else(|| DIRECTORY.to_owned()),
             contact: config.contact.iter().map(|it| contact(it)).collect(),
             profile: config.profile.clone(),
@@ -68,16 +83,59 @@ impl Acme {
         }
     }
 
-    pub(super) async fn issue(&self, ask: &Ask<'_>) -> Result<Answer, Failure> {
-        if let Some(wildcard) = ask.hosts.iter().find(|it| it.starts_with("*.")) {
-            let failure =
-                Failure::new("config", format!("`{wildcard}` cannot be shown to be ours by http-01 or tls-alpn-01"));
-            return Err(failure.hint("name the hosts one by one; dns-01 is not available in this version"));
+    /// Zones in which names can be shown to be ours.
+    #[cfg(feature = "cloudflare")]
+    pub(super) fn with_dns(self, api: Option<Api>) -> Self {
+        Self { dns: api.map(Dns::new), ..self }
+    }
+
+    /// As configured; else what can work for all of these names.
+    fn kind(&self, hosts: &[String]) -> Result<ChallengeType, Failure> {
+        let wildcard = hosts.iter().find(|it| it.starts_with("*."));
+        let kind = match (&self.kind, wildcard) {
+            (Some(kind), _) => kind.clone(),
+            (None, Some(_)) => ChallengeType::Dns01,
+            (None, None) if self.has_http => ChallengeType::Http01,
+            (None, None) => ChallengeType::TlsAlpn01,
+        };
+        if kind == ChallengeType::Dns01 && !self.has_dns() {
+            let why = wildcard.map(|it| format!("`{it}` can be shown to be ours by dns-01 only: ")).unwrap_or_default();
+            let failure = Failure::new("config", format!("{why}dns-01 needs a way into the DNS"));
+            return Err(
+                failure.hint("give `[cloudflare] api_token` with Zone > DNS > Edit, or name the hosts one by one")
+            );
         }
+        if let (true, Some(wildcard)) = (kind != ChallengeType::Dns01, wildcard) {
+            let failure = Failure::new("config", format!("`{wildcard}` can be shown to be ours by dns-01 only"));
+            return Err(failure.hint("set `[acme] challenge = \"dns-01\"`, or leave it out"));
+        }
+        Ok(kind)
+    }
+
+    fn has_dns(&self) -> bool {
+        #[cfg(feature = "cloudflare")]
+        return self.dns.is_some();
+        #[cfg(not(feature = "cloudflare"))]
+        false
+    }
+
+    pub(super) async fn issue(&self, ask: &Ask<'_>) -> Result<Answer, Failure> {
+        let kind = self.kind(ask.hosts)?;
         let account = self.account().await?;
-        let result = self.ordered(&account, ask).await;
+        let mut proofs = Proofs {
+            kind,
+            showing: Vec::new(),
+            #[cfg(feature = "cloudflare")]
+            records: Vec::new(),
+        };
+        let result = self.ordered(&account, ask, &mut proofs).await;
+        // Whatever came of it.
+        #[cfg(feature = "cloudflare")]
+        if let Some(dns) = &self.dns {
+            dns.remove(&proofs.records, ask.now).await;
+        }
         if let Err(Error::Api(problem)) = &result
-            && kind(problem) == "accountDoesNotExist"
+            && self::kind(problem) == "accountDoesNotExist"
         {
             self.forget().await;
         }
@@ -85,15 +143,31 @@ impl Acme {
         Ok(Answer { id: String::new(), chain_pem })
     }
 
-    async fn ordered(&self, account: &Account, ask: &Ask<'_>) -> Result<String, Error> {
+    async fn ordered(&self, account: &Account, ask: &Ask<'_>, proofs: &mut Proofs) -> Result<String, Error> {
         let names: Vec<Identifier> = ask.hosts.iter().map(|it| Identifier::Dns(it.clone())).collect();
         let mut wanted = NewOrder::new(&names);
         if let Some(profile) = &self.profile {
             wanted = wanted.profile(profile);
         }
         let mut order = account.new_order(&wanted).await?;
-        // Answers are shown until the order is judged, however that ends.
-        let _showing = self.shown(&mut order).await?;
+        let mut authorizations = order.authorizations();
+        while let Some(authorization) = authorizations.next().await {
+            let mut authorization = authorization?;
+            if authorization.status != AuthorizationStatus::Valid {
+                self.show(&challenge(&mut authorization, &proofs.kind)?, proofs, ask).await?;
+            }
+        }
+        #[cfg(feature = "cloudflare")]
+        if !proofs.records.is_empty() {
+            tokio::time::sleep(PROPAGATION).await;
+        }
+        let mut authorizations = order.authorizations();
+        while let Some(authorization) = authorizations.next().await {
+            let mut authorization = authorization?;
+            if authorization.status != AuthorizationStatus::Valid {
+                challenge(&mut authorization, &proofs.kind)?.set_ready().await?;
+            }
+        }
         let status = order.poll_ready(&POLLING).await?;
         if status == OrderStatus::Invalid {
             return Err(refusal(&mut order).await);
@@ -104,32 +178,27 @@ impl Acme {
         order.poll_certificate(&POLLING).await
     }
 
-    /// Every name's token, and the authority told that it is there.
-    async fn shown(&self, order: &mut Order) -> Result<Vec<Showing>, Error> {
-        let mut showing = Vec::new();
-        let mut authorizations = order.authorizations();
-        while let Some(authorization) = authorizations.next().await {
-            let mut authorization = authorization?;
-            if authorization.status == AuthorizationStatus::Valid {
-                continue;
-            }
-            let mut challenge =
-                authorization.challenge(self.kind.clone()).ok_or(Error::Unsupported("this challenge for this name"))?;
-            showing.push(self.show(&challenge)?);
-            challenge.set_ready().await?;
-        }
-        Ok(showing)
-    }
-
-    fn show(&self, challenge: &ChallengeHandle<'_>) -> Result<Showing, Error> {
+    #[cfg_attr(not(feature = "cloudflare"), expect(unused_variables, reason = "the time is for the DNS"))]
+    async fn show(&self, challenge: &ChallengeHandle<'_>, proofs: &mut Proofs, ask: &Ask<'_>) -> Result<(), Error> {
         let proof = challenge.key_authorization();
-        if self.kind == ChallengeType::Http01 {
-            return Ok(self.challenges.show_answer(&challenge.token, proof.as_str()));
-        }
         let AuthorizedIdentifier { identifier: Identifier::Dns(host), .. } = challenge.identifier() else {
             return Err(Error::Unsupported("names that are no host names"));
         };
-        self.challenges.show_proof(host, proof.digest().as_ref()).map_err(|error| Error::Other(error.into()))
+        match proofs.kind {
+            ChallengeType::Http01 => proofs.showing.push(self.challenges.show_answer(&challenge.token, proof.as_str())),
+            ChallengeType::TlsAlpn01 => {
+                let showing = self.challenges.show_proof(host, proof.digest().as_ref());
+                proofs.showing.push(showing.map_err(|error| Error::Other(error.into()))?);
+            }
+            #[cfg(feature = "cloudflare")]
+            ChallengeType::Dns01 => {
+                let dns = self.dns.as_ref().ok_or(Error::Unsupported("dns-01 without a way into the DNS"))?;
+                let record = dns.add(host, &proof.dns_value(), ask.now).await;
+                proofs.records.push(record.map_err(|error| Error::Other(Box::new(error)))?);
+            }
+            _ => return Err(Error::Unsupported("this challenge")),
+        }
+        Ok(())
     }
 
     /// From memory, from the disk, or a new one, which accepts the authority's terms as the configuration says.
@@ -173,6 +242,21 @@ impl Acme {
     fn builder(&self) -> instant_acme::AccountBuilder {
         Account::builder_with_http(Box::new(Door(self.client.clone())))
     }
+}
+
+/// What an order shows until it is judged.
+struct Proofs {
+    kind: ChallengeType,
+    showing: Vec<Showing>,
+    #[cfg(feature = "cloudflare")]
+    records: Vec<Record>,
+}
+
+fn challenge<'a>(
+    authorization: &'a mut AuthorizationHandle<'a>,
+    kind: &ChallengeType,
+) -> Result<ChallengeHandle<'a>, Error> {
+    authorization.challenge(kind.clone()).ok_or(Error::Unsupported("this challenge for this name"))
 }
 
 /// Mail addresses are URLs to an authority.

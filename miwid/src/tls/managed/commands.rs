@@ -172,6 +172,11 @@ impl Keeper {
                 entry.current = None;
             }
             self.write_down(name).await;
+            let (store, own) = (self.store.clone(), name.to_owned());
+            let dropped = job::blocking(move || store.drop_versions(&own)).await;
+            dropped.map_err(|error| {
+                failed(Failure::new("storage", format!("it is revoked, but still on the disk: {error}")))
+            })?;
         } else {
             self.erase(name).await.map_err(|error| failed(Failure::new("storage", error.to_string())))?;
         }

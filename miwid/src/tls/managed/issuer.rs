@@ -158,7 +158,7 @@ impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         let (class, blocked) = match error.class {
             Class::Auth => ("auth", None),
-            Class::Config | Class::NotFound => ("config", None),
+            Class::Config | Class::NotFound | Class::Exists => ("config", None),
             Class::Throttled { until } => ("throttled", Some(until)),
             Class::Transient => ("transient", None),
             Class::Unknown => ("unknown", None),

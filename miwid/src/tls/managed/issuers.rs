@@ -11,6 +11,8 @@ pub(super) fn issuers(config: &Config, tls: &Tls) -> BTreeMap<String, Arc<Issuer
     let mut issuers = BTreeMap::from([("local".to_owned(), Arc::new(Issuer::Local(tls.clone())))]);
     if let Some(acme) = &config.acme {
         let acme = Acme::new(acme, config.server.http_port != 0, tls.store(), tls.challenges());
+        #[cfg(feature = "cloudflare")]
+        let acme = acme.with_dns(api(config));
         issuers.insert("acme".to_owned(), Arc::new(Issuer::Acme(Box::new(acme))));
     }
     issuers.extend(cloudflare(config).map(|it| ("cloudflare-origin".to_owned(), Arc::new(it))));
@@ -24,6 +26,13 @@ fn cloudflare(_: &Config) -> Option<Issuer> {
 
 #[cfg(feature = "cloudflare")]
 fn cloudflare(config: &Config) -> Option<Issuer> {
+    let roots = config.cloudflare.origin_ca_roots.as_deref().map(roots).unwrap_or_default();
+    Some(Issuer::Cloudflare { api: Box::new(api(config)?), roots })
+}
+
+/// With a token there is somebody to ask.
+#[cfg(feature = "cloudflare")]
+fn api(config: &Config) -> Option<crate::cloudflare::Api> {
     use crate::{
         client::Client,
         cloudflare::{Api, Settings},
@@ -36,8 +45,7 @@ fn cloudflare(config: &Config) -> Option<Issuer> {
         zone_id: cloudflare.zone_id.clone(),
         account_id: cloudflare.account_id.clone(),
     };
-    let roots = cloudflare.origin_ca_roots.as_deref().map(roots).unwrap_or_default();
-    Some(Issuer::Cloudflare { api: Box::new(Api::new(settings, Client::default())), roots })
+    Some(Api::new(settings, Client::default()))
 }
 
 /// Those that cannot be read were refused when the configuration was.

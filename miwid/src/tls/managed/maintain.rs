@@ -187,11 +187,23 @@ impl Keeper {
             }
             let Some(entry) = self.entries.get(&name).filter(|it| !it.is_busy && !it.is_unsaved) else { continue };
             if renewal::due(now, &entry.situation()) == Due::Now {
-                self.begin(&name, Progress::default());
+                if !self.begin(&name, Progress::default()) {
+                    self.nobody_to_ask(&name, now);
+                }
             } else if now.duration_since(entry.looked).unwrap_or_default() >= LOOK_EVERY {
                 self.look(&name, now);
             }
         }
+    }
+
+    /// Somebody who is configured no more is not asked, and that is a failure like others.
+    fn nobody_to_ask(&mut self, name: &str, now: SystemTime) {
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        let issuer = entry.record.wish.as_ref().map(|it| it.issuer.clone()).unwrap_or_default();
+        let message = format!("its issuer, {issuer}, is not configured any more, so that it cannot be renewed");
+        entry.failed(&Failure::new("config", message.clone()), now);
+        self.events.emit("certificate.failed", name, message);
+        self.warn_of_the_end(name, now);
     }
 
     /// Whether there is somebody to ask.

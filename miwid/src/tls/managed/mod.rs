@@ -15,6 +15,8 @@ mod acme;
 mod checks;
 mod clock;
 mod commands;
+#[cfg(feature = "cloudflare")]
+mod dns;
 mod entry;
 mod handle;
 mod hosts;

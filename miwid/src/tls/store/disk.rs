@@ -89,6 +89,14 @@ pub(super) fn remove_tree(path: &Path) -> io::Result<()> {
     }
 }
 
+pub(super) fn remove_file(path: &Path) -> io::Result<()> {
+    step()?;
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
 /// The text of a regular file. A key that others may read is made private, and said so.
 pub(super) fn read_private(path: &Path) -> io::Result<(String, Option<String>)> {
     let found = fs::symlink_metadata(path)?;

@@ -186,6 +186,29 @@ fn a_root_that_others_could_write_to_is_refused() {
 }
 
 #[test]
+fn probes_leave_nothing_behind_and_do_not_meet() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::new(directory.path().join("store"));
+    std::thread::scope(|scope| {
+        let probing: Vec<_> = (0..8).map(|_| scope.spawn(|| (0..20).try_for_each(|_| store.probe()))).collect();
+        probing.into_iter().for_each(|it| it.join().unwrap().unwrap());
+    });
+    assert_eq!(fs::read_dir(store.root()).unwrap().count(), 0);
+}
+
+#[test]
+fn what_was_revoked_is_gone_from_the_disk_and_the_wish_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::new(directory.path().join("store"));
+    store.save("a.test", &bundle("old"), at(0)).unwrap();
+    store.save("a.test", &bundle("new"), at(1)).unwrap();
+    store.record("a.test", &Record { attempts: 7, ..Record::default() }).unwrap();
+    store.drop_versions("a.test").unwrap();
+    let loaded = store.load_one("a.test", &belongs);
+    assert_eq!((loaded.current.is_none(), loaded.record.attempts, loaded.notes), (true, 7, Vec::new()));
+}
+
+#[test]
 fn three_versions_are_kept() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::new(directory.path().join("store"));

@@ -73,9 +73,11 @@ impl Store {
     /// Whether there is room and leave to write, found out before anybody is asked for anything.
     pub(in crate::tls) fn probe(&self) -> io::Result<()> {
         self.prepare()?;
-        let path = self.root.join(".probe");
-        disk::replace(&path, &[b'x'; 16 << 10])?;
-        fs::remove_file(path)
+        // Others may do the same right now.
+        let path = self.root.join(format!(".probe-{:08x}", fastrand::u32(..)));
+        let written = disk::write_new(&path, &[b'x'; 16 << 10]);
+        disk::remove_file(&path)?;
+        written
     }
 
     pub(in crate::tls) fn try_lock(&self, name: &str) -> io::Result<Option<Lock>> {
@@ -171,6 +173,14 @@ impl Store {
         disk::private_directory(&place)?;
         let text = serde_json::to_vec_pretty(record).map_err(io::Error::other)?;
         disk::replace(&place.join("state.json"), &text)
+    }
+
+    /// The certificate itself; who wants one stays written down.
+    pub(in crate::tls) fn drop_versions(&self, name: &str) -> io::Result<()> {
+        let place = self.place(name);
+        // First what names one, or a crash in between would look like damage.
+        disk::remove_file(&place.join("current"))?;
+        versions(&place).iter().try_for_each(|it| disk::remove_tree(&place.join(it)))
     }
 
     /// All but the request that may be under way.
