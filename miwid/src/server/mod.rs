@@ -16,6 +16,7 @@ mod internal;
 mod listeners;
 mod paced;
 mod plain;
+mod progress;
 mod secure;
 mod service;
 mod shelf;
