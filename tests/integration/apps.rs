@@ -99,3 +99,17 @@ macro_rules! real_apps {
 }
 
 real_apps!(express, fastify, flask, fastapi, django);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_heap_of_node_follows_the_memory_limit() {
+    if !installed("express") {
+        skip!("express is not installed; tests/run installs it");
+    }
+    let text = config("express").replacen(".process]\n", ".process]\nmemory_limit = \"200MB\"\n", 1);
+    assert!(text.contains("memory_limit"));
+    let daemon = Daemon::start(&text).await;
+    daemon.app_ready("express").await;
+    let pid = daemon.app_pids("express").await[0];
+    let environment = fs::read(format!("/proc/{pid}/environ")).unwrap();
+    assert!(String::from_utf8_lossy(&environment).contains("NODE_OPTIONS=--max-old-space-size=150"));
+}

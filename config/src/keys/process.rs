@@ -27,7 +27,12 @@ const PROGRAM: &[Key] = &[
     key("instances", Kind::Integer { min: 1, max: 1024 }, "1", "How many of it run."),
     key("listen", Kind::Choice(&["auto", "tcp", "unix"]), "auto", "What kind of address an instance is given."),
     key("depends_on", TEXTS, "[]", "Apps that have to be ready before."),
-    key("pre_deploy", Kind::Text, "", "Line for the shell before a deploy."),
+    key(
+        "pre_deploy",
+        Kind::Text,
+        "",
+        "Line for the shell, once before a deploy, in the new release and as the app's user.",
+    ),
     key("watch", Kind::Flag, "false", "Whether changed files restart the app."),
     key("logs", Kind::Table(&LOGS), "", "Where its output goes."),
     key("probes", Kind::Table(&PROBES), "", "How to tell whether it is well."),
@@ -92,7 +97,7 @@ const BOUNDS: &[Key] = &[
     key("pids_limit", COUNT, "", "Processes and threads of one instance."),
     key("max_requests", COUNT, "", "Requests after which an instance is replaced."),
     key("max_lifetime", TIMEOUT, "", "Age at which an instance is replaced."),
-    key("restart_schedule", Kind::Text, "", "When to restart, as a cron line."),
+    key("restart_schedule", Kind::Text, "", "When to restart: a cron line in local time, or `@daily`."),
     key("idle_timeout", TIMEOUT, "", "Quiet time after which the app sleeps."),
 ];
 
@@ -180,20 +185,25 @@ pub(crate) static NODEJS: Table = Table {
 pub(crate) static TOMCAT: Table = Table {
     doc: "How a web archive is started.",
     groups: &[&[
-        key("war", Kind::Path, "", "The web archive."),
+        key("war", Kind::Path, "", "The web archive; `miwictl app deploy` brings others."),
         key("context", Kind::HttpPath, "/", "Its context path."),
-        key("home", Kind::Path, "$CATALINA_HOME", "Where Tomcat is installed."),
-        key("base_template", Kind::Path, "", "Directory that each instance's base is copied from."),
+        key("home", Kind::Path, "$CATALINA_HOME, else where packages put it", "Where Tomcat is installed."),
+        key(
+            "base_template",
+            Kind::Path,
+            "",
+            "Directory that each instance's base is copied from; `{socket}`, `{host}`, `{port}` in its server.xml are filled in.",
+        ),
     ]],
 };
 
 pub(crate) static JVM: Table = Table {
     doc: "The Java machine of an app.",
     groups: &[&[
-        key("java_home", Kind::Path, "$JAVA_HOME", "Where Java is installed."),
-        key("heap", Kind::Size { min: 1 << 20 }, "", "Size of the heap."),
-        key("gc", Kind::Text, "", "The garbage collector."),
-        key("options", TEXTS, "[]", "Other options of the machine."),
-        key("profile", Kind::Text, "", "A set of options by name."),
+        key("java_home", Kind::Path, "$JAVA_HOME, else the `java` in PATH", "Where Java is installed."),
+        key("heap", Kind::Size { min: 1 << 20 }, "by `memory_limit`, at most 78 % of it", "Size of the heap."),
+        key("gc", Kind::Text, "by size", "The collector: `serial`, `parallel`, `g1`, `zgc` or `shenandoah`."),
+        key("options", TEXTS, "[]", "Other options of the machine; they win."),
+        key("profile", Kind::Text, "", "`fast-start` compiles less and starts sooner."),
     ]],
 };

@@ -4,13 +4,13 @@
 use std::{
     fs::{self, DirBuilder},
     io,
-    os::unix::fs::{DirBuilderExt, PermissionsExt, chown},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
 use super::{
     launcher::LaunchError,
-    preflight,
+    preflight, releases,
     spec::{Base, User},
 };
 
@@ -53,7 +53,11 @@ pub(super) fn build(at: &Path, base: &Base, user: Option<&User>) -> io::Result<(
         fs::write(&target, text)?;
         fs::set_permissions(&target, fs::Permissions::from_mode(0o640))?;
     }
-    user.map_or(Ok(()), |user| give(at, user))
+    if let Some((name, source)) = &base.archive {
+        copy_readable(source, &at.join(name), user)?;
+    }
+    // The outermost last: until then nobody but us reaches what is inside.
+    user.map_or(Ok(()), |user| releases::give_tree(at, user))
 }
 
 fn named(path: &Path, error: &io::Error) -> io::Error {
@@ -76,15 +80,25 @@ fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Everything in it was made a moment ago by us: there is no link that would lead elsewhere.
-fn give(path: &Path, user: &User) -> io::Result<()> {
-    chown(path, Some(user.uid), Some(user.gid))?;
-    if path.is_dir() {
-        for entry in fs::read_dir(path)? {
-            give(&entry?.path(), user)?;
-        }
+/// A file that the app brings along, read by us in its stead: only what its user may read anyway.
+fn copy_readable(source: &Path, target: &Path, user: Option<&User>) -> io::Result<()> {
+    let mut from = fs::File::open(source).map_err(|error| named(source, &error))?;
+    let found = from.metadata()?;
+    let readable = user.is_none_or(|user| {
+        let bit = match () {
+            () if user.uid == found.uid() => 0o400,
+            () if user.gid == found.gid() || user.groups.contains(&found.gid()) => 0o040,
+            () => 0o004,
+        };
+        user.uid == 0 || found.mode() & bit != 0
+    });
+    if !found.is_file() || !readable {
+        let name = user.map(|user| user.name.as_str()).unwrap_or_default();
+        let why = format!("{} is no file that user {name:?} may read", source.display());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     }
-    Ok(())
+    let mut to = fs::OpenOptions::new().write(true).create_new(true).mode(0o640).open(target)?;
+    io::copy(&mut from, &mut to).map(|_| ())
 }
 
 /// What a daemon that was killed left behind.
@@ -116,14 +130,31 @@ mod tests {
             directories: vec!["conf".into(), "work".into()],
             copies: vec![("work/file".into(), template.join("source"))],
             texts: vec![("conf/other.xml".into(), "text".into())],
+            archive: Some(("work/app.war".into(), template.join("source"))),
         };
         let at = place(directory.path(), "shop", "shop-0-1");
         build(&at, &base, None).expect("built");
-        for (name, expected) in [("conf/own.xml", "own"), ("conf/other.xml", "text"), ("work/file", "copied")] {
+        for (name, expected) in
+            [("conf/own.xml", "own"), ("conf/other.xml", "text"), ("work/file", "copied"), ("work/app.war", "copied")]
+        {
             assert_eq!(fs::read_to_string(at.join(name)).expect("there"), expected, "{name}");
         }
         assert!(build(&at, &base, None).is_err(), "a second attempt must not get the same directory");
         sweep(directory.path());
         assert!(!at.exists());
+    }
+
+    #[test]
+    fn an_archive_that_the_user_may_not_read_is_not_read_for_him() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let (secret, target) = (directory.path().join("secret"), directory.path().join("copy"));
+        fs::write(&secret, "secret").expect("written");
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).expect("set");
+        let link = directory.path().join("app.war");
+        std::os::unix::fs::symlink(&secret, &link).expect("linked");
+        let stranger = User { name: "stranger".into(), uid: 61_972, gid: 61_972, groups: Vec::new() };
+        assert!(copy_readable(&link, &target, Some(&stranger)).is_err() && !target.exists());
+        fs::set_permissions(&secret, fs::Permissions::from_mode(0o604)).expect("set");
+        copy_readable(&link, &target, Some(&stranger)).expect("copied");
     }
 }

@@ -47,6 +47,15 @@ impl Cgroups {
         Self { root, enforced }
     }
 
+    /// At the end of the daemon. What cannot be removed is swept by the next one.
+    pub(super) fn close(&self) {
+        let Ok(root) = &self.root else { return };
+        for group in fs::read_dir(root).into_iter().flatten().flatten() {
+            let _ = fs::remove_dir(group.path());
+        }
+        let _ = fs::remove_dir(root);
+    }
+
     pub(super) fn place(&self, instance: &str) -> Option<PathBuf> {
         self.root.as_ref().ok().map(|root| root.join(instance))
     }
@@ -77,14 +86,6 @@ impl Cgroups {
         // One killed worker would leave a crippled app.
         let _ = fs::write(at.join("memory.oom.group"), "1");
         Ok(())
-    }
-}
-
-impl Drop for Cgroups {
-    fn drop(&mut self) {
-        if let Ok(root) = &self.root {
-            let _ = fs::remove_dir(root);
-        }
     }
 }
 

@@ -179,7 +179,7 @@ impl Preparation {
             };
             let owner = preflight::owner(&backend, user.as_deref());
             if let (Some(at), Some(owner), true) = (&at, &owner, is_new) {
-                releases::give(at, owner)
+                releases::give(at, releases::Form::of(backend.app_type), owner)
                     .map_err(|error| format!("the release cannot be given to {}: {error}", owner.name))?;
             }
             Ok(Arc::new(backend))

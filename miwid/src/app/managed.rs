@@ -17,7 +17,7 @@ use super::{
     changes::Files,
     converge::HOLDER,
     idle::Activity,
-    lifecycle::{ExitStatus, Lane, Rules},
+    lifecycle::{ExitStatus, Goal, Lane, Rules},
     operation::{Kind, Operation},
     output::{LastLines, Output},
     questions::Senses,
@@ -254,7 +254,9 @@ impl App {
 
     /// What requests are told.
     pub(super) fn availability(&self, now: Instant) -> Availability {
-        use InstanceState::{Preflight, Queued, Ready, Spawning, Starting, Unready};
+        use InstanceState::{
+            Draining, Exited, Killing, Preflight, Queued, Ready, Spawning, Starting, Stopping, Unready,
+        };
         let any = |states: &[InstanceState]| self.runners.iter().any(|runner| states.contains(&runner.lane.state));
         let completed = self.runners.is_empty() && self.operation.is_none() && !self.idle;
         if self.stopped || self.leaving || completed {
@@ -272,8 +274,13 @@ impl App {
         if any(&[Ready, Unready]) {
             return Availability::Serving;
         }
+        // On its way out, to come back at once: after a crash, or when it was woken while it went to sleep.
+        let returns = |runner: &Runner| {
+            runner.lane.goal == Goal::Run && matches!(runner.lane.state, Draining | Stopping | Killing | Exited)
+        };
+        let coming = any(&[Queued, Preflight, Spawning, Starting]) || self.runners.iter().any(returns);
         let hold_on_start = self.generation.backend.process.as_ref().is_some_and(|process| process.hold.on_start);
-        if hold_on_start && any(&[Queued, Preflight, Spawning, Starting]) && self.is_hopeful() {
+        if hold_on_start && coming && self.is_hopeful() {
             return Availability::Holding;
         }
         match self.retry().map(|at| at.saturating_duration_since(now)) {

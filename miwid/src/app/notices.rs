@@ -38,7 +38,8 @@ impl Notices {
     pub(super) fn bind(path: &Path, user: Option<&User>) -> io::Result<(Self, UnixDatagram)> {
         let socket = UnixDatagram::bind(path)?;
         if let Some(user) = user {
-            std::os::unix::fs::chown(path, Some(user.uid), None)?;
+            // Never through a link: the directory is the user's.
+            std::os::unix::fs::lchown(path, Some(user.uid), None)?;
         }
         let said = Mutex::new(Said { status: String::new(), beat: Instant::now() });
         Ok((Self { path: path.to_owned(), ready: AtomicBool::new(false), said }, socket))

@@ -198,15 +198,26 @@ impl Receiver {
     }
 }
 
-/// Gives a whole release to the app's user. It was made by us, and links are changed themselves.
-pub(super) fn give(path: &Path, user: &User) -> io::Result<()> {
-    lchown(path, Some(user.uid), Some(user.gid))?;
+/// Lets the app's user in. A directory becomes the user's, as `pre_deploy` and the app may write there; a file is only
+/// readable, since the daemon itself reads it again at each start. The outermost comes last: until then nobody but us can
+/// reach what is inside, so no link can lead us astray.
+pub(super) fn give(at: &Path, form: Form, user: &User) -> io::Result<()> {
+    match form {
+        Form::File(name) => {
+            lchown(at.join(name), None, Some(user.gid))?;
+            lchown(at, None, Some(user.gid))
+        }
+        Form::Directory => give_tree(at, user),
+    }
+}
+
+pub(super) fn give_tree(path: &Path, user: &User) -> io::Result<()> {
     if path.symlink_metadata()?.is_dir() {
         for entry in fs::read_dir(path)? {
-            give(&entry?.path(), user)?;
+            give_tree(&entry?.path(), user)?;
         }
     }
-    Ok(())
+    lchown(path, Some(user.uid), Some(user.gid))
 }
 
 /// The configuration with the release at `at` in the place of what it names.

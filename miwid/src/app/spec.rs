@@ -48,8 +48,10 @@ pub struct User {
 pub struct Base {
     pub template: Option<PathBuf>,
     pub directories: Vec<PathBuf>,
-    /// Relative path and where the file comes from.
+    /// Relative path and where the file comes from: parts of an installed program.
     pub copies: Vec<(PathBuf, PathBuf)>,
+    /// The same for what is the app's own.
+    pub archive: Option<(PathBuf, PathBuf)>,
     /// Relative path and a text with the placeholders of the spec, which are escaped as XML wants it.
     pub texts: Vec<(PathBuf, String)>,
 }

@@ -260,6 +260,7 @@ impl Core {
         if self.apps.values().all(|app| app.runners.is_empty()) {
             if self.closing {
                 self.apps.values().for_each(|app| app.output.close());
+                self.cgroups.close();
             }
             for gone in self.leaving.drain(..) {
                 let _ = gone.send(());

@@ -7,7 +7,7 @@ use super::{
     Command, Done, InstanceState, LogStream, Progress, Refusal, RestartOptions,
     handle::{Pace, Reply, Verb},
     lifecycle::{Event, Goal},
-    managed::{App, Generation},
+    managed::{App, Generation, Runner},
     operation::{Kind, Operation},
     overrides::Override,
     releases,
@@ -271,7 +271,12 @@ impl Core {
                 if let Some(why) = &operation.failure {
                     return Some(Err(failure(app, why.clone())));
                 }
-                let up = |slot: u32| app.runners.iter().any(|runner| runner.slot == slot && runner.lane.settled);
+                // One that is on its way out had settled, too.
+                let is_up = |runner: &Runner| {
+                    let serves = matches!(runner.lane.state, InstanceState::Ready | InstanceState::Unready);
+                    serves && runner.lane.settled
+                };
+                let up = |slot: u32| app.runners.iter().any(|runner| runner.slot == slot && is_up(runner));
                 let wanted = if app.stopped { 0 } else { app.desired() };
                 let surplus = app.runners.iter().any(|runner| runner.slot >= wanted);
                 if (0..wanted).all(up) && !surplus { done(format!("{name} runs {wanted}/{wanted}")) } else { None }

@@ -26,7 +26,8 @@ impl Watch {
     pub(super) fn new(spec: &LaunchSpec, process: Option<&Process>) -> Self {
         let arguments = spec.argv.iter().map(|it| spec.working_dir.join(it));
         let env_file = process.and_then(|it| it.env_file.clone());
-        let copied = spec.base.iter().flat_map(|base| base.copies.iter().map(|(_, from)| from.clone()));
+        let copied =
+            spec.base.iter().flat_map(|base| base.copies.iter().chain(&base.archive).map(|(_, from)| from.clone()));
         let whole = process.is_some_and(|it| it.watch).then(|| changes::fingerprint(&spec.working_dir));
         let stamped = Self::of(arguments.chain([spec.working_dir.clone()]).chain(env_file).chain(copied));
         Self { fingerprint: whole, ..stamped }

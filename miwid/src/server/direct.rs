@@ -96,7 +96,11 @@ impl Direct {
         }
         match ready!(self.poll_tell(connection, io, cx)) {
             Ok(()) if !self.is_last => Poll::Ready(Then::Keep),
-            Ok(()) => Poll::Ready(Then::Close),
+            Ok(()) => {
+                // The client has all that it is owed; whether it hears the goodbye is its own affair.
+                let _ = ready!(Pin::new(io).poll_shutdown(cx));
+                Poll::Ready(Then::Close)
+            }
             Err(error) => {
                 tracing::debug!(%error, "connection ended early");
                 Poll::Ready(Then::Close)

@@ -112,6 +112,7 @@ fn means_the_same(plan: &Plan<'_>, clean: &str) {
 fn hosts() -> Hosts {
     let route = |prefix: &str, strip_prefix| Route {
         compression: None,
+        extra: None,
         prefix: prefix.into(),
         strip_prefix,
         target: Target::Redirect { to: "/".into(), status: StatusCode::FOUND },

@@ -190,6 +190,22 @@ async fn a_release_outlives_its_daemon() {
     assert_eq!(version(&second).await, "v0");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deploy_that_is_cancelled_takes_its_pre_deploy_along() {
+    let daemon = started("pre_deploy = \"echo $$ > {dir}/migration; exec sleep 300\"").await;
+    let path = release(&daemon, "v1", "").display().to_string();
+    let mut client = daemon.ctl_child(&["app", "deploy", "chaos", &path]);
+    wait::until(wait::SOON, "pre_deploy runs", async || !daemon.read("migration").trim().is_empty()).await;
+    let pid: u32 = daemon.read("migration").trim().parse().unwrap();
+    let operations = daemon.ctl_json(&["op", "list"]).await;
+    let id = operations["operations"][0]["id"].as_str().unwrap().to_owned();
+    daemon.ctl_ok(&["op", "cancel", &id]).await;
+    assert!(!client.wait().await.unwrap().success());
+    wait::until(wait::SOON, "pre_deploy is gone", async || !harness::exists(pid)).await;
+    assert_eq!(version(&daemon).await, "v0");
+    wait::until(wait::SOON, "its release is gone", async || output_names(&daemon).is_empty()).await;
+}
+
 // Two versions cannot share a fixed port: the old one comes back when the new one fails, and nobody is refused.
 #[tokio::test(flavor = "multi_thread")]
 async fn on_a_fixed_port_a_bad_release_gives_the_old_one_back() {

@@ -79,3 +79,22 @@ async fn the_probe_carries_the_sites_name_and_leaves_no_access_record() {
         .await;
     assert!(!daemon.read("access.log").contains("/health"), "probes are not traffic");
 }
+
+// 44. Flapping one to one: out, in, and then out until it answers twice in a row.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_that_flaps_is_left_out_after_the_second_time() {
+    let probes = "[backends.\"chaos.test\".process.probes]\n\
+        readiness = { http = \"/health\", interval = \"100ms\", failures = 1 }";
+    let daemon = Daemon::start(&patient(probes)).await;
+    daemon.app_ready("chaos").await;
+    daemon.write("health", "flap:1");
+    wait::until(wait::SOON, "it is told", async || daemon.ctl_ok(&["events"]).await.stdout.contains("app.flapping"))
+        .await;
+    let text = daemon.ctl_ok(&["events"]).await.stdout;
+    let changes =
+        text.lines().filter(|it| ["app.unready", "app.flapping"].iter().any(|kind| it.contains(kind))).count();
+    assert_eq!(changes, 2, "{text}");
+    assert_eq!(daemon.app("chaos").await["instances"][0]["state"], "unready");
+    daemon.write("health", "200");
+    daemon.app_ready("chaos").await;
+}

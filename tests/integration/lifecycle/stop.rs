@@ -32,6 +32,28 @@ async fn children_that_hold_the_port_go_with_the_app() {
     assert_eq!(daemon.get_host("chaos.test", "/").await.status, 200);
 }
 
+// 29. Many starts and stops: nothing is left of any of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn stops_and_starts_leave_nothing_behind() {
+    let daemon = Daemon::start(&managed(&[], "listen = \"unix\"")).await;
+    daemon.app_ready("chaos").await;
+    daemon.ctl_ok(&["app", "stop", "chaos"]).await;
+    let count = |path: String| std::fs::read_dir(path).map_or(0, Iterator::count);
+    let descriptors = || count(format!("/proc/{}/fd", daemon.pid()));
+    let threads = || count(format!("/proc/{}/task", daemon.pid()));
+    let before = (descriptors(), threads());
+    for _ in 0..40 {
+        daemon.ctl_ok(&["app", "start", "chaos"]).await;
+        daemon.ctl_ok(&["app", "stop", "chaos"]).await;
+    }
+    wait::until(wait::SOON, "descriptors and threads are as they were", async || {
+        descriptors() <= before.0 + 4 && threads() <= before.1 + 4
+    })
+    .await;
+    wait::until(wait::SOON, "no socket is left", async || count(format!("{}/i", daemon.dir().display())) == 0).await;
+    assert!(descendants(daemon.pid()).iter().all(|it| it.command != "chaos-app"));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_npm_wrapper_passes_sigterm_exactly_once() {
     if std::process::Command::new("npm").arg("--version").output().is_err() {
@@ -106,6 +128,51 @@ async fn an_open_websocket_is_closed_after_its_time_when_the_app_restarts() {
     let (output, end) = tokio::join!(daemon.ctl(&["app", "restart", "chaos"]), socket.receive_within(wait::LATER));
     assert_eq!(output.status, 0, "{output:?}");
     assert!(matches!(end, Received::Closed(_) | Received::Cut), "{end:?}");
+}
+
+// 37. The other wishes: at once, and as long as the drain lasts.
+#[tokio::test(flavor = "multi_thread")]
+async fn websockets_end_at_once_or_when_the_drain_does() {
+    for (wish, lives_meanwhile) in [("now", false), ("wait", true)] {
+        let daemon = Daemon::start(&managed(&[], &format!("stream_drain = \"{wish}\"\ndrain_timeout = \"3s\""))).await;
+        daemon.app_ready("chaos").await;
+        let mut socket = daemon.websocket("chaos.test", "/ws").await;
+        socket.echo("before").await;
+        let mut restart = daemon.ctl_child(&["app", "restart", "chaos"]);
+        if lives_meanwhile {
+            daemon
+                .app_where("chaos", "the old one drains", |it| {
+                    it["instances"].as_array().is_some_and(|all| all.iter().any(|it| it["state"] == "draining"))
+                })
+                .await;
+            socket.echo("meanwhile").await;
+        }
+        let end = socket.receive_within(wait::LATER).await;
+        assert!(matches!(end, Received::Closed(_) | Received::Cut), "{wish}: {end:?}");
+        assert!(restart.wait().await.unwrap().success());
+    }
+}
+
+// 38. The same for a stream of events.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_stream_ends_after_its_time_when_the_app_restarts() {
+    use tokio::io::AsyncReadExt;
+    let daemon = Daemon::start(&managed(&[], "stream_drain = \"1s\"")).await;
+    daemon.app_ready("chaos").await;
+    let mut stream = tokio::net::TcpStream::connect(daemon.http()).await.unwrap();
+    stream.write_all(b"GET /sse HTTP/1.1\r\nHost: chaos.test\r\n\r\n").await.unwrap();
+    let mut seen = Vec::new();
+    while !seen.windows(7).any(|it| it == b"data: 1") {
+        let read = tokio::time::timeout(wait::SOON, stream.read_buf(&mut seen)).await;
+        assert!(read.expect("events flow").unwrap() > 0, "the stream is open");
+    }
+    let rest = async {
+        let mut rest = Vec::new();
+        let ended = tokio::time::timeout(wait::LATER, stream.read_to_end(&mut rest)).await;
+        assert!(ended.is_ok(), "the stream of the old instance ends");
+    };
+    let (output, ()) = tokio::join!(daemon.ctl(&["app", "restart", "chaos"]), rest);
+    assert_eq!(output.status, 0, "{output:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,6 +10,7 @@ use std::process::Stdio;
 use client::{Authority, Wants, ask, client, connect, status};
 use harness::{Builder, Daemon, Output};
 use rustls::{HandshakeKind, NamedGroup};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// HTTPS on `{port2}` with the global certificate in `cert.pem`.
 fn config(ssl: &str, sites: &str) -> String {
@@ -132,6 +133,25 @@ async fn a_host_that_the_certificate_does_not_cover_is_misdirected() {
         assert_eq!(answer.contains("miwi-reason: misdirected"), expected == "421", "{answer}");
     }
     assert_eq!(status(daemon.address(2), "b.test", "b.test", &plain).await.unwrap(), 200);
+}
+
+/// An end that is not announced could be anybody's (RFC 8446, 6.1).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_last_answer_is_followed_by_a_goodbye() {
+    let authority = Authority::new();
+    let daemon = with(&config("", &site("a.test")), &authority, &["a.test"]).start().await;
+    let plain = client(&authority.pem, &Wants::default());
+    for before in ["", "\r\n"] {
+        let mut stream = connect(daemon.address(2), "a.test", &plain).await.unwrap();
+        stream.write_all(format!("{before}GET / HTTP/1.1\r\nhost: a b\r\n\r\n").as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let read = tokio::time::timeout(harness::wait::SOON, stream.read_to_end(&mut answer)).await.expect("it ends");
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(
+            read.is_ok() && answer.starts_with("HTTP/1.1 400 ") && answer.contains("connection: close"),
+            "{read:?} {answer}"
+        );
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

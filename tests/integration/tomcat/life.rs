@@ -28,6 +28,23 @@ async fn a_web_archive_runs_in_a_tomcat_of_its_own_within_its_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_tomcat_runs_as_the_apps_own_user() {
+    needs_java!();
+    if !skip::is_root() {
+        skip!("running an app as another user needs root");
+    }
+    let daemon = Daemon::start(&app(&java::war("hello", "1"), "user = \"nobody\"")).await;
+    daemon.app_ready("hello").await;
+    assert!(says(&daemon, "/").await.starts_with("hello 1"));
+    let pid = daemon.app_pids("hello").await[0];
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    assert!(status.lines().any(|line| line.starts_with("Uid:\t65534")), "{status}");
+    let output = daemon.ctl(&["app", "deploy", "hello", &java::war("hello", "2").display().to_string()]).await;
+    assert_eq!(output.status, 0, "{output:?}");
+    assert!(says(&daemon, "/").await.starts_with("hello 2"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn over_tcp_and_below_a_context_path_it_is_the_same() {
     needs_java!();
     let config =
@@ -148,6 +165,10 @@ async fn a_jar_is_told_its_port_and_its_memory() {
     let load = daemon.load("jar.test").connections(4).start();
     load.flowing(20).await;
     daemon.ctl_ok(&["app", "restart", "jar"]).await;
+    load.flowing(20).await;
+    let output = daemon.ctl(&["app", "deploy", "jar", &java::jar().display().to_string()]).await;
+    assert_eq!(output.status, 0, "{output:?}");
+    assert!(daemon.app("jar").await["release"].is_string());
     load.flowing(20).await;
     load.stop().await.assert_none_failed();
 }

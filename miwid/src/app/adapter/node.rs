@@ -31,7 +31,7 @@ pub(super) fn recipe(process: &Process, env: &[(String, Secret)]) -> Result<Reci
     let default = if through_npm { KillMode::Group } else { KillMode::Mixed };
     Ok(Recipe {
         argv,
-        env: vec![("NODE_ENV".to_owned(), "production".to_owned())],
+        env: settings(process),
         address: tcp_unless_unix(process.listen),
         kill_mode: process.kill_mode.unwrap_or(default),
         upstream_idle: Duration::from_secs(4),
@@ -39,6 +39,15 @@ pub(super) fn recipe(process: &Process, env: &[(String, Secret)]) -> Result<Reci
         base: None,
         gates: Vec::new(),
     })
+}
+
+/// Without the option Node lets its heap grow by what the host has, whatever limit the app was given.
+fn settings(process: &Process) -> Vec<(String, String)> {
+    let mut env = vec![("NODE_ENV".to_owned(), "production".to_owned())];
+    if let Some(limit) = process.memory_limit {
+        env.push(("NODE_OPTIONS".to_owned(), format!("--max-old-space-size={}", (limit.bytes() >> 20) * 3 / 4)));
+    }
+    env
 }
 
 fn package(process: &Process) -> Result<Option<Value>, Obstacle> {

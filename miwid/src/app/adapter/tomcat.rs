@@ -104,7 +104,7 @@ fn line(java: &Java, home: &Path, options: Vec<String>, process: &Process) -> Ve
 fn base(process: &Process, home: &Path, war: &Path, context: &str, unix: bool) -> Base {
     let conf = conf(home);
     let name = if context.is_empty() { "ROOT".to_owned() } else { context.trim_matches('/').replace('/', "#") };
-    let mut copies = vec![(PathBuf::from(format!("webapps/{name}.war")), war.to_owned())];
+    let mut copies = Vec::new();
     for file in ["web.xml", "context.xml", "catalina.properties"] {
         copies
             .extend(conf.iter().map(|dir| (Path::new("conf").join(file), dir.join(file))).filter(|it| it.1.is_file()));
@@ -117,6 +117,7 @@ fn base(process: &Process, home: &Path, war: &Path, context: &str, unix: bool) -
     Base {
         directories: ["conf", "lib", "logs", "temp", "webapps", "work"].map(PathBuf::from).to_vec(),
         copies,
+        archive: Some((PathBuf::from(format!("webapps/{name}.war")), war.to_owned())),
         texts,
         template,
     }
