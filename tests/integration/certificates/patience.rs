@@ -139,6 +139,19 @@ async fn a_reload_while_a_certificate_is_requested_disturbs_neither() {
         assert_eq!(world.daemon.reload().await.status, 0);
     }
     assert!(renewal.wait_with_output().await.unwrap().status.success());
-    assert_ne!(world.issued("default").await["sha256"], first["sha256"]);
+    let second = world.issued("default").await;
+    assert_ne!(second["sha256"], first["sha256"]);
     assert_eq!(world.posts(), posts + 1);
+
+    // Something else is wanted before what was asked for is there: that is asked for next.
+    world.double.rule(Rule::on_create(Then::Delay(Duration::from_secs(2))).once());
+    let renewal = world.daemon.ctl_child(&["cert", "renew", "default", "--force"]);
+    wait::until(wait::LATER, "the request is written down", async || world.file("store/pending/default").exists())
+        .await;
+    let text = std::fs::read_to_string(world.daemon.config_path()).unwrap();
+    world.daemon.rewrite_config(&text.replace("\"*.example.com\"]", "\"*.example.com\", \"example.net\"]"));
+    assert_eq!(world.daemon.reload().await.status, 0);
+    assert!(renewal.wait_with_output().await.unwrap().status.success());
+    wait::until(wait::LATER, "the new name is shown", async || world.shown("example.net").await.is_cloudflares()).await;
+    assert_eq!(world.posts(), posts + 3);
 }

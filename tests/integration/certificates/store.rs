@@ -73,11 +73,9 @@ async fn a_request_whose_answer_was_lost_with_the_daemon_is_not_made_again() {
     daemon.signal(Signal::SIGKILL);
     drop(daemon);
     let daemon = world.another(DOMAINS).start().await;
-    wait::until(wait::LATER, "it is there", async || {
-        let shown = daemon.ctl_json(&["cert", "show", "default"]).await;
-        shown["issuer"] == "cloudflare-origin" && shown["state"] == "ready"
-    })
-    .await;
+    let shown = async || daemon.ctl_json(&["cert", "show", "default"]).await;
+    let is_there = |it: &serde_json::Value| it["issuer"] == "cloudflare-origin" && it["state"] == "ready";
+    wait::for_value(wait::LATER, "it is there", shown, is_there).await;
     let made = world.double.certificates();
     assert_eq!((made.len(), world.posts()), (1, 1));
     assert!(daemon.log().contains("taken over from an earlier request"));

@@ -133,7 +133,8 @@ impl Entry {
     }
 
     pub(super) fn succeeded(&mut self, now: SystemTime) {
-        let rest = self.held().map(|it| now + renewal::rest(&it));
+        // If something else is wanted by now, there is no reason to rest.
+        let rest = self.held().filter(|it| it.is_as_wanted).map(|it| now + renewal::rest(&it));
         let record = &mut self.record;
         (record.attempts, record.next_attempt, record.blocked, record.last_error) = (0, rest, None, None);
         self.warned = None;

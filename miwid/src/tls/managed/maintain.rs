@@ -178,6 +178,10 @@ impl Keeper {
     }
 
     fn begin_what_is_due(&mut self) {
+        if self.config.is_none() {
+            // Nobody has said yet who can be asked.
+            return;
+        }
         let now = self.clock.now();
         let names: Vec<String> =
             self.entries.iter().filter(|(_, it)| it.is_renewed()).map(|(name, _)| name.clone()).collect();
@@ -208,11 +212,8 @@ impl Keeper {
 
     /// Whether there is somebody to ask.
     pub(super) fn begin(&mut self, name: &str, progress: Progress) -> bool {
-        let Some((entry, wish)) =
-            self.entries.get_mut(name).and_then(|it| Some((it.record.wish.clone()?, it))).map(|(wish, it)| (it, wish))
-        else {
-            return false;
-        };
+        let Some(entry) = self.entries.get_mut(name) else { return false };
+        let Some(wish) = entry.record.wish.clone() else { return false };
         let Some(issuer) = self.issuers.get(&wish.issuer).cloned() else { return false };
         entry.is_busy = true;
         let job = Job {
@@ -271,13 +272,13 @@ impl Keeper {
             }
         };
         self.write_down(name).await;
-        // Shown before anybody hears that it is there.
-        self.publish();
         let waiting = self.entries.get_mut(name).map(|it| std::mem::take(&mut it.waiting)).unwrap_or_default();
+        self.drop_what_never_was(name).await;
+        // Shown, or gone, before anybody hears of it.
+        self.publish();
         for reply in waiting {
             let _ = reply.send(answer.clone());
         }
-        self.drop_what_never_was(name).await;
     }
 
     fn succeeded(&mut self, name: &str, success: Success) -> Answer {
