@@ -120,7 +120,9 @@ async fn a_machine_that_dies_is_replaced() {
     let daemon = Daemon::start(&app(&java::war("hello", "1"), "")).await;
     daemon.app_ready("hello").await;
     let pid = daemon.app_pids("hello").await[0];
-    let _ = harness::get(daemon.http(), "hello.test", "/exit").await;
+    let exit =
+        http::Request::post("/exit").header("host", "hello.test").body(bytes::Bytes::from_static(b"now")).unwrap();
+    assert_eq!(daemon.request(exit).await.status, 502, "nobody sends it to the next one");
     daemon
         .app_where("hello", "a new process is ready", |it| it["state"] == "running" && it["instances"][0]["pid"] != pid)
         .await;

@@ -47,6 +47,12 @@ public class Hello extends HttpServlet {
         }
     }
 
+    /** What changes something is not sent again when it gets no answer. */
+    @Override
+    protected void doPost(HttpServletRequest request, HttpServletResponse response) throws IOException {
+        doGet(request, response);
+    }
+
     private static void say(HttpServletResponse response, String text) throws IOException {
         response.getWriter().println(text);
     }
