@@ -2,6 +2,7 @@
 
 mod bombs;
 mod drain;
+mod letter;
 mod time;
 
 use harness::{
