@@ -21,7 +21,10 @@ pub use activity::{Activity, Phase, Running, Timeouts, Watched, patience};
 pub use bell::{Bell, Rung};
 pub use drain::{Drain, DrainSignal};
 pub use frames::{Guard, Guarded};
-pub use gate::{After, Desk, Flaw, Gated, Rules, Unchunk, Unchunked, Verdict, content_length, fields, is_origin_form};
+pub use gate::{
+    After, Desk, Flaw, Gated, Rules, Unchunk, Unchunked, Verdict, content_length, fields, is_field_value,
+    is_origin_form,
+};
 pub use http2::{CONNECTION_WINDOW, LocalExecutor, STREAM_WINDOW, STREAMS_MAX, head_max};
 #[cfg(feature = "http3")]
 pub use listener::bind_udp_group;

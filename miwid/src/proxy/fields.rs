@@ -32,7 +32,7 @@ impl Fields {
         self.0.extend_from_slice(b": ");
         let at = self.0.len();
         value(&mut self.0);
-        if self.0[at..].iter().fold(true, |fine, it| fine & ((*it >= 0x20 && *it != 0x7f) || *it == b'\t')) {
+        if net::is_field_value(&self.0[at..]) {
             self.0.extend_from_slice(b"\r\n");
         } else {
             self.0.truncate(begun);
