@@ -6,14 +6,10 @@ use std::{
     process::Stdio,
 };
 
-use harness::{Daemon, Load, get, miwictl, miwid, wait};
+use harness::{Daemon, Load, free_port, get, miwictl, miwid, wait};
 use tokio::process::{Child, Command};
 
 use crate::tls::client as tls;
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
 
 /// The built-in default, on ports of its own; killed when dropped.
 fn start(dir: &Path, http: u16, https: u16, admin: u16) -> Child {

@@ -5,7 +5,8 @@
 use std::{
     collections::BTreeSet,
     fs,
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, TcpListener, UdpSocket},
+    sync::atomic::{AtomicU32, Ordering},
 };
 
 use nix::{
@@ -65,9 +66,16 @@ pub fn descendants(pid: u32) -> Vec<Process> {
     all.into_iter().filter(|it| it.pid != pid && family.contains(&it.pid)).collect()
 }
 
-/// Whether something listens on 127.0.0.1:`port`, seen without connecting to it.
+/// Whether something listens on this port over IPv4, seen without touching it: who binds it to see would be in the way of whoever
+/// wants it at that moment.
 pub fn listening_on(port: u16) -> bool {
-    TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).is_err()
+    const LISTEN: &str = "0A";
+    let table = fs::read_to_string("/proc/net/tcp").expect("/proc is there");
+    let end = format!(":{port:04X}");
+    table.lines().skip(1).any(|line| {
+        let mut fields = line.split_whitespace().skip(1);
+        fields.next().is_some_and(|local| local.ends_with(&end)) && fields.nth(1) == Some(LISTEN)
+    })
 }
 
 /// Signals one process that a test started or that a daemon of a test started.
@@ -75,10 +83,20 @@ pub(crate) fn signal(pid: u32, signal: Signal) {
     let _ = kill(Pid::from_raw(i32::try_from(pid).expect("a pid fits")), signal);
 }
 
-/// A port that was free a moment ago.
+/// A port that nobody has, and that nobody gets unasked: it lies below those that the kernel gives to connections and to listeners
+/// on port 0, and no two calls in a process give the same one until all were given.
 pub fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .and_then(|listener| listener.local_addr())
-        .expect("the kernel gives a free port")
-        .port()
+    const FIRST: u32 = 12_000;
+    const COUNT: u32 = 20_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Processes that run beside each other start far from each other.
+    let start = std::process::id().wrapping_mul(7_919);
+    (0..COUNT)
+        .map(|_| start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT + FIRST)
+        .filter_map(|it| u16::try_from(it).ok())
+        .find(|port| {
+            let address = (Ipv4Addr::LOCALHOST, *port);
+            TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok()
+        })
+        .expect("a port is free")
 }
