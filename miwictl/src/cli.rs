@@ -135,8 +135,13 @@ pub(crate) enum Command {
     Top(Later),
     /// Why a URL is answered as it is (not available in this version)
     Explain(Later),
-    /// Replace the binary without a pause (not available in this version)
-    Upgrade(Later),
+    /// Replace the running program without a pause; apps and connections go on
+    #[command(after_help = "Examples:\n  miwictl upgrade\n  miwictl upgrade --binary ./target/release/miwid")]
+    Upgrade {
+        /// The new program; what now lies where the daemon was started from if not given
+        #[arg(long, value_name = "PATH")]
+        binary: Option<PathBuf>,
+    },
 }
 
 #[derive(Debug, Args)]

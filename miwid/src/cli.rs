@@ -12,7 +12,8 @@ Examples:
   miwid check -c miwid.toml                print every problem; exit 0 or 6
 
 Configuration is looked for in: -c, $MIWID_CONFIG, ./miwid.toml, ./config.toml, /etc/miwid/miwid.toml.
-Signals: TERM and INT stop (the second time at once), HUP reloads, USR1 reopens logs.
+Signals: TERM and INT stop (the second time at once), HUP reloads, USR1 reopens logs, USR2 upgrades to the program that
+now lies where this one was started from.
 Exit codes: 0 stopped as asked, 1 unexpected, 2 usage, 6 configuration invalid, 8 a listener could not be bound or
 another daemon runs.";
 
@@ -32,6 +33,9 @@ pub enum Command {
     Run(Run),
     /// Validate the configuration: text, disk, users and ports; print every problem
     Check(Check),
+    /// What this program is, for the one that it is to replace
+    #[command(hide = true)]
+    Handshake,
     /// The app that the built-in default supervises
     #[command(hide = true)]
     DemoApp,
@@ -48,6 +52,9 @@ pub struct Run {
     /// Override one key; may be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     pub set: Vec<(String, String)>,
+    /// Without a warden: apps end with this process, and there are no upgrades
+    #[arg(long)]
+    pub single_process: bool,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -2,6 +2,7 @@
 //! (`ARCHITECTURE.md` beside this crate has the plan; `tests/tidy.rs` keeps it).
 
 // Floor 1
+pub mod link;
 pub mod telemetry;
 // Floor 2
 pub mod net;
@@ -36,3 +37,5 @@ pub mod control;
 pub mod cli;
 pub mod daemon;
 pub mod signal;
+// Apart: knows `link` alone
+pub mod warden;

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::Parser;
 use miwid::{
     app,
-    cli::{Cli, Command},
-    daemon,
+    cli::{Cli, Command, Run},
+    daemon, link, warden,
 };
 
 #[cfg(feature = "jemalloc")]
@@ -18,11 +18,22 @@ fn main() -> ExitCode {
     if std::env::args_os().next().is_some_and(|it| it == app::stub::NAME) {
         app::stub::main();
     }
+    let is_engine = std::env::args_os().next().is_some_and(|it| it == link::ENGINE);
     let Cli { command, run } = Cli::parse();
     match command {
-        None => daemon::run(&run),
-        Some(Command::Run(run)) => daemon::run(&run),
+        None => serve(&run, is_engine),
+        Some(Command::Run(run)) => serve(&run, is_engine),
+        Some(Command::Handshake) => daemon::handshake(),
         Some(Command::Check(check)) => daemon::check(&check),
         Some(Command::DemoApp) => daemon::demo_app(),
+    }
+}
+
+/// In two processes, unless told otherwise: a warden, which was started by hand or by systemd, and its engine.
+fn serve(run: &Run, is_engine: bool) -> ExitCode {
+    match () {
+        () if is_engine => daemon::run_engine(run),
+        () if run.single_process => daemon::run(run),
+        () => warden::run(std::env::args_os().skip(1).collect()),
     }
 }

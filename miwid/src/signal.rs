@@ -27,13 +27,16 @@ pub struct Signals {
 
 impl Signals {
     pub fn install() -> io::Result<Self> {
-        Ok(Self {
+        let installed = Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
             user1: signal(SignalKind::user_defined1())?,
             user2: signal(SignalKind::user_defined2())?,
-        })
+        };
+        // A warden blocks what it reads otherwise, and an engine inherits that: nothing was lost until now.
+        nix::sys::signal::SigSet::all().thread_unblock()?;
+        Ok(installed)
     }
 
     pub async fn next(&mut self) -> Signal {

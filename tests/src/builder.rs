@@ -50,6 +50,7 @@ pub struct Builder {
     args: Vec<String>,
     env: Vec<(OsString, Option<OsString>)>,
     uid: Option<u32>,
+    warden: bool,
 }
 
 // === impl Output ===
@@ -77,13 +78,28 @@ impl Builder {
         let dir = tempfile::Builder::new().prefix("miwi-").tempdir().expect("a temporary directory");
         // Apps may run as another user and must be able to enter.
         open_to_all(dir.path());
-        Self { config: config.to_owned(), dir, ports: pick_ports(), args: Vec::new(), env: Vec::new(), uid: None }
+        Self {
+            config: config.to_owned(),
+            dir,
+            ports: pick_ports(),
+            args: Vec::new(),
+            env: Vec::new(),
+            uid: None,
+            warden: std::env::var_os("MIWI_WARDEN").is_some(),
+        }
     }
 
     /// An argument after `miwid run -c FILE --socket PATH`.
     #[must_use]
     pub fn arg(mut self, argument: &str) -> Self {
         self.args.push(argument.to_owned());
+        self
+    }
+
+    /// As a warden with an engine, which is what operators get; other tests have the engine alone, unless `MIWI_WARDEN` is set.
+    #[must_use]
+    pub fn warden(mut self) -> Self {
+        self.warden = true;
         self
     }
 
@@ -218,6 +234,9 @@ impl Builder {
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
             .stderr(log);
+        if !self.warden {
+            command.arg("--single-process");
+        }
         if let Some(uid) = self.uid {
             give_to(dir, uid);
             std::os::unix::process::CommandExt::uid(&mut command, uid);

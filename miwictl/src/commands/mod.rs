@@ -12,6 +12,7 @@ mod release;
 mod reload;
 mod shutdown;
 mod status;
+mod upgrade;
 mod upstream;
 
 use crate::{
@@ -39,7 +40,7 @@ pub(crate) async fn run(cli: &Cli) -> Result {
         Command::Cache(_) => Err(Error::unavailable("cache")),
         Command::Top(_) => Err(Error::unavailable("top")),
         Command::Explain(_) => Err(Error::unavailable("explain")),
-        Command::Upgrade(_) => Err(Error::unavailable("upgrade")),
+        Command::Upgrade { binary } => upgrade::run(globals, binary.as_deref()).await,
     }
 }
 

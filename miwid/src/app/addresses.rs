@@ -42,6 +42,13 @@ impl Addresses {
         }
     }
 
+    /// An attempt that another engine began has it.
+    pub(super) fn adopt(&mut self, plan: &AddressPlan, address: &Address) {
+        if let (AddressPlan::Tcp, Address::Tcp(address)) = (plan, address) {
+            self.taken.insert(address.port());
+        }
+    }
+
     /// The attempt is over.
     pub(super) fn free(&mut self, plan: &AddressPlan, address: &Address, now: Instant) {
         match (plan, address) {

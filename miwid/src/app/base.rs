@@ -2,6 +2,7 @@
 //! (unpacked archives, work files, its temporary files) must not meet its successor. Blocking.
 
 use std::{
+    collections::HashSet,
     fs::{self, DirBuilder},
     io,
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
@@ -101,11 +102,14 @@ fn copy_readable(source: &Path, target: &Path, user: Option<&User>) -> io::Resul
     io::copy(&mut from, &mut to).map(|_| ())
 }
 
-/// What a daemon that was killed left behind.
-pub(super) fn sweep(state_dir: &Path) {
+/// What a daemon that was killed left behind; `running` are instances that outlived their engine.
+pub(super) fn sweep(state_dir: &Path, running: &HashSet<String>) {
     for app in fs::read_dir(state_dir.join("apps")).into_iter().flatten().flatten() {
-        // Nothing of it is in use: an instance does not outlive its daemon.
-        let _ = fs::remove_dir_all(app.path().join("i"));
+        for instance in fs::read_dir(app.path().join("i")).into_iter().flatten().flatten() {
+            if !instance.file_name().to_str().is_some_and(|name| running.contains(name)) {
+                let _ = fs::remove_dir_all(instance.path());
+            }
+        }
         for release in fs::read_dir(app.path().join("releases")).into_iter().flatten().flatten() {
             if release.file_name().to_string_lossy().ends_with(".new") {
                 let _ = fs::remove_dir_all(release.path());
@@ -140,7 +144,7 @@ mod tests {
             assert_eq!(fs::read_to_string(at.join(name)).expect("there"), expected, "{name}");
         }
         assert!(build(&at, &base, None).is_err(), "a second attempt must not get the same directory");
-        sweep(directory.path());
+        sweep(directory.path(), &HashSet::new());
         assert!(!at.exists());
     }
 

@@ -10,6 +10,8 @@ use std::{
 use config::Process;
 
 const CONTROLLERS: [&str; 3] = ["cpu", "memory", "pids"];
+/// Where the daemon itself is: groups with children may hold no processes.
+const BESIDE: &str = "supervisor";
 /// Microseconds in which an instance may use its share of the processors.
 const CPU_PERIOD: f64 = 100_000.0;
 
@@ -34,8 +36,10 @@ pub(super) struct Memory {
 impl Cgroups {
     /// Looks for the daemon's own group, and takes it over when it is meant to be: the daemon moves one level down, as
     /// groups with children may hold no processes themselves.
-    pub(super) fn open() -> Self {
-        let root = own_group().and_then(|own| claim(&own));
+    /// `warden`: the pid of whoever outlives this process and its instances.
+    pub(super) fn open(warden: Option<u32>) -> Self {
+        let owner = warden.unwrap_or_else(std::process::id);
+        let root = own_group(owner).and_then(|own| claim(&own, owner));
         let (root, enforced) = match root {
             Ok((root, enforced)) => (Ok(root), enforced),
             Err(why) => (Err(why), Vec::new()),
@@ -99,12 +103,16 @@ fn limits(process: &Process) -> Vec<(&'static str, &'static str, &'static str, S
 }
 
 /// The daemon's group, if it is ours to divide.
-fn own_group() -> Result<PathBuf, String> {
+fn own_group(owner: u32) -> Result<PathBuf, String> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let mount = mounts.lines().find_map(mounted).ok_or("cgroup v2 is not mounted")?;
     let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let path = groups.lines().find_map(|line| line.strip_prefix("0::")).ok_or("this process is in no cgroup")?;
     let own = mount.join(path.trim_start_matches('/'));
+    // An engine before this one has moved our parent, and so us.
+    if let Some(outer) = own.parent().filter(|it| own.ends_with(BESIDE) && it.join(format!("miwid.{owner}")).exists()) {
+        return Ok(outer.to_owned());
+    }
     // A namespace's root belongs to who is in it; anywhere else somebody must have said that it is ours.
     if path == "/" || is_delegated(&own) {
         return Ok(own);
@@ -128,17 +136,18 @@ fn is_delegated(own: &Path) -> bool {
     said("trusted.delegate", &mut value) || said("user.delegate", &mut value)
 }
 
-fn claim(own: &Path) -> Result<(PathBuf, Vec<&'static str>), String> {
+fn claim(own: &Path, owner: u32) -> Result<(PathBuf, Vec<&'static str>), String> {
     let failed = |what: &Path, error: &io::Error| format!("{}: {error}", what.display());
     sweep(own);
-    let root = own.join(format!("miwid.{}", std::process::id()));
-    fs::create_dir(&root).map_err(|error| failed(&root, &error))?;
+    let root = own.join(format!("miwid.{owner}"));
+    fs::create_dir_all(&root).map_err(|error| failed(&root, &error))?;
     let available = fs::read_to_string(own.join("cgroup.controllers")).unwrap_or_default();
     let wanted: Vec<&'static str> =
         CONTROLLERS.into_iter().filter(|it| available.split_whitespace().any(|name| name == *it)).collect();
     if !wanted.is_empty() {
-        let below = own.join("supervisor");
-        let moved = fs::create_dir_all(&below).and_then(|()| fs::write(below.join("cgroup.procs"), "0"));
+        let below = own.join(BESIDE);
+        let enter = |pid: u32| fs::write(below.join("cgroup.procs"), pid.to_string());
+        let moved = fs::create_dir_all(&below).and_then(|()| enter(0)).and_then(|()| enter(owner));
         if let Err(error) = moved {
             tracing::warn!("no limits for instances: {}", failed(&below, &error));
         }

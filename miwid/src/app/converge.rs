@@ -90,6 +90,7 @@ impl Core {
                 None => self.enqueue(&name, "started", Kind::Start, None, &progress, &mut answers),
             }
         }
+        self.inheritance.sweep(&*self.launcher);
         tokio::spawn(gather(unchanged, answers, reply));
     }
 
@@ -112,7 +113,7 @@ impl Core {
         answers.push((name.into(), change, answer));
     }
 
-    /// Registers the app's configuration. `None`: the app is new, or stays stopped.
+    /// Registers the app's configuration. `None`: the app is new.
     fn take_over(&mut self, config: &config::Config, seen: Seen) -> Option<Change> {
         let Seen { configured, backend, spec, .. } = seen;
         let name = backend.name.clone();
@@ -194,9 +195,16 @@ impl Core {
         for notice in app.generation.spec.iter().flat_map(|spec| &spec.notices) {
             tracing::warn!(app = name, "{notice}");
         }
-        self.apps.insert(name, app);
+        self.apps.insert(name.clone(), app);
         // An operator's stop outlives the daemon.
-        kept.stopped.then_some(Change::Nothing)
+        if kept.stopped {
+            return Some(Change::Nothing);
+        }
+        match self.adopt(&name) {
+            Some(new) => Some(Change::Spec(new)),
+            None if self.apps.get(&name).is_some_and(|app| app.idle) => Some(Change::Nothing),
+            None => None,
+        }
     }
 }
 

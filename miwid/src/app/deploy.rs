@@ -8,6 +8,7 @@ use std::{
 };
 
 use config::Backend;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -51,6 +52,7 @@ struct Preparation {
     is_new: bool,
     default_user: Option<String>,
     launcher: Arc<dyn Launcher>,
+    ours: watch::Receiver<bool>,
     output: Arc<Output>,
     cancelled: CancellationToken,
 }
@@ -94,6 +96,7 @@ impl Core {
             is_new: operation.kind == Kind::Deploy,
             default_user: self.default_user.clone(),
             launcher: self.launcher.clone(),
+            ours: self.ours.subscribe(),
             output: app.output.clone(),
             cancelled: operation.cancelled(),
         };
@@ -230,7 +233,14 @@ impl Preparation {
         let (last, exited) = (LastLines::default(), CancellationToken::new());
         let mut readers = Vec::new();
         for (pipe, stream) in [(started.stdout, "stdout"), (started.stderr, "stderr")] {
-            readers.push(tokio::spawn(self.output.clone().read(pipe, 0, stream, last.clone(), exited.clone())));
+            readers.push(tokio::spawn(self.output.clone().read(
+                pipe,
+                0,
+                stream,
+                last.clone(),
+                exited.clone(),
+                self.ours.clone(),
+            )));
         }
         let until = Instant::now() + PRE_DEPLOY_PATIENCE;
         let ended = tokio::select! {

@@ -232,8 +232,20 @@ impl Core {
 
     fn publish_endpoint(&mut self, id: u64) {
         let Some(app) = self.app_of(id) else { return };
-        let (set, name) = (app.set.clone(), app.name.clone());
+        let name = app.name.clone();
         (app.reason, app.report) = (String::new(), String::new());
+        self.offer(id, true);
+        let Some(runner) = self.find_mut(id) else { return };
+        let line = format!("slot {}  ready in {:.1} s", runner.slot, runner.began.elapsed().as_secs_f64());
+        let pid = runner.pid.unwrap_or_default();
+        self.outside.events.emit("app.ready", name.clone(), format!("{line} (pid {pid})"));
+        self.say(&name, line);
+        self.report_up(id, Input::Ready);
+    }
+
+    /// Requests may go to it.
+    pub(super) fn offer(&mut self, id: u64, healthy: bool) {
+        let Some(set) = self.app_of(id).map(|app| app.set.clone()) else { return };
         let Some(runner) = self.find_mut(id) else { return };
         let Some(address) = runner.address.clone() else { return };
         // A connection must not be reused at the very moment at which the app closes it.
@@ -243,12 +255,7 @@ impl Core {
         if let Some(process) = &runner.generation.backend.process {
             set.set_on_all_unready(process.on_all_unready);
         }
-        runner.endpoint = Some(set.publish(address, runner.name.clone(), true));
-        let line = format!("slot {}  ready in {:.1} s", runner.slot, runner.began.elapsed().as_secs_f64());
-        let pid = runner.pid.unwrap_or_default();
-        self.outside.events.emit("app.ready", name.clone(), format!("{line} (pid {pid})"));
-        self.say(&name, line);
-        self.report_up(id, Input::Ready);
+        runner.endpoint = Some(set.publish(address, runner.name.clone(), healthy));
     }
 
     pub(super) fn say(&self, app: &str, line: String) {

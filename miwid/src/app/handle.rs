@@ -5,14 +5,15 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use super::{
-    AppStatus,
-    launcher::{InProcess, Launcher},
+    AppStatus, Inheritance,
+    launcher::{ByWarden, InProcess, Launcher},
     lifecycle::KILL_PATIENCE,
     preflight,
     releases::{Form, Upload},
     supervisor,
 };
 use crate::{
+    link::Line,
     telemetry::{Events, Logs as LogFiles, Metrics, Readiness},
     upstream::Directory,
 };
@@ -36,12 +37,21 @@ impl Supervisor {
         self.start_with(Arc::new(InProcess::default()))
     }
 
+    /// The same, as an engine: the warden starts the processes, some of which run already.
+    pub fn start_under(self, warden: Line, inheritance: Inheritance) -> Handle {
+        self.start_all(Arc::new(ByWarden { line: warden }), inheritance)
+    }
+
     /// The same, with processes started by `launcher`.
     pub fn start_with(self, launcher: Arc<dyn Launcher>) -> Handle {
+        self.start_all(launcher, Inheritance::default())
+    }
+
+    fn start_all(self, launcher: Arc<dyn Launcher>, inheritance: Inheritance) -> Handle {
         let (commands, inbox) = mpsc::channel(64);
         let (publisher, status) = watch::channel(Arc::new(Vec::new()));
         let state_dir = self.state_dir.clone();
-        supervisor::start(self, launcher, inbox, publisher);
+        supervisor::start(self, launcher, inheritance, inbox, publisher);
         Handle { commands, status, state_dir }
     }
 }
@@ -56,10 +66,32 @@ pub struct Handle {
 
 /// What the supervisor is asked; each with where to answer.
 pub enum Command {
-    Do { name: String, verb: Verb, holder: String, progress: Progress, reply: Reply },
-    Converge { config: Arc<config::Config>, progress: Progress, reply: oneshot::Sender<Converged> },
-    Logs { name: String, lines: usize, reply: oneshot::Sender<Result<Logs, Refusal>> },
-    Shutdown { pace: Pace, reply: oneshot::Sender<()> },
+    Do {
+        name: String,
+        verb: Verb,
+        holder: String,
+        progress: Progress,
+        reply: Reply,
+    },
+    Converge {
+        config: Arc<config::Config>,
+        progress: Progress,
+        reply: oneshot::Sender<Converged>,
+    },
+    Logs {
+        name: String,
+        lines: usize,
+        reply: oneshot::Sender<Result<Logs, Refusal>>,
+    },
+    /// Another engine takes the apps over; and this one takes them back.
+    LetGo {
+        reply: oneshot::Sender<()>,
+    },
+    TakeBack,
+    Shutdown {
+        pace: Pace,
+        reply: oneshot::Sender<()>,
+    },
 }
 
 pub type Reply = oneshot::Sender<Result<Done, Refusal>>;
@@ -270,6 +302,19 @@ impl Handle {
         let command = Command::Logs { name: name.into(), lines, reply };
         self.commands.send(command).await.map_err(|_| Refusal::Cancelled)?;
         answer.await.unwrap_or(Err(Refusal::Cancelled))
+    }
+
+    /// Lets another engine have the apps; resolves when it knows all about them.
+    pub async fn let_go(&self) {
+        let (reply, done) = oneshot::channel();
+        if self.commands.send(Command::LetGo { reply }).await.is_ok() {
+            let _ = done.await;
+        }
+    }
+
+    /// The other engine has failed.
+    pub async fn take_back(&self) {
+        let _ = self.commands.send(Command::TakeBack).await;
     }
 
     /// Drains and stops every app; after `deadline` kills what is left. Returns when all are gone.

@@ -62,22 +62,27 @@ impl Core {
             return;
         }
         for name in names {
-            let Some(app) = self.apps.get_mut(&name) else { continue };
-            app.idle = true;
-            // Said before anything is withdrawn, so that no request finds neither an endpoint nor a reason to wait.
-            app.tell(Availability::Idle);
-            let (set, news, waked) = (app.set.clone(), self.news.clone(), name.clone());
-            let waiting = tokio::spawn(async move {
-                set.demanded().await;
-                // Refused only when the supervisor has gone.
-                let _ = news.send(Message::Demand(waked)).await;
-            });
-            // One that an operator woke otherwise has left its own behind.
-            if let Some(before) = app.waiting.replace(waiting.abort_handle()) {
-                before.abort();
-            }
+            self.doze(&name);
             self.outside.events.emit("app.idle", &name, "nobody asks for it: it sleeps until somebody does");
             self.stop_runners(&name, Pace::Drain);
+        }
+    }
+
+    /// From now on the app waits for a request.
+    pub(super) fn doze(&mut self, name: &str) {
+        let Some(app) = self.apps.get_mut(name) else { return };
+        app.idle = true;
+        // Said before anything is withdrawn, so that no request finds neither an endpoint nor a reason to wait.
+        app.tell(Availability::Idle);
+        let (set, news, waked) = (app.set.clone(), self.news.clone(), name.to_owned());
+        let waiting = tokio::spawn(async move {
+            set.demanded().await;
+            // Refused only when the supervisor has gone.
+            let _ = news.send(Message::Demand(waked)).await;
+        });
+        // One that an operator woke otherwise has left its own behind.
+        if let Some(before) = app.waiting.replace(waiting.abort_handle()) {
+            before.abort();
         }
     }
 

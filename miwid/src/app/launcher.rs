@@ -1,7 +1,15 @@
 //! Starting processes, as the supervisor sees it: a trait, so that a test or another process can do it. The one here
 //! starts this very program as the stub (`app::stub`), which becomes the app; the pid stays the same.
 
-use std::{future::Future, io, path::PathBuf, pin::Pin, process::Stdio, time::Duration};
+use std::{
+    future::Future,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
+    pin::Pin,
+    process::Stdio,
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -14,6 +22,7 @@ use super::{
     spec::Launch,
     stub, tree,
 };
+use crate::link::{Exit, Line};
 
 pub type Job<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -40,6 +49,11 @@ pub struct LaunchError {
 
 pub trait Launcher: Send + Sync + 'static {
     fn launch(&self, launch: Launch) -> Job<Result<Launched, LaunchError>>;
+
+    /// Who keeps the processes when the supervisor is gone; `None`: nobody.
+    fn warden(&self) -> Option<&Line> {
+        None
+    }
 
     fn signal(&self, pid: u32, signo: i32, whom: config::KillMode) {
         tree::signal(pid, signo, whom);
@@ -76,6 +90,37 @@ impl Launcher for InProcess {
     }
 }
 
+/// Has the warden start the stub, so that the app is its child and outlives this engine.
+pub struct ByWarden {
+    pub line: Line,
+}
+
+impl Launcher for ByWarden {
+    fn launch(&self, launch: Launch) -> Job<Result<Launched, LaunchError>> {
+        let line = self.line.clone();
+        Box::pin(async move {
+            tokio::time::timeout(EXEC_PATIENCE, start_by(line, launch))
+                .await
+                .unwrap_or_else(|_| Err(LaunchError { step: "exec (no answer)".into(), errno: 0 }))
+        })
+    }
+
+    fn warden(&self) -> Option<&Line> {
+        Some(&self.line)
+    }
+}
+
+/// A stub that does not answer in time must not become an app that nobody knows.
+struct Unconfirmed(Option<u32>);
+
+impl Drop for Unconfirmed {
+    fn drop(&mut self) {
+        if let Some(pid) = self.0 {
+            tree::signal(pid, nix::libc::SIGKILL, config::KillMode::Process);
+        }
+    }
+}
+
 // === impl LaunchError ===
 
 impl LaunchError {
@@ -101,10 +146,15 @@ impl std::fmt::Display for LaunchError {
 
 /// A pipe for one stream: ours to read, and the end that the app gets.
 pub(super) fn stream() -> io::Result<(pipe::Receiver, Stdio)> {
+    let (ours, theirs) = ends()?;
+    Ok((received(ours)?, Stdio::from(theirs)))
+}
+
+fn ends() -> io::Result<(OwnedFd, OwnedFd)> {
     let (ours, theirs) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
     // Refused when this user's pipes already take much memory; the default size works too.
     let _ = rustix::pipe::fcntl_setpipe_size(&ours, PIPE_BYTES);
-    Ok((pipe::Receiver::from_owned_fd(ours)?, Stdio::from(theirs)))
+    Ok((ours, theirs))
 }
 
 async fn start(program: PathBuf, launch: Launch) -> Result<Launched, LaunchError> {
@@ -117,7 +167,7 @@ async fn start(program: PathBuf, launch: Launch) -> Result<Launched, LaunchError
     let child = Command::new(program)
         .arg0(stub::NAME)
         .env_clear()
-        .stdin(Stdio::from(std::os::fd::OwnedFd::from(theirs)))
+        .stdin(Stdio::from(OwnedFd::from(theirs)))
         .stdout(stdout_end)
         .stderr(stderr_end)
         // A stub that does not answer in time must not become an app that nobody knows.
@@ -127,6 +177,41 @@ async fn start(program: PathBuf, launch: Launch) -> Result<Launched, LaunchError
     let pid = child.id().unwrap_or_default();
     confirm(ours, &launch).await?;
     Ok(Launched { pid, stdout, stderr, exit: exit_of(child) })
+}
+
+async fn start_by(line: Line, launch: Launch) -> Result<Launched, LaunchError> {
+    let pipes = |error: io::Error| LaunchError::new("pipe", &error);
+    let (stdout, stdout_end) = ends().map_err(pipes)?;
+    let (stderr, stderr_end) = ends().map_err(pipes)?;
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(pipes)?;
+    ours.set_nonblocking(true).map_err(pipes)?;
+    let ours = UnixStream::from_std(ours).map_err(pipes)?;
+    let copy = |end: &OwnedFd| end.as_fd().try_clone_to_owned().map_err(pipes);
+    let descriptors = [theirs.into(), stdout_end, stderr_end, copy(&stdout)?, copy(&stderr)?];
+    let name = launch.env.iter().find(|(key, _)| key == tree::MARK).map(|(_, it)| it.expose().to_owned());
+    let started = line.launch(name.unwrap_or_default(), descriptors).await;
+    let (pid, exit) = started.map_err(|errno| LaunchError { step: "fork".into(), errno })?;
+    let mut guard = Unconfirmed(Some(pid));
+    confirm(ours, &launch).await?;
+    guard.0 = None;
+    let (stdout, stderr) = (received(stdout).map_err(pipes)?, received(stderr).map_err(pipes)?);
+    Ok(Launched { pid, stdout, stderr, exit: exit_told(exit) })
+}
+
+/// The end of a process that the warden watches. Without a warden nobody knows it, and this engine ends, too.
+pub(super) fn exit_told(told: tokio::sync::oneshot::Receiver<Exit>) -> Job<ExitStatus> {
+    Box::pin(async move {
+        match told.await {
+            Ok(Exit { code, signal, core_dumped }) => ExitStatus { code, signal, core_dumped },
+            Err(_) => std::future::pending().await,
+        }
+    })
+}
+
+/// The end of a pipe that is read.
+pub(super) fn received(end: OwnedFd) -> io::Result<pipe::Receiver> {
+    rustix::io::ioctl_fionbio(&end, true)?;
+    pipe::Receiver::from_owned_fd(end)
 }
 
 /// Hands the launch over and waits for the exec. On a failure the child ends by itself and tokio reaps it.

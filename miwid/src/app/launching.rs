@@ -3,6 +3,8 @@
 
 use std::time::{Instant, SystemTime};
 
+use tokio::net::unix::pipe;
+
 use super::{
     addresses, base,
     launcher::{LaunchError, Launched},
@@ -82,19 +84,20 @@ impl Core {
     }
 
     /// What the probes of the app listen to: must be there before it starts.
-    fn open_senses(&mut self, id: u64, launch: &mut Launch) -> std::io::Result<()> {
+    pub(super) fn open_senses(&mut self, id: u64, launch: &mut Launch) -> std::io::Result<()> {
         let Some((_, runner)) = self.find(id) else { return Ok(()) };
         let Some(process) = runner.generation.backend.process.clone() else { return Ok(()) };
+        // That of an attempt which another engine began.
+        let mut room = runner.room.clone();
         let beside = match (&runner.address, runner.spec.as_ref().map(|spec| &spec.address)) {
             (Some(Address::Unix(path)), Some(AddressPlan::Unix)) => path.parent().map(|parent| parent.join("notify")),
             _ => None,
         };
-        let mut room = None;
         let user = launch.user.clone();
         let place = || match beside {
             Some(path) => Ok(path),
             None => {
-                let directory = self.addresses.directory()?;
+                let directory = room.clone().map_or_else(|| self.addresses.directory(), Ok)?;
                 let path = directory.join("notify");
                 room = Some(directory);
                 user.map_or(Ok(()), |user| addresses::hand_over(&Address::Unix(path.clone()), &user))?;
@@ -123,18 +126,24 @@ impl Core {
                 return;
             }
         };
-        let Some(output) = self.app_of(id).map(|app| app.output.clone()) else { return };
         let Some(runner) = self.find_mut(id) else { return };
         runner.pid = Some(launched.pid);
         runner.started = Some(SystemTime::now());
         let program = runner.spec.as_ref().map(|spec| spec.argv.join(" ")).unwrap_or_default();
         runner.steps.push(("fork, exec", runner.began.elapsed(), program));
-        let (slot, last, exited) = (runner.slot, runner.last_lines.clone(), runner.exited.clone());
-        for (pipe, stream) in [(launched.stdout, "stdout"), (launched.stderr, "stderr")] {
-            tokio::spawn(output.clone().read(pipe, slot, stream, last.clone(), exited.clone()));
-        }
+        self.listen_to(id, launched.stdout, launched.stderr);
         let exit = launched.exit;
         self.spawn(id, async move { News::Exited(exit.await) });
         self.feed(id, Event::Spawned);
+    }
+    /// Reads what it prints.
+    pub(super) fn listen_to(&mut self, id: u64, stdout: pipe::Receiver, stderr: pipe::Receiver) {
+        let ours = self.ours.subscribe();
+        let Some(output) = self.app_of(id).map(|app| app.output.clone()) else { return };
+        let Some(runner) = self.find(id).map(|(_, runner)| runner) else { return };
+        let (slot, last, exited) = (runner.slot, runner.last_lines.clone(), runner.exited.clone());
+        for (pipe, stream) in [(stdout, "stdout"), (stderr, "stderr")] {
+            tokio::spawn(output.clone().read(pipe, slot, stream, last.clone(), exited.clone(), ours.clone()));
+        }
     }
 }

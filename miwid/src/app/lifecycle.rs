@@ -19,6 +19,7 @@ pub use super::attempt::{Class, ExitStatus};
 use super::{
     InstanceState as State,
     backoff::{Backoff, STABLE},
+    standing::State as Standing,
 };
 
 mod ending;
@@ -86,6 +87,32 @@ impl Lane {
             good: 0,
             went_unready: None,
             flapping: false,
+        }
+    }
+
+    /// One whose process was started by another engine, which had found it well, ill or on its way.
+    pub(super) fn adopted(
+        rules: Arc<Rules>,
+        jitter: fastrand::Rng,
+        goal: Goal,
+        standing: Standing,
+        now: Instant,
+    ) -> Self {
+        let state = match standing {
+            Standing::Ready => State::Ready,
+            Standing::Unready => State::Unready,
+            Standing::Starting | Standing::Leaving => State::Starting,
+        };
+        let was_ready = matches!(state, State::Ready | State::Unready);
+        Self {
+            state,
+            goal,
+            was_ready,
+            settled: was_ready,
+            started: Some(now),
+            ready_since: was_ready.then_some(now),
+            deadline: (state == State::Starting).then(|| now + rules.start_timeout),
+            ..Self::new(rules, jitter)
         }
     }
 

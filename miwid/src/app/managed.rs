@@ -23,6 +23,7 @@ use super::{
     questions::Senses,
     rollout::Side,
     spec::{AddressPlan, Launch, LaunchSpec},
+    standing::fingerprint,
     watch::Watch,
 };
 use crate::upstream::{Address, Availability, Endpoint, Set};
@@ -41,6 +42,8 @@ pub(super) struct Generation {
     /// As preflight found it when the generation was made; each attempt looks again.
     pub(super) spec: Option<LaunchSpec>,
     pub(super) rules: Arc<Rules>,
+    /// Of all that needs a restart to change.
+    pub(super) fingerprint: u64,
 }
 
 pub(super) struct Runner {
@@ -143,7 +146,8 @@ impl Generation {
         settle: Duration,
     ) -> Option<Arc<Self>> {
         let rules = Arc::new(rules(backend.process.as_ref()?, spec.as_ref(), settle));
-        Some(Arc::new(Self { number, backend, spec, rules }))
+        let fingerprint = fingerprint(spec.as_ref(), &backend);
+        Some(Arc::new(Self { number, backend, spec, rules, fingerprint }))
     }
 
     /// Equal in all that needs a restart to change.
@@ -168,12 +172,12 @@ impl Generation {
 }
 
 /// Where requests and probes find it. How requests are spread over its instances may change while they run.
-fn place(backend: &Backend) -> Option<(&[config::UpstreamUrl], &config::Health)> {
+pub(super) fn place(backend: &Backend) -> Option<(&[config::UpstreamUrl], &config::Health)> {
     app_proxy(backend).map(|proxy| (proxy.urls.as_slice(), &proxy.health))
 }
 
 /// Without what may change while it runs: where it was written, and how many.
-fn placeless(process: &Process) -> Process {
+pub(super) fn placeless(process: &Process) -> Process {
     Process {
         origin: config::Origin::default(),
         working_dir_origin: config::Origin::default(),

@@ -3,6 +3,7 @@
 
 mod adapter;
 mod addresses;
+mod adoption;
 mod aftermath;
 mod archive;
 mod attempt;
@@ -35,6 +36,7 @@ mod rolling;
 mod rollout;
 pub mod sockets;
 pub mod spec;
+mod standing;
 mod status;
 pub mod stub;
 mod supervisor;
@@ -50,4 +52,5 @@ pub use handle::{
 };
 pub use lifecycle::{Class, ExitStatus};
 pub use releases::{Form, Part, Upload};
+pub use standing::Inheritance;
 pub use status::{AppState, AppStatus, Exit, InstanceState, InstanceStatus};

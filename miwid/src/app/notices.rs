@@ -36,6 +36,8 @@ struct Said {
 impl Notices {
     /// Binds the socket at `path`, in a directory that is there.
     pub(super) fn bind(path: &Path, user: Option<&User>) -> io::Result<(Self, UnixDatagram)> {
+        // What an engine that is gone has bound hears nothing any more.
+        let _ = std::fs::remove_file(path);
         let socket = UnixDatagram::bind(path)?;
         if let Some(user) = user {
             // Never through a link: the directory is the user's.

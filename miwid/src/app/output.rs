@@ -12,7 +12,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{io::AsyncReadExt, net::unix::pipe, sync::broadcast};
+use tokio::{
+    io::AsyncReadExt,
+    net::unix::pipe,
+    sync::{broadcast, watch},
+};
 
 use super::{
     Tail,
@@ -192,7 +196,7 @@ impl Output {
         json(&Record { ts: time(at), app: &self.sink.app, instance: Some(slot), stream, line: text, lossy }).into()
     }
 
-    /// Reads one stream to its end.
+    /// Reads one stream to its end, but nothing while `ours` is false: then another engine reads it.
     pub(super) async fn read(
         self: Arc<Self>,
         mut pipe: pipe::Receiver,
@@ -200,6 +204,7 @@ impl Output {
         stream: &'static str,
         last: LastLines,
         exited: tokio_util::sync::CancellationToken,
+        mut ours: watch::Receiver<bool>,
     ) {
         let mut splitter = Splitter::default();
         let mut buffer = vec![0; READ_BYTES];
@@ -210,6 +215,12 @@ impl Output {
         tokio::pin!(late);
         loop {
             let read = tokio::select! {
+                biased;
+                // Its sender lives as long as the supervisor.
+                Ok(()) = ours.changed() => {
+                    let _ = ours.wait_for(|it| *it).await;
+                    continue;
+                }
                 read = pipe.read(&mut buffer) => read.unwrap_or(0),
                 () = &mut late => 0,
             };

@@ -44,7 +44,7 @@ pub struct User {
 }
 
 /// What is in an attempt's own directory, `{base}`: a copy of `template`, copies unless the template has them, texts.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Base {
     pub template: Option<PathBuf>,
     pub directories: Vec<PathBuf>,

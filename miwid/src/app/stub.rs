@@ -87,6 +87,8 @@ fn become_app(parent: &mut UnixStream) -> Step<()> {
     let wire: Wire =
         serde_json::from_slice(&text).map_err(|_| Failure { step: "understand the launch".into(), errno: 0 })?;
     step("setsid", setsid())?;
+    // The warden reads its signals from a descriptor and blocks them for that, which is inherited.
+    step("unblock signals", nix::sys::signal::SigSet::all().thread_unblock())?;
     if let Some(group) = &wire.group {
         io_step("join the control group", std::fs::write(group.join("cgroup.procs"), "0"))?;
     }
@@ -107,7 +109,7 @@ fn become_app(parent: &mut UnixStream) -> Step<()> {
     let Some((program, args)) = wire.argv.split_first() else {
         return Err(Failure { step: "exec".into(), errno: nix::errno::Errno::ENOENT as i32 });
     };
-    // `exec` also empties the signal mask and gives SIGPIPE its default back.
+    // `exec` also gives SIGPIPE its default back.
     let error = Command::new(program).args(args).env_clear().envs(wire.env).exec();
     Err(Failure { step: "exec".into(), errno: error.raw_os_error().unwrap_or(0) })
 }

@@ -20,6 +20,7 @@ use super::{
     operation::Operation,
     overrides::Overrides,
     spec::{Finding, LaunchSpec},
+    standing::{Inheritance, Standing},
     tree::{self, Process, Reaper},
     watch::Watch,
 };
@@ -83,23 +84,33 @@ pub(super) struct Core {
     pub(super) default_user: Option<String>,
     /// At the end of the daemon: nothing starts any more.
     pub(super) closing: bool,
+    /// What another engine began and no app has taken yet.
+    pub(super) inheritance: Inheritance,
+    /// False: another engine has the apps, and nothing is done here.
+    pub(super) ours: watch::Sender<bool>,
+    /// What the warden was told last.
+    remembered: Option<Standing>,
     publisher: watch::Sender<Arc<Vec<AppStatus>>>,
 }
 
 pub(super) fn start(
     outside: Supervisor,
     launcher: Arc<dyn Launcher>,
+    inheritance: Inheritance,
     commands: mpsc::Receiver<Command>,
     publisher: watch::Sender<Arc<Vec<AppStatus>>>,
 ) {
-    tree::adopt_orphans();
-    super::base::sweep(&outside.state_dir);
+    let warden = launcher.warden().map(|_| std::os::unix::process::parent_id());
+    if warden.is_none() {
+        tree::adopt_orphans();
+    }
+    super::base::sweep(&outside.state_dir, &inheritance.names());
     let (news, inbox) = mpsc::channel(INBOX);
     let random = fastrand::Rng::new();
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
     let core = Core {
         launcher,
-        cgroups: Arc::new(Cgroups::open()),
+        cgroups: Arc::new(Cgroups::open(warden)),
         apps: BTreeMap::new(),
         overrides: Overrides::load(&outside.state_dir),
         addresses: Addresses::new(outside.run_dir.clone(), fastrand::Rng::new()),
@@ -113,6 +124,9 @@ pub(super) fn start(
         ended: Vec::new(),
         default_user: None,
         closing: false,
+        inheritance,
+        ours: watch::Sender::new(true),
+        remembered: None,
         publisher,
         outside,
     };
@@ -126,6 +140,13 @@ impl Core {
         let mut census = tokio::time::interval(CENSUS);
         census.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
+            if !*self.ours.borrow() {
+                match commands.recv().await {
+                    Some(command) => self.command_elsewhere(command),
+                    None => return,
+                }
+                continue;
+            }
             let wake = self.next_deadline();
             tokio::select! {
                 command = commands.recv() => match command {
@@ -139,11 +160,39 @@ impl Core {
             self.grant_permits();
             self.advance_all();
             self.publish();
+            self.remember();
             // After the status, so that who reads it upon an answer sees what the answer speaks of.
             for (operation, outcome) in self.ended.drain(..) {
                 operation.answer(outcome);
             }
         }
+    }
+
+    /// Another engine takes the apps over: it must know what they are now, and from here on nothing is done to them.
+    pub(super) fn let_go(&mut self) {
+        self.remembered = None;
+        self.remember();
+        self.ours.send_replace(false);
+    }
+
+    pub(super) fn take_back(&mut self) {
+        self.remembered = None;
+        self.ours.send_replace(true);
+    }
+
+    /// So that the next engine can go on, whenever this one ends.
+    fn remember(&mut self) {
+        let Some(warden) = self.launcher.warden() else { return };
+        let standing = Standing::of(self.apps.values());
+        // Until everything has been looked at, what was inherited is what is known.
+        if self.inheritance.is_pending() || self.remembered.as_ref() == Some(&standing) {
+            return;
+        }
+        match serde_json::to_vec(&standing) {
+            Ok(text) => warden.remember(&text),
+            Err(error) => tracing::error!(%error, "the next engine will not know the apps"),
+        }
+        self.remembered = Some(standing);
     }
 
     fn next_deadline(&self) -> Option<Instant> {

@@ -70,12 +70,12 @@ fn is_marked(pid: u32, mark: &str) -> bool {
 
 /// The living members of the tree of `main`, marked `mark`.
 pub(super) fn members(all: &[Process], main: u32, mark: &str) -> Vec<Process> {
-    let ourselves = std::process::id();
+    let (ourselves, parent) = (std::process::id(), std::os::unix::process::parent_id());
     let mut inside: HashSet<u32> = HashSet::from([main]);
     for process in all {
         let related = process.session == main || process.group == main;
-        // Orphans come to us (we are the subreaper), or to init where we are not.
-        let orphan = process.parent == ourselves || process.parent == 1;
+        // Orphans come to us, or to the warden (whoever is the subreaper), or to init where there is none.
+        let orphan = [ourselves, parent, 1].contains(&process.parent);
         if process.pid != ourselves && !process.zombie && (related || (orphan && is_marked(process.pid, mark))) {
             inside.insert(process.pid);
         }

@@ -30,6 +30,11 @@ impl Core {
                 });
                 let _ = reply.send(answer);
             }
+            Command::LetGo { reply } => {
+                self.let_go();
+                let _ = reply.send(());
+            }
+            Command::TakeBack => {}
             Command::Shutdown { pace, reply } => {
                 self.closing = true;
                 self.leaving.push(reply);
@@ -42,6 +47,21 @@ impl Core {
                     self.stop_runners(&name, pace);
                 }
             }
+        }
+    }
+
+    /// While another engine has the apps.
+    pub(super) fn command_elsewhere(&mut self, command: Command) {
+        match command {
+            Command::Do { reply, .. } => {
+                drop(reply.send(Err(Refusal::Conflict("the daemon is being upgraded: ask again".into()))));
+            }
+            // Answered as if nothing had changed: the other engine reads the configuration itself.
+            Command::Converge { .. } => {}
+            Command::TakeBack => self.take_back(),
+            // They run on.
+            Command::Shutdown { reply, .. } | Command::LetGo { reply } => drop(reply.send(())),
+            logs @ Command::Logs { .. } => self.command(logs),
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use proto::v1;
 use serde::Serialize;
 
-use super::Ending;
+use super::{Ending, NoUpgrade};
 use crate::{
     app::{AppStatus, Done, Exit, InstanceStatus, Refusal, Tail},
     reload::{Change, Outcome, Report},
@@ -280,6 +280,23 @@ pub(super) fn reload_ending(report: &Report) -> Ending {
         ..v1::OperationError::default()
     };
     Ending::Failed { error, reload: Some(reload(report)) }
+}
+
+/// `None`: nobody answered.
+pub(super) fn upgrade_ending(answer: Option<Result<String, NoUpgrade>>) -> Ending {
+    let refused = match answer {
+        Some(Ok(result)) => return Ending::Done { result, reload: None },
+        Some(Err(refused)) => refused,
+        None => NoUpgrade { exit: 1, message: "the daemon ended".to_owned(), hint: String::new() },
+    };
+    let error = v1::OperationError {
+        code: "upgrade-failed".to_owned(),
+        exit: refused.exit,
+        message: refused.message,
+        hint: refused.hint,
+        ..v1::OperationError::default()
+    };
+    Ending::Failed { error, reload: None }
 }
 
 impl From<Result<Done, Refusal>> for Ending {

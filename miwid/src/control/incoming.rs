@@ -13,9 +13,11 @@ use pin_project_lite::pin_project;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{UnixListener, UnixStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
 };
 use tonic::transport::server::{Connected, UdsConnectInfo};
+
+use super::Course;
 
 const CONNECTIONS_MAX: usize = 64;
 const RESERVED_FOR_ROOT: usize = 4;
@@ -29,15 +31,23 @@ pin_project! {
     }
 }
 
-/// The connections of `listener` that there is room for.
-pub(super) fn admitted(listener: UnixListener) -> impl Stream<Item = io::Result<Admitted>> {
+/// The connections of `listener` that there is room for, while they are ours to accept.
+pub(super) fn admitted(
+    listener: UnixListener,
+    course: watch::Receiver<Course>,
+) -> impl Stream<Item = io::Result<Admitted>> {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    stream::unfold((listener, places), |(listener, places)| async move {
+    stream::unfold((listener, places, course), |(listener, places, mut course)| async move {
         loop {
-            match listener.accept().await {
+            let _ = course.wait_for(|it| *it == Course::Serving).await;
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = course.wait_for(|it| *it != Course::Serving) => continue,
+            };
+            match accepted {
                 Ok((stream, _)) => {
                     if let Some(connection) = admit(stream, &places) {
-                        return Some((Ok(connection), (listener, places)));
+                        return Some((Ok(connection), (listener, places, course)));
                     }
                     tracing::warn!("control connection refused: too many are open");
                 }

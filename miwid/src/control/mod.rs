@@ -11,6 +11,6 @@ mod service;
 mod socket;
 
 pub use operations::{Ending, Operations, Order};
-pub use plane::{Control, Facts, Request};
+pub use plane::{Control, Course, Facts, NoUpgrade, Request, Upgrade};
 pub use serve::Error as ServeError;
 pub use socket::{Error, Place, Socket, choose};

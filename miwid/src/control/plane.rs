@@ -1,10 +1,13 @@
 //! What the control plane holds: handles to the rooms it speaks for. Everything here is cheap to share; nothing here is
 //! state of its own except the operations.
 
-use std::time::{Instant, SystemTime};
+use std::{
+    path::PathBuf,
+    time::{Instant, SystemTime},
+};
 
 use proto::v1;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
 use super::{Ending, Operations, Order, audit::Caller, convert};
@@ -19,16 +22,45 @@ use crate::{
 };
 
 /// What only the roof can do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Drain and stop.
     Shutdown,
+    Upgrade(Upgrade),
+}
+
+/// Another program is to go on with everything.
+pub struct Upgrade {
+    /// Absent: what now lies where this one was started from.
+    pub binary: Option<PathBuf>,
+    pub progress: mpsc::UnboundedSender<String>,
+    pub reply: oneshot::Sender<Result<String, NoUpgrade>>,
+}
+
+/// Why there is no upgrade, with the exit code of `miwictl`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoUpgrade {
+    pub exit: i32,
+    pub message: String,
+    pub hint: String,
+}
+
+/// What a daemon is on its way to, for the parts that must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Course {
+    Serving,
+    /// Another engine answers; what has been asked here is answered here.
+    Paused,
+    /// The end; the socket stays, since it is another engine's.
+    HandedOver,
+    Stopping,
 }
 
 /// What the daemon knows of itself.
 #[derive(Clone)]
 pub struct Facts {
     pub version: String,
+    /// The one that operators know: the warden's, where there is one.
+    pub pid: u32,
     pub started: Instant,
     pub engine_generation: u64,
     pub workers: usize,
@@ -66,7 +98,7 @@ impl Plane {
         let config = reloader.config();
         v1::StatusReply {
             version: facts.version.clone(),
-            pid: std::process::id(),
+            pid: facts.pid,
             uptime_seconds: facts.started.elapsed().as_secs(),
             config_generation: reloader.generation(),
             engine_generation: facts.engine_generation,

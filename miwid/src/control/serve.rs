@@ -10,7 +10,7 @@ use proto::v1::{
 use tokio::{net::UnixListener, sync::watch};
 use tonic::transport::Server;
 
-use super::{Control, Operations, Socket, incoming, plane::Plane, service};
+use super::{Control, Course, Operations, Socket, incoming, plane::Plane, service};
 
 const STREAMS_PER_CONNECTION_MAX: u32 = 16;
 
@@ -43,9 +43,9 @@ impl std::error::Error for Error {
 }
 
 impl Control {
-    /// Serves until `shutdown` becomes true or its sender is gone. Runs on the control runtime.
-    pub async fn serve(self, socket: Socket, mut shutdown: watch::Receiver<bool>) -> Result<(), Error> {
-        let (listener, _file) = socket.into_parts();
+    /// Serves until `course` comes to its end or its sender is gone. Runs on the control runtime.
+    pub async fn serve(self, socket: Socket, mut course: watch::Receiver<Course>) -> Result<(), Error> {
+        let (listener, file) = socket.into_parts();
         let listener = UnixListener::from_std(listener).map_err(Error::Socket)?;
         let plane = Arc::new(Plane { control: self, operations: Operations::default() });
         let reflection = tonic_reflection::server::Builder::configure()
@@ -62,10 +62,14 @@ impl Control {
             .add_service(UpstreamsServer::new(service::Upstreams(plane.clone())))
             .add_service(CertificatesServer::new(service::Certificates(plane.clone())))
             .add_service(EventsServer::new(service::Events(plane)))
-            .serve_with_incoming(incoming::admitted(listener));
-        tokio::select! {
+            .serve_with_incoming(incoming::admitted(listener, course.clone()));
+        let ended = tokio::select! {
             ended = serving => ended.map_err(Error::Transport),
-            _ = shutdown.wait_for(|stop| *stop) => Ok(()),
+            _ = course.wait_for(|it| matches!(it, Course::Stopping | Course::HandedOver)) => Ok(()),
+        };
+        if *course.borrow() == Course::HandedOver {
+            file.leave();
         }
+        ended
     }
 }

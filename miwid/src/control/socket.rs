@@ -3,6 +3,7 @@
 
 use std::{
     fmt, fs, io,
+    os::fd::OwnedFd,
     os::unix::{
         fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, PermissionsExt as _},
         net::UnixListener,
@@ -108,7 +109,7 @@ pub struct Socket {
 }
 
 #[derive(Debug)]
-struct SocketFile {
+pub(super) struct SocketFile {
     path: PathBuf,
     identity: (u64, u64),
 }
@@ -136,9 +137,28 @@ impl Socket {
         &self.file.path
     }
 
-    /// For the runtime that serves; the guard keeps the file until it is dropped.
-    pub(super) fn into_parts(self) -> (UnixListener, impl Drop) {
+    /// The socket of an engine before this one, which goes on without a gap.
+    pub fn adopt(place: &Place, listener: OwnedFd) -> Result<Self, Error> {
+        let path = choose(place);
+        let found = fs::symlink_metadata(&path).map_err(|source| Error::Io { path: path.clone(), source })?;
+        let file = SocketFile { path, identity: (found.dev(), found.ino()) };
+        Ok(Self { listener: UnixListener::from(listener), file })
+    }
+
+    pub fn try_clone(&self) -> io::Result<OwnedFd> {
+        self.listener.try_clone().map(OwnedFd::from)
+    }
+
+    /// For the runtime that serves; the file is there until the second part is dropped.
+    pub(super) fn into_parts(self) -> (UnixListener, SocketFile) {
         (self.listener, self.file)
+    }
+}
+
+impl SocketFile {
+    /// It is another's by now.
+    pub(super) fn leave(mut self) {
+        self.identity = (0, 0);
     }
 }
 
@@ -221,7 +241,7 @@ fn listen(path: &Path, group: Option<Gid>) -> io::Result<Socket> {
     fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
-    Ok(Socket { listener: UnixListener::from(std::os::fd::OwnedFd::from(socket)), file })
+    Ok(Socket { listener: UnixListener::from(OwnedFd::from(socket)), file })
 }
 
 #[cfg(test)]

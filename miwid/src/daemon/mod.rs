@@ -3,12 +3,15 @@
 mod banner;
 mod check;
 mod demo;
+mod engine;
 mod gauges;
 mod limits;
 mod notify;
 mod serve;
 mod start;
+mod upgrade;
 
 pub use check::check;
 pub use demo::demo_app;
-pub use start::run;
+pub use start::{run, run_engine};
+pub use upgrade::handshake;

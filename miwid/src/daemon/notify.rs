@@ -1,33 +1,52 @@
 //! What systemd is told: ready, status, watchdog, stopping. Without `NOTIFY_SOCKET` every call is a no-op.
 
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
 use sd_notify::NotifyState;
 use tokio::task::JoinHandle;
 
 use crate::{
     app::{self, AppState},
+    link::{Line, ToWarden},
     telemetry::{Readiness, State},
 };
 
+/// Whom the service manager listens to, when it is not this process.
+static WARDEN: OnceLock<Line> = OnceLock::new();
+
+/// From now on the warden passes on what is said.
+pub(super) fn through(warden: Line) {
+    let _ = WARDEN.set(warden);
+}
+
 /// Without a watchdog the status line is still kept fresh.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
+const ALIVE_EVERY: Duration = Duration::from_secs(2);
 
 /// READY as soon as the listeners accept: requests to apps that still start are held. Then the status line, and the
-/// watchdog as long as every worker moves.
+/// watchdog as long as every worker moves. A warden has its own view of the watchdog: it hears often that this engine lives.
 pub(super) fn start(readiness: Readiness, apps: app::Handle) -> JoinHandle<()> {
     let watchdog = sd_notify::watchdog_enabled();
+    let every = WARDEN.get().map(|_| ALIVE_EVERY).or(watchdog.map(|it| it / 2)).unwrap_or(STATUS_EVERY);
     say(&[NotifyState::Ready, NotifyState::Status(&status(&readiness, &apps))]);
     tokio::spawn(async move {
-        let mut changes = apps.watch();
-        let mut interval = tokio::time::interval(watchdog.map_or(STATUS_EVERY, |it| it / 2).min(STATUS_EVERY));
+        let (mut changes, mut last) = (apps.watch(), String::new());
+        let mut interval = tokio::time::interval(every.min(STATUS_EVERY));
         loop {
             tokio::select! {
                 _ = interval.tick() => {}
                 changed = changes.changed() => if changed.is_err() { return },
             }
-            say(&[NotifyState::Status(&status(&readiness, &apps))]);
-            if watchdog.is_some() && readiness.stuck_workers().is_empty() {
+            let said = status(&readiness, &apps);
+            if said != last {
+                say(&[NotifyState::Status(&said)]);
+                last = said;
+            }
+            let moves = readiness.stuck_workers().is_empty();
+            if let Some(warden) = WARDEN.get().filter(|_| moves) {
+                warden.say(ToWarden::Alive);
+            }
+            if watchdog.is_some() && moves {
                 say(&[NotifyState::Watchdog]);
             }
         }
@@ -47,6 +66,10 @@ pub(super) fn reloaded() {
 }
 
 fn say(states: &[NotifyState<'_>]) {
+    if let Some(warden) = WARDEN.get() {
+        let lines: Vec<String> = states.iter().map(ToString::to_string).collect();
+        return warden.say(ToWarden::Notify { text: lines.join("\n") });
+    }
     if let Err(error) = sd_notify::notify(states) {
         tracing::debug!(%error, "cannot notify the service manager");
     }

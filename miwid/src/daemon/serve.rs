@@ -6,6 +6,7 @@
 //! ```
 
 use std::{
+    os::unix::process::parent_id,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -16,13 +17,20 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{banner, notify};
+use super::{
+    banner,
+    engine::Engine,
+    notify,
+    upgrade::{self, Upgrades, unheard as unheard_upgrade},
+};
 use crate::{
     app,
     builtin::{self, Pages},
-    control::{self, Control, Facts},
+    cli::Run,
+    control::{self, Control, Course, Facts},
+    link::{Mode, Order, ToWarden},
     reload::{self, Reload, Reloader},
-    server::{Listeners, Workers},
+    server::{Listeners, Prepared, Workers},
     signal::{Signal, Signals},
     snapshot::Current,
     telemetry::{self, AccessLog, Events, Logs, Metrics, Readiness},
@@ -34,10 +42,20 @@ use crate::{
 const APPS_KNOWN: Duration = Duration::from_secs(5);
 /// Stop signals this close together are one.
 const ONE_WISH: Duration = Duration::from_millis(500);
+/// Connections of an engine that has handed over have so long to come to an end.
+const LEAVE: Duration = Duration::from_secs(60);
+const ANSWER: Duration = Duration::from_secs(1);
 /// Lines that are still on their way get this long.
 const LOG_FAREWELL: Duration = Duration::from_secs(2);
 
 pub(super) struct Daemon {
+    pub run: Run,
+    /// `None`: this process is all there is.
+    pub engine: Option<Engine>,
+    /// Something runs that this process has not begun.
+    pub takes_over: bool,
+    /// Opened when serving begins; what another engine still reads, later.
+    pub prepared: Option<Prepared>,
     pub config: Arc<Config>,
     pub current: Current,
     /// Taken when serving begins.
@@ -59,9 +77,14 @@ pub(super) struct Daemon {
     pub to_terminal: bool,
 }
 
+enum Ending {
+    Stopped,
+    HandedOver,
+}
+
 /// The tasks of a daemon that serves; each ends when `stop` says so, or is ended.
 struct Serving {
-    stop: watch::Sender<bool>,
+    course: watch::Sender<Course>,
     control: JoinHandle<()>,
     others: Vec<JoinHandle<()>>,
 }
@@ -69,9 +92,17 @@ struct Serving {
 impl Daemon {
     pub(super) async fn serve(mut self, mut signals: Signals) {
         let path = self.socket.as_ref().map(|it| it.path().to_owned()).unwrap_or_default();
-        banner::print(&self.config, &self.listeners.open(), &path, self.to_terminal);
-        let (requests, mut asked) = mpsc::channel(8);
+        let (requests, asked) = mpsc::channel(8);
+        if !self.takes_over {
+            self.open();
+            banner::print(&self.config, &self.listeners.open(), &path, self.to_terminal);
+        }
         let serving = self.begin(requests);
+        if self.takes_over {
+            // Nobody may ask for an app before what runs of it is known.
+            every_app_is_known(self.apps.clone(), self.config.clone()).await;
+            self.open();
+        }
         let listeners: Vec<String> = self.listeners.open().iter().map(|it| it.address.to_string()).collect();
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -81,12 +112,32 @@ impl Daemon {
             "serving on {}",
             listeners.join(", ")
         );
-        self.until_stopped(&mut signals, &mut asked).await;
-        self.end(serving, &mut signals).await;
+        match self.until_ended(&mut signals, asked, &serving.course).await {
+            Ending::Stopped => self.end(serving, &mut signals).await,
+            Ending::HandedOver => self.leave(serving, &mut signals).await,
+        }
+    }
+
+    fn open(&mut self) {
+        let prepared = self.prepared.take().unwrap_or_default();
+        match &self.engine {
+            Some(engine) if engine.mode == Mode::Beside => {
+                let (now, quic) = prepared.split_quic();
+                self.prepared = Some(quic);
+                self.listeners.commit(now);
+            }
+            _ => {
+                self.listeners.commit(prepared);
+                self.listeners.drop_kept();
+            }
+        }
+        if let Some(engine) = &self.engine {
+            engine.line.say(ToWarden::Serving);
+        }
     }
 
     fn begin(&mut self, requests: mpsc::Sender<control::Request>) -> Serving {
-        let (stop, stopped) = watch::channel(false);
+        let (course, followed) = watch::channel(Course::Serving);
         let mut others = vec![
             tokio::spawn(self.directory.maintain(self.events.clone(), self.metrics.clone())),
             tokio::spawn(start_apps(self.apps.clone(), self.config.clone(), self.readiness.clone())),
@@ -98,7 +149,7 @@ impl Daemon {
             )),
             notify::start(self.readiness.clone(), self.apps.clone()),
         ];
-        others.extend(self.admin.take().map(|it| tokio::spawn(serve_admin(it, self.pages.clone(), stopped.clone()))));
+        others.extend(self.admin.take().map(|it| tokio::spawn(serve_admin(it, self.pages.clone(), followed.clone()))));
         let control = Control {
             app: self.apps.clone(),
             certificates: self.certificates.clone(),
@@ -112,8 +163,9 @@ impl Daemon {
             requests,
             facts: Facts {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
-                started: Instant::now(),
-                engine_generation: 1,
+                pid: if self.engine.is_some() { parent_id() } else { std::process::id() },
+                started: self.engine.as_ref().map_or_else(Instant::now, |it| it.since),
+                engine_generation: self.engine.as_ref().map_or(1, |it| it.number),
                 workers: self.workers.count(),
                 listeners: self.listeners.clone(),
                 io_backend: "epoll".to_owned(),
@@ -124,28 +176,95 @@ impl Daemon {
         let control = tokio::spawn(async move {
             let Some(socket) = socket else { return };
             known.await;
-            if let Err(error) = control.serve(socket, stopped).await {
+            if let Err(error) = control.serve(socket, followed).await {
                 tracing::error!(%error, "the control plane ended");
             }
         });
-        Serving { stop, control, others }
+        Serving { course, control, others }
     }
 
-    async fn until_stopped(&self, signals: &mut Signals, asked: &mut mpsc::Receiver<control::Request>) {
+    async fn until_ended(
+        &mut self,
+        signals: &mut Signals,
+        mut asked: mpsc::Receiver<control::Request>,
+        course: &watch::Sender<Course>,
+    ) -> Ending {
+        let mut upgrades = Upgrades::new(self.run.clone(), self.engine.as_ref().map(|it| it.line.clone()));
         loop {
-            let signal = tokio::select! {
-                signal = signals.next() => signal,
-                request = asked.recv() => match request {
-                    Some(control::Request::Shutdown) | None => Signal::Stop,
+            tokio::select! {
+                signal = signals.next() => match signal {
+                    Signal::Stop => return Ending::Stopped,
+                    Signal::Reload => drop(tokio::spawn(reload(self.reloader.clone()))),
+                    Signal::Reopen => reopen(self.logs.clone()),
+                    Signal::Upgrade => upgrades.begin(unheard_upgrade(), &self.apps.statuses()),
                 },
-            };
-            match signal {
-                Signal::Stop => return,
-                Signal::Reload => drop(tokio::spawn(reload(self.reloader.clone()))),
-                Signal::Reopen => reopen(self.logs.clone()),
-                Signal::Upgrade => tracing::warn!("upgrade is not available in this version"),
+                request = asked.recv() => match request {
+                    Some(control::Request::Shutdown) | None => return Ending::Stopped,
+                    Some(control::Request::Upgrade(upgrade)) => upgrades.begin(upgrade, &self.apps.statuses()),
+                },
+                examined = upgrades.examined() => upgrades.go_on(examined),
+                order = next_order(&mut self.engine) => {
+                    if let Some(ending) = self.obey(order, &mut upgrades, course).await {
+                        return ending;
+                    }
+                }
             }
         }
+    }
+
+    /// What the warden says.
+    async fn obey(&mut self, order: Order, upgrades: &mut Upgrades, course: &watch::Sender<Course>) -> Option<Ending> {
+        match order {
+            Order::Go(_) => {}
+            Order::Pause => {
+                tracing::info!("another engine takes over");
+                course.send_replace(Course::Paused);
+                self.listeners.pause();
+                self.apps.let_go().await;
+                self.engine.as_ref().inspect(|it| it.line.say(ToWarden::Paused));
+            }
+            Order::Resume(kept) => {
+                tracing::warn!("the other engine has failed: this one goes on");
+                self.listeners.resume(kept);
+                self.apps.take_back().await;
+                course.send_replace(Course::Serving);
+            }
+            Order::Drain => return Some(Ending::HandedOver),
+            Order::TakeQuic => {
+                self.listeners.commit(self.prepared.take().unwrap_or_default());
+                self.listeners.drop_kept();
+            }
+            Order::Upgrading(line) => upgrades.say(line),
+            Order::Upgraded(engine) => upgrades.end(Ok(format!("engine {engine} serves"))),
+            Order::NotUpgraded(why) => upgrades.end(Err(upgrade::refused(why))),
+            Order::Alone => {
+                tracing::error!("the warden has gone: nothing would look after the apps");
+                return Some(Ending::Stopped);
+            }
+        }
+        None
+    }
+
+    /// Another engine has everything: what is under way here is finished, and nothing else is touched.
+    async fn leave(self, serving: Serving, signals: &mut Signals) {
+        tracing::info!("finishing what is under way");
+        serving.others.iter().for_each(JoinHandle::abort);
+        self.listeners.leave_quic();
+        // Who asked for the upgrade still reads the answer.
+        let draining = async { tokio::join!(self.workers.drain(LEAVE), tokio::time::sleep(ANSWER)).0 };
+        tokio::select! {
+            drained = draining => {
+                if !drained {
+                    tracing::warn!(seconds = LEAVE.as_secs(), "connections of the engine before were cut");
+                }
+            }
+            () = stop_asked(signals) => {}
+        }
+        serving.course.send_replace(Course::HandedOver);
+        let _ = tokio::time::timeout(LOG_FAREWELL, serving.control).await;
+        self.access.close(LOG_FAREWELL);
+        tracing::info!("left");
+        telemetry::flush();
     }
 
     async fn end(self, serving: Serving, signals: &mut Signals) {
@@ -166,7 +285,7 @@ impl Daemon {
                 self.apps.shutdown(Duration::ZERO).await;
             }
         }
-        serving.stop.send_replace(true);
+        serving.course.send_replace(Course::Stopping);
         serving.others.iter().for_each(JoinHandle::abort);
         let _ = tokio::time::timeout(LOG_FAREWELL, serving.control).await;
         self.access.close(LOG_FAREWELL);
@@ -175,9 +294,9 @@ impl Daemon {
     }
 }
 
-async fn serve_admin(listener: tokio::net::TcpListener, pages: Pages, mut stopped: watch::Receiver<bool>) {
+async fn serve_admin(listener: tokio::net::TcpListener, pages: Pages, mut course: watch::Receiver<Course>) {
     let stop = async move {
-        let _ = stopped.wait_for(|it| *it).await;
+        let _ = course.wait_for(|it| matches!(it, Course::Stopping | Course::HandedOver)).await;
     };
     if let Err(error) = builtin::serve(listener, pages, stop).await {
         tracing::error!(%error, "the admin listener ended");
@@ -221,6 +340,18 @@ fn reopen(logs: Logs) {
         Ok(()) => tracing::info!("logs reopened"),
         Err(error) => tracing::error!(%error, "cannot reopen a log"),
     });
+}
+
+/// Never, where there is no warden.
+async fn next_order(engine: &mut Option<Engine>) -> Order {
+    match engine {
+        Some(engine) => engine.orders.recv().await.unwrap_or(Order::Alone),
+        None => std::future::pending().await,
+    }
+}
+
+async fn stop_asked(signals: &mut Signals) {
+    while signals.next().await != Signal::Stop {}
 }
 
 /// A signal to a process and to its group arrives twice (`timeout` sends both): that is one wish, not two.

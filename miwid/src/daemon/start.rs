@@ -3,6 +3,8 @@
 use std::{
     fmt,
     io::{self, IsTerminal},
+    net::TcpListener,
+    os::fd::OwnedFd,
     path::PathBuf,
     process::ExitCode,
     sync::Arc,
@@ -10,12 +12,13 @@ use std::{
 
 use config::{Config, Problem, Severity};
 
-use super::{limits, serve::Daemon};
+use super::{engine::Engine, limits, serve::Daemon};
 use crate::{
     app,
     builtin::Pages,
     cli::Run,
     control,
+    link::{self, Beginning, Kept, Line, Mode, Takeover, ToWarden},
     net::{Admission, BindError},
     reload::{self, Parts, Reloader, Source},
     server::{Listeners, Shared, Workers, addresses},
@@ -31,9 +34,21 @@ const TAKEN: u8 = 8;
 /// The control plane waits far more than it works: two threads let one block for a moment without stalling the other.
 const CONTROL_THREADS: usize = 2;
 
-/// `miwid run`.
+/// `miwid run` without a warden.
 pub fn run(run: &Run) -> ExitCode {
-    match start(run) {
+    exit(start(run, None))
+}
+
+/// The same as an engine, with the link to the warden as fd 0.
+pub fn run_engine(run: &Run) -> ExitCode {
+    // What it is called where processes are listed, whatever file it was started from.
+    let _ = rustix::thread::set_name(c"miwid-engine");
+    let link = link::begin().map_err(|error| StartError::Io("there is no link to a warden", error));
+    exit(link.and_then(|link| start(run, Some(link))))
+}
+
+fn exit(ended: Result<(), StartError>) -> ExitCode {
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error.print();
@@ -114,7 +129,7 @@ fn taken(error: BindError, server: &config::Server) -> StartError {
     StartError::Bind(error, elsewhere)
 }
 
-fn start(run: &Run) -> Result<(), StartError> {
+fn start(run: &Run, link: Option<OwnedFd>) -> Result<(), StartError> {
     let source = Source::find(run.config.clone(), run.set.clone()).map_err(|it| StartError::Refused(it.to_string()))?;
     let loaded = source.load(&capabilities()).map_err(StartError::Config)?;
     let config = Arc::new(loaded.config);
@@ -127,7 +142,11 @@ fn start(run: &Run) -> Result<(), StartError> {
         .map_err(|error| StartError::Io("cannot start the control runtime", error))?;
     runtime.block_on(async {
         let signals = Signals::install().map_err(|error| StartError::Io("cannot listen for signals", error))?;
-        let daemon = assemble(run, source, config, connections_max).await?;
+        let beginning = match link {
+            Some(link) => Some(Line::begin(link).await.map_err(|error| StartError::Io("the warden is silent", error))?),
+            None => None,
+        };
+        let daemon = assemble(run, source, config, connections_max, beginning).await?;
         let roots = super::check::roots(&daemon.config);
         let tls = daemon.current.load().tls.clone();
         let certificates = tls.iter().flat_map(|it| it.warnings());
@@ -150,10 +169,12 @@ async fn assemble(
     source: Source,
     config: Arc<Config>,
     connections_max: usize,
+    beginning: Option<Beginning>,
 ) -> Result<Daemon, StartError> {
+    let (mut engine, mut kept) = Engine::of(beginning);
     let configured = run.socket.clone().or_else(|| config.control.socket.clone());
     let place = control::Place::of_process(configured, config.control.group.clone());
-    let socket = control::Socket::bind(&place).map_err(StartError::Control)?;
+    let socket = control_socket(&place, engine.as_ref(), &mut kept)?;
 
     let (events, metrics, readiness) = (Events::default(), Metrics::default(), Readiness::default());
     let (logs, access) = open_logs(&config.logging, &events, &metrics)?;
@@ -177,12 +198,20 @@ async fn assemble(
     let count = limits::workers(config.server.workers);
     let workers = Workers::start(count, &shared).map_err(|error| StartError::Io("cannot start a worker", error))?;
     let workers = Arc::new(workers);
-    let listeners = Listeners::new(workers.clone());
+    let admin = admin(&config, engine.as_ref(), &mut kept)?;
+    let mut listeners = Listeners::new(workers.clone());
+    if let Some(engine) = &engine {
+        listeners = listeners.kept_by(engine.line.clone(), kept);
+    }
     let prepared =
         listeners.prepare(&addresses(&config)).map_err(|mut errors| taken(errors.remove(0), &config.server))?;
-    let admin = admin(&config).await?;
+    let takeover = match &mut engine {
+        Some(engine) => engine.wait_until_told().await?,
+        None => Takeover::default(),
+    };
+    let takes_over = engine.as_ref().is_some_and(|it| it.mode == Mode::Beside) || !takeover.instances.is_empty();
 
-    let apps = app::Supervisor {
+    let supervisor = app::Supervisor {
         directory: directory.clone(),
         events: events.clone(),
         logs: logs.clone(),
@@ -190,8 +219,11 @@ async fn assemble(
         readiness: readiness.clone(),
         state_dir: state_dir(&config, socket.path()),
         run_dir: run_dir(socket.path()),
-    }
-    .start();
+    };
+    let apps = match &engine {
+        Some(engine) => supervisor.start_under(engine.line.clone(), app::Inheritance::of(takeover)),
+        None => supervisor.start(),
+    };
     super::gauges::register(&metrics, apps.clone(), directory.clone(), current.clone(), certificates.clone());
     let reloader = Reloader::new(Parts {
         source,
@@ -208,8 +240,11 @@ async fn assemble(
         logs: logs.clone(),
         metrics: metrics.clone(),
     });
-    listeners.commit(prepared);
     Ok(Daemon {
+        run: run.clone(),
+        engine,
+        takes_over,
+        prepared: Some(prepared),
         config,
         current,
         socket: Some(socket),
@@ -242,12 +277,45 @@ fn open_logs(logging: &config::Logging, events: &Events, metrics: &Metrics) -> R
     Ok((logs, access.map_err(|error| StartError::Io("cannot open the access log", error))?))
 }
 
-async fn admin(config: &Config) -> Result<Option<tokio::net::TcpListener>, StartError> {
-    let Some(address) = config.admin.listen else { return Ok(None) };
-    match tokio::net::TcpListener::bind(address).await {
-        Ok(listener) => Ok(Some(listener)),
-        Err(source) => Err(taken(BindError { address, source }, &config.server)),
+/// That of the engine before, if there was one at this place.
+fn control_socket(
+    place: &control::Place,
+    engine: Option<&Engine>,
+    kept: &mut Kept,
+) -> Result<control::Socket, StartError> {
+    let key = format!("control:{}", control::choose(place).display());
+    let before = kept.remove(&key).and_then(|sockets| sockets.into_iter().next());
+    if let Some(socket) = before.and_then(|socket| control::Socket::adopt(place, socket).ok()) {
+        return Ok(socket);
     }
+    let socket = control::Socket::bind(place).map_err(StartError::Control)?;
+    if let Some(engine) = engine {
+        engine.line.say(ToWarden::Drop { key: key.clone() });
+        engine.line.keep(&key, socket.try_clone().into_iter().collect());
+    }
+    Ok(socket)
+}
+
+fn admin(
+    config: &Config,
+    engine: Option<&Engine>,
+    kept: &mut Kept,
+) -> Result<Option<tokio::net::TcpListener>, StartError> {
+    let Some(address) = config.admin.listen else { return Ok(None) };
+    let key = format!("admin:{address}");
+    let before = kept.remove(&key).and_then(|sockets| sockets.into_iter().next());
+    let failed = |source| taken(BindError { address, source }, &config.server);
+    let bound = match before {
+        Some(socket) => TcpListener::from(socket),
+        None => {
+            let socket = TcpListener::bind(address).map_err(failed)?;
+            if let Some(engine) = engine {
+                engine.line.keep(&key, socket.try_clone().map(OwnedFd::from).into_iter().collect());
+            }
+            socket
+        }
+    };
+    bound.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(bound)).map(Some).map_err(failed)
 }
 
 /// What must survive a restart: overrides of operators. As root `/var/lib/miwid`, else beside the control socket.

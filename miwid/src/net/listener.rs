@@ -38,7 +38,13 @@ pub fn bind_group(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>,
     bound().map_err(|source| BindError { address, source })
 }
 
-/// The same for datagrams. Packets of one connection reach one socket, whatever address they come from.
+/// As many more, beside sockets of ours on the same address.
+pub fn bind_beside(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, BindError> {
+    let bound: io::Result<Vec<TcpListener>> = (0..count).map(|_| listen(address)).collect();
+    bound.map_err(|source| BindError { address, source })
+}
+
+/// A group for datagrams. Packets of one connection reach one socket, whatever address they come from.
 #[cfg(feature = "http3")]
 pub fn bind_udp_group(address: SocketAddr, count: usize) -> Result<Vec<std::net::UdpSocket>, BindError> {
     let bound = || -> io::Result<Vec<std::net::UdpSocket>> {

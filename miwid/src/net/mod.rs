@@ -28,7 +28,7 @@ pub use gate::{
 pub use http2::{CONNECTION_WINDOW, LocalExecutor, STREAM_WINDOW, STREAMS_MAX, head_max};
 #[cfg(feature = "http3")]
 pub use listener::bind_udp_group;
-pub use listener::{BindError, bind_group};
+pub use listener::{BindError, bind_beside, bind_group};
 pub use prefixed::{Preface, Prefixed, is_preface, sniff};
 pub use sendfile::{Sending, poll_send_more};
 pub use staged::Staged;

@@ -58,7 +58,7 @@ pub struct Shared {
 
 enum Order {
     Listen(Key, Socket),
-    Forget(Key),
+    Forget(Key, Duration),
 }
 
 /// All worker threads, as their owner steers them.
@@ -77,7 +77,7 @@ impl Workers {
             let (orders, inbox) = mpsc::unbounded_channel();
             let (shared, signal, feed) = (shared.clone(), signal.clone(), shared.directory.worker());
             let work = move || match Builder::new_current_thread().enable_all().build_local(LocalOptions::default()) {
-                Ok(runtime) => runtime.block_on(run(Place { index, count }, shared, feed, inbox, signal)),
+                Ok(runtime) => runtime.block_on(run(index, shared, feed, inbox, signal)),
                 Err(error) => tracing::error!(%error, index, "worker cannot start"),
             };
             let thread = thread::Builder::new().name(format!("miwid-worker-{index}")).spawn(work)?;
@@ -91,17 +91,18 @@ impl Workers {
         self.orders.len()
     }
 
-    /// One socket for each worker.
+    /// One socket for each worker; more of them when another engine, with more workers, had opened them.
     pub(super) fn listen(&self, key: Key, sockets: Vec<Socket>) {
-        for (orders, socket) in self.orders.iter().zip(sockets) {
+        for (orders, socket) in self.orders.iter().cycle().zip(sockets) {
             // A worker that is gone was reported when it went.
             let _ = orders.send(Order::Listen(key, socket));
         }
     }
 
-    pub(super) fn forget(&self, key: Key) {
+    /// Its connections have until `deadline`.
+    pub(super) fn forget(&self, key: Key, deadline: Duration) {
         for orders in &self.orders {
-            let _ = orders.send(Order::Forget(key));
+            let _ = orders.send(Order::Forget(key, deadline));
         }
     }
 
@@ -132,18 +133,8 @@ pub(super) struct Worker {
     pub(super) metrics: Metrics,
     pub(super) pages: Pages,
     pub(super) admission: Admission,
-    /// Which worker of how many this is.
-    #[cfg(feature = "http3")]
-    place: Place,
     /// What HTTPS answers say of HTTP/3, while this worker serves it.
     pub(super) alternative: RefCell<Option<HeaderValue>>,
-}
-
-#[derive(Clone, Copy)]
-struct Place {
-    index: usize,
-    #[cfg_attr(not(feature = "http3"), expect(dead_code, reason = "only QUIC steers packets"))]
-    count: usize,
 }
 
 impl Worker {
@@ -153,7 +144,7 @@ impl Worker {
     }
 }
 
-async fn run(place: Place, shared: Shared, feed: Feed, inbox: mpsc::UnboundedReceiver<Order>, drain: DrainSignal) {
+async fn run(index: usize, shared: Shared, feed: Feed, inbox: mpsc::UnboundedReceiver<Order>, drain: DrainSignal) {
     let worker = Rc::new(Worker {
         snapshot: RefCell::new(shared.current.cached()),
         pools: Rc::default(),
@@ -170,12 +161,10 @@ async fn run(place: Place, shared: Shared, feed: Feed, inbox: mpsc::UnboundedRec
         metrics: shared.metrics.clone(),
         pages: shared.pages.clone(),
         admission: shared.admission.clone(),
-        #[cfg(feature = "http3")]
-        place,
         alternative: RefCell::default(),
     });
     let feed = tokio::task::spawn_local(feed.run(worker.pools.clone()));
-    let tick = tokio::task::spawn_local(tick(place.index, worker.clone(), shared.readiness));
+    let tick = tokio::task::spawn_local(tick(index, worker.clone(), shared.readiness));
     obey(&worker, inbox, drain).await;
     feed.abort();
     tick.abort();
@@ -202,7 +191,7 @@ struct Listening {
 
 /// Opens and closes listeners until draining; then waits for the last connection, whose drop of its sender ends this.
 async fn obey(worker: &Rc<Worker>, mut inbox: mpsc::UnboundedReceiver<Order>, mut drain: DrainSignal) {
-    let mut listeners: HashMap<Key, Listening> = HashMap::new();
+    let mut listeners: HashMap<Key, Vec<Listening>> = HashMap::new();
     let (connections, mut open) = mpsc::channel::<()>(1);
     loop {
         let order = tokio::select! {
@@ -211,13 +200,10 @@ async fn obey(worker: &Rc<Worker>, mut inbox: mpsc::UnboundedReceiver<Order>, mu
         };
         match order {
             Some(Order::Listen(key, socket)) => {
-                listeners.insert(key, open_listener(worker, key, socket, &connections));
+                listeners.entry(key).or_default().push(open_listener(worker, key, socket, &connections));
             }
-            Some(Order::Forget(key)) => {
-                if let Some(listener) = listeners.remove(&key) {
-                    // No deadline: nobody waits for these connections, and what they are owed they get.
-                    listener.leave.start(Duration::MAX);
-                }
+            Some(Order::Forget(key, deadline)) => {
+                listeners.remove(&key).unwrap_or_default().iter().for_each(|it| it.leave.start(deadline));
                 if key.1 == Kind::Http3 && !listeners.keys().any(|it| it.1 == Kind::Http3) {
                     worker.alternative.replace(None);
                     worker.shelf.clear();
@@ -226,12 +212,12 @@ async fn obey(worker: &Rc<Worker>, mut inbox: mpsc::UnboundedReceiver<Order>, mu
             None => break,
         }
     }
-    for listener in listeners.values() {
+    for listener in listeners.values().flatten() {
         listener.leave.start(drain.deadline());
     }
     drop(connections);
     let _ = open.recv().await;
-    for listener in listeners.into_values() {
+    for listener in listeners.into_values().flatten() {
         let _ = listener.task.await;
     }
     worker.tunnels.ended().await;
@@ -242,11 +228,11 @@ fn open_listener(worker: &Rc<Worker>, key: Key, socket: Socket, connections: &mp
     let task = match socket {
         Socket::Tcp(socket) => tokio::task::spawn_local(listen(worker.clone(), key.1, socket, drain, connections)),
         #[cfg(feature = "http3")]
-        Socket::Udp(socket) => {
+        Socket::Udp { socket, index, count } => {
             let alternative = format!("h3=\":{}\"; ma=86400", key.0.port());
             worker.alternative.replace(HeaderValue::from_str(&alternative).ok());
             worker.shelf.clear();
-            let ids = SteeredIds::new(worker.place.index, worker.place.count);
+            let ids = SteeredIds::new(index, count);
             tokio::task::spawn_local(http3::listen(worker.clone(), ids, socket, drain, connections))
         }
     };

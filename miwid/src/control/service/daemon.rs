@@ -3,10 +3,16 @@
 use std::{path::PathBuf, sync::Arc};
 
 use proto::v1::{self, daemon_server};
+use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
 use super::Reply;
-use crate::control::{self, Order, audit::Caller, convert::reload_ending, plane::Plane};
+use crate::control::{
+    self, Order,
+    audit::Caller,
+    convert::{reload_ending, upgrade_ending},
+    plane::Plane,
+};
 use crate::reload::Reload;
 
 pub(in crate::control) struct Daemon(pub(in crate::control) Arc<Plane>);
@@ -15,7 +21,7 @@ pub(in crate::control) struct Daemon(pub(in crate::control) Arc<Plane>);
 impl daemon_server::Daemon for Daemon {
     async fn version(&self, _: Request<v1::VersionRequest>) -> Reply<v1::VersionReply> {
         let version = self.0.control.facts.version.clone();
-        Ok(Response::new(v1::VersionReply { version, pid: std::process::id() }))
+        Ok(Response::new(v1::VersionReply { version, pid: self.0.control.facts.pid }))
     }
 
     async fn status(&self, _: Request<v1::StatusRequest>) -> Reply<v1::StatusReply> {
@@ -41,6 +47,27 @@ impl daemon_server::Daemon for Daemon {
         self.0.operate(caller, order, |_| async move { reload_ending(&reloader.reload(what).await) }).map(Response::new)
     }
 
+    async fn upgrade(&self, request: Request<v1::UpgradeRequest>) -> Reply<v1::Operation> {
+        let caller = Caller::of(&request);
+        let ask = request.into_inner();
+        let order = Order {
+            kind: "upgrade",
+            target: "miwid".to_owned(),
+            request_id: ask.request_id,
+            arguments: ask.binary.clone().unwrap_or_default(),
+            holder: caller.holder(),
+        };
+        let requests = self.0.control.requests.clone();
+        let binary = ask.binary.map(PathBuf::from);
+        let work = |progress| async move {
+            let (reply, answer) = oneshot::channel();
+            // Refused only at the end of the daemon.
+            let _ = requests.send(control::Request::Upgrade(control::Upgrade { binary, progress, reply })).await;
+            upgrade_ending(answer.await.ok())
+        };
+        self.0.operate(caller, order, work).map(Response::new)
+    }
+
     async fn config(&self, request: Request<v1::ConfigRequest>) -> Reply<v1::ConfigReply> {
         let reloader = &self.0.control.reloader;
         // Secrets write themselves as `***`.
@@ -52,7 +79,7 @@ impl daemon_server::Daemon for Daemon {
     async fn shutdown(&self, request: Request<v1::ShutdownRequest>) -> Reply<v1::ShutdownReply> {
         let sent = self.0.control.requests.try_send(control::Request::Shutdown);
         let reply = match sent {
-            Ok(()) => Ok(Response::new(v1::ShutdownReply { pid: std::process::id() })),
+            Ok(()) => Ok(Response::new(v1::ShutdownReply { pid: self.0.control.facts.pid })),
             Err(_) => Err(Status::failed_precondition("the daemon is already stopping")),
         };
         Caller::of(&request).audited("shutdown", "", reply)

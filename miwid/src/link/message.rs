@@ -1,0 +1,140 @@
+//! The messages. JSON, so that a warden and an engine of different versions understand what both know and pass over the rest.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// Raised when an engine could no longer live with an older warden, or a warden with an older engine.
+pub const PROTOCOL: u32 = 1;
+
+/// How an engine comes into being.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// With the warden, or after an engine that is gone.
+    Alone,
+    /// Beside an engine that still serves.
+    Beside,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exit {
+    pub code: Option<i32>,
+    pub signal: Option<i32>,
+    #[serde(default)]
+    pub core_dumped: bool,
+}
+
+/// From the engine. What is said of descriptors goes along with the packet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ToWarden {
+    /// All is built, nothing is served yet. How long an upgrade to this engine may be taken back.
+    Ready {
+        confirm_ms: u64,
+    },
+    /// It accepts connections and looks after the apps.
+    Serving,
+    /// With listening descriptors that must outlive the engine; more of the same key add up.
+    Keep {
+        key: String,
+    },
+    Drop {
+        key: String,
+    },
+    /// With fd 0, 1 and 2 of the launch stub, and the ends of 1 and 2 that are read.
+    Launch {
+        id: u64,
+        name: String,
+    },
+    /// With a piece of memory: what the next engine must know of the apps.
+    State,
+    /// No worker is stuck.
+    Alive,
+    /// Lines for the service manager.
+    Notify {
+        text: String,
+    },
+    /// Begin an engine from this program, which was looked at, beside this one.
+    Upgrade {
+        program: PathBuf,
+    },
+    /// Nothing is accepted any more and the apps are in nobody's hands; `State` came before.
+    Paused,
+    #[serde(other)]
+    Unknown,
+}
+
+/// From the warden.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ToEngine {
+    /// The first message, with the warden's age.
+    Welcome {
+        engine: u64,
+        mode: Mode,
+        age_ms: u64,
+    },
+    /// With descriptors that were kept.
+    Kept {
+        key: String,
+    },
+    /// The end of what comes before the work.
+    Begin,
+    /// With what the engine before said last.
+    State,
+    /// A process that runs for the engine, or has ended meanwhile; with its two pipes.
+    Instance {
+        name: String,
+        pid: u32,
+        exit: Option<Exit>,
+    },
+    /// Serve.
+    Go,
+    Launched {
+        id: u64,
+        pid: u32,
+    },
+    NotLaunched {
+        id: u64,
+        errno: i32,
+    },
+    Exited {
+        pid: u32,
+        exit: Exit,
+    },
+    /// Stop accepting, let go of the apps, say `State` and `Paused`.
+    Pause,
+    /// Accept again and take the apps back: the new engine has failed. Its listeners came before, as `Kept`.
+    Resume,
+    /// The new engine is there to stay: finish what is under way, and end.
+    Drain,
+    /// Nobody else reads the QUIC sockets any more.
+    TakeQuic,
+    /// How the upgrade that was asked for goes.
+    Upgrading {
+        line: String,
+    },
+    Upgraded {
+        engine: u64,
+    },
+    NotUpgraded {
+        why: String,
+    },
+    #[serde(other)]
+    Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_later_version_says_is_passed_over() {
+        let said: ToEngine = serde_json::from_str(r#"{"kind":"dance","with":"me"}"#).expect("a message");
+        assert_eq!(said, ToEngine::Unknown);
+        let said: ToWarden = serde_json::from_str(r#"{"kind":"ready","confirm_ms":5,"new":true}"#).expect("a message");
+        assert_eq!(said, ToWarden::Ready { confirm_ms: 5 });
+    }
+}

@@ -1,0 +1,16 @@
+//! What warden and engine say to each other, and the descriptors that go along. An engine's fd 0 is a SEQPACKET socket to its
+//! warden: a message is one packet, so nobody has to find where it ends, and no descriptor is ever adopted by its number.
+
+mod line;
+mod message;
+mod packet;
+
+pub use line::{Beginning, Heir, Line, Order, Takeover};
+pub use message::{Exit, Mode, PROTOCOL, ToEngine, ToWarden};
+pub use packet::{Packet, begin, memory, pair, read_memory, receive, send};
+
+/// The name (`argv[0]`) under which the warden starts this program as an engine.
+pub const ENGINE: &str = "miwid-engine";
+
+/// Descriptors by what they are: `tcp:0.0.0.0:443`, `control:/run/miwid/control.sock`.
+pub type Kept = std::collections::BTreeMap<String, Vec<std::os::fd::OwnedFd>>;

@@ -1,0 +1,359 @@
+//! The loop: signals, what engines say, children that ended, deadlines; and what `succession` makes of them, carried out.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    io,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::{SigSet, Signal, kill},
+        signalfd::{SfdFlags, SignalFd},
+    },
+};
+use sd_notify::NotifyState;
+
+use super::{
+    children::{Children, Instance, kill_all, raw, reap},
+    engine::{Engine, Program, launch},
+    succession::{self, Effect, Event, Report, Succession, words},
+    voice,
+};
+use crate::link::{Exit, Kept, Mode, Packet, ToEngine, ToWarden};
+
+/// An engine that says so rarely that it lives is stuck.
+const SILENCE: Duration = Duration::from_secs(30);
+/// How often is looked for that.
+const LOOK: Duration = Duration::from_secs(1);
+/// More in one packet is split.
+const DESCRIPTORS: usize = 64;
+
+/// Becomes the warden; `arguments` are what engines are started with. Returns when everything has ended.
+pub fn run(arguments: Vec<OsString>) -> ExitCode {
+    match Warden::begin(arguments) {
+        Ok(mut warden) => ExitCode::from(warden.serve()),
+        Err(error) => {
+            voice::warn(&format!("cannot begin: {error}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+struct Warden {
+    begun: Instant,
+    signals: SignalFd,
+    arguments: Vec<OsString>,
+    program: Program,
+    /// Of an upgrade that is not confirmed.
+    candidate: Option<Program>,
+    succession: Succession,
+    engines: BTreeMap<succession::Engine, Engine>,
+    alive: BTreeMap<succession::Engine, Instant>,
+    children: Children,
+    kept: Kept,
+    /// What the engine that has the apps said of them last.
+    state: Option<OwnedFd>,
+    watchdog: Option<Duration>,
+    pinged: Instant,
+}
+
+impl Warden {
+    fn begin(arguments: Vec<OsString>) -> io::Result<Self> {
+        let wanted =
+            [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGCHLD];
+        let mask: SigSet = wanted.into_iter().collect();
+        mask.thread_block()?;
+        nix::sys::prctl::set_child_subreaper(true)?;
+        Ok(Self {
+            begun: Instant::now(),
+            signals: SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?,
+            arguments,
+            program: Program::open(Path::new("/proc/self/exe"))?,
+            candidate: None,
+            succession: Succession::default(),
+            engines: BTreeMap::new(),
+            alive: BTreeMap::new(),
+            children: Children::default(),
+            kept: Kept::new(),
+            state: None,
+            watchdog: sd_notify::watchdog_enabled(),
+            pinged: Instant::now(),
+        })
+    }
+
+    fn serve(&mut self) -> u8 {
+        let mut code = self.feed(Event::Begin);
+        while code.is_none() {
+            self.wait();
+            code = self
+                .signals()
+                .or_else(|| self.ended_children())
+                .or_else(|| self.messages())
+                .or_else(|| self.feed(Event::Tick));
+            self.watch_over();
+        }
+        self.children.kill(None);
+        kill_all();
+        code.unwrap_or_default()
+    }
+
+    fn wait(&self) {
+        let until = self.succession.wakes_at().map(|at| at.saturating_duration_since(Instant::now()));
+        // A millisecond late rather than early: the deadline must have come.
+        let time = until.map_or(LOOK, |it| it.min(LOOK)) + Duration::from_millis(1);
+        let mut polled = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        for engine in self.engines.values() {
+            let events = if engine.is_behind() { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
+            polled.push(PollFd::new(engine.link().as_fd(), events));
+        }
+        // Interrupted or not: everything is looked at.
+        let _ = poll(&mut polled, PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX));
+    }
+
+    fn signals(&mut self) -> Option<u8> {
+        while let Ok(Some(told)) = self.signals.read_signal() {
+            let signal = i32::try_from(told.ssi_signo).ok().and_then(|it| Signal::try_from(it).ok());
+            let code = match signal {
+                Some(Signal::SIGTERM | Signal::SIGINT) => self.feed(Event::Stop),
+                Some(Signal::SIGCHLD) | None => None,
+                Some(other) => {
+                    let current = self.succession.current().and_then(|it| self.engines.get(&it));
+                    current.map(|engine| kill(raw(engine.pid), other));
+                    None
+                }
+            };
+            if code.is_some() {
+                return code;
+            }
+        }
+        None
+    }
+
+    fn ended_children(&mut self) -> Option<u8> {
+        while let Some((pid, exit)) = reap() {
+            if self.children.ended(pid, exit) {
+                self.tell_end(pid, exit);
+                continue;
+            }
+            let number = self.engines.iter().find(|(_, it)| it.pid == pid).map(|(number, _)| *number);
+            let Some(number) = number else { continue };
+            // What it said before it died still counts.
+            self.listen_to(number);
+            self.engines.remove(&number);
+            self.alive.remove(&number);
+            // The first one says by itself why it cannot begin.
+            if exit.code != Some(0) && (number > 1 || exit.signal.is_some()) {
+                voice::warn(&format!("engine {number} (pid {pid}) {}", words(exit)));
+            }
+            let code = self.feed(Event::Ended(number, exit));
+            if code.is_some() {
+                return code;
+            }
+        }
+        None
+    }
+
+    fn tell_end(&mut self, pid: u32, exit: Exit) {
+        let mut told = false;
+        for engine in self.engines.values_mut().filter(|it| it.went) {
+            engine.tell(ToEngine::Exited { pid, exit }, Vec::new());
+            told = true;
+        }
+        if told {
+            self.children.forget_ended();
+        }
+    }
+
+    fn messages(&mut self) -> Option<u8> {
+        let numbers: Vec<_> = self.engines.keys().copied().collect();
+        numbers.into_iter().find_map(|number| {
+            self.engines.get_mut(&number).map(Engine::flush);
+            self.listen_to(number)
+        })
+    }
+
+    fn listen_to(&mut self, number: succession::Engine) -> Option<u8> {
+        while let Some(packet) = self.engines.get(&number).and_then(Engine::hear) {
+            let code = self.heard(number, packet);
+            if code.is_some() {
+                return code;
+            }
+        }
+        None
+    }
+
+    fn heard(&mut self, number: succession::Engine, packet: Packet<ToWarden>) -> Option<u8> {
+        let mut descriptors = packet.descriptors;
+        match packet.message {
+            ToWarden::Ready { confirm_ms } => {
+                return self.feed(Event::Ready(number, Duration::from_millis(confirm_ms)));
+            }
+            ToWarden::Serving => return self.feed(Event::Serving(number)),
+            ToWarden::Paused => return self.feed(Event::Paused(number)),
+            ToWarden::Upgrade { program } => match Program::open(&program) {
+                Ok(program) => {
+                    // One that is under way keeps its own.
+                    self.candidate.get_or_insert(program);
+                    return self.feed(Event::Upgrade(number));
+                }
+                Err(error) => {
+                    let why = format!("{}: {error}", program.display());
+                    self.tell(number, ToEngine::NotUpgraded { why }, Vec::new());
+                }
+            },
+            ToWarden::Keep { key } => self.kept.entry(key).or_default().append(&mut descriptors),
+            ToWarden::Drop { key } => drop(self.kept.remove(&key)),
+            ToWarden::State => self.state = descriptors.pop(),
+            ToWarden::Launch { id, name } => self.launch(number, id, name, descriptors),
+            ToWarden::Alive => drop(self.alive.insert(number, Instant::now())),
+            // An engine that is on its way out has nothing to say of the whole.
+            ToWarden::Notify { text } if !self.engines.range(number + 1..).any(|(_, it)| it.went) => {
+                notify(&[NotifyState::Custom(&text)]);
+            }
+            ToWarden::Notify { .. } => {}
+            ToWarden::Unknown => {}
+        }
+        None
+    }
+
+    fn launch(&mut self, number: succession::Engine, id: u64, name: String, descriptors: Vec<OwnedFd>) {
+        let Some(engine) = self.engines.get_mut(&number) else { return };
+        let Ok([stdin, stdout, stderr, read_out, read_err]) = <[OwnedFd; 5]>::try_from(descriptors) else {
+            engine.tell(ToEngine::NotLaunched { id, errno: nix::errno::Errno::EINVAL as i32 }, Vec::new());
+            return;
+        };
+        match launch(engine.pid, [stdin, stdout, stderr]) {
+            Ok(pid) => {
+                let pipes = [read_out, read_err];
+                self.children.instances.insert(pid, Instance { name, launched_by: number, pipes, exit: None });
+                engine.tell(ToEngine::Launched { id, pid }, Vec::new());
+            }
+            Err(error) => {
+                let errno = error.raw_os_error().unwrap_or_default();
+                engine.tell(ToEngine::NotLaunched { id, errno }, Vec::new());
+            }
+        }
+    }
+
+    fn feed(&mut self, event: Event) -> Option<u8> {
+        let effects = self.succession.step(event, Instant::now());
+        effects.into_iter().find_map(|effect| self.perform(effect))
+    }
+
+    fn perform(&mut self, effect: Effect) -> Option<u8> {
+        match effect {
+            Effect::Start(number, mode) => return self.start(number, mode),
+            Effect::Go(number) => self.go(number),
+            Effect::Pause(number) => self.tell(number, ToEngine::Pause, Vec::new()),
+            Effect::Resume(number) => {
+                self.hand_over_kept(number);
+                self.tell(number, ToEngine::Resume, Vec::new());
+            }
+            Effect::Drain(number) => self.tell(number, ToEngine::Drain, Vec::new()),
+            Effect::TakeQuic(number) => self.tell(number, ToEngine::TakeQuic, Vec::new()),
+            Effect::Terminate(number) => self.signal(number, Signal::SIGTERM),
+            Effect::Kill(number) => self.signal(number, Signal::SIGKILL),
+            Effect::KillLaunched(number) => self.children.kill(Some(number)),
+            Effect::KeepProgram => {
+                if let Some(program) = self.candidate.take() {
+                    self.program = program;
+                }
+            }
+            Effect::ForgetProgram => self.candidate = None,
+            Effect::Tell(number, Report::Line(line)) => self.tell(number, ToEngine::Upgrading { line }, Vec::new()),
+            Effect::Tell(number, Report::Done(engine)) => {
+                voice::info(&format!("engine {engine} has taken over"));
+                self.tell(number, ToEngine::Upgraded { engine }, Vec::new());
+            }
+            Effect::Tell(number, Report::Failed(why)) => {
+                voice::warn(&format!("no upgrade: {why}"));
+                self.tell(number, ToEngine::NotUpgraded { why }, Vec::new());
+            }
+            Effect::Exit(code) => return Some(code),
+        }
+        None
+    }
+
+    fn start(&mut self, number: succession::Engine, mode: Mode) -> Option<u8> {
+        let program = self.candidate.as_ref().filter(|_| mode == Mode::Beside).unwrap_or(&self.program);
+        match Engine::start(program, &self.arguments) {
+            Ok(mut engine) => {
+                let age_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or_default();
+                engine.tell(ToEngine::Welcome { engine: number, mode, age_ms }, Vec::new());
+                self.engines.insert(number, engine);
+                self.hand_over_kept(number);
+                self.tell(number, ToEngine::Begin, Vec::new());
+                None
+            }
+            Err(error) => {
+                voice::warn(&format!("engine {number} cannot be started: {error}"));
+                self.feed(Event::Ended(number, Exit { code: Some(1), ..Exit::default() }))
+            }
+        }
+    }
+
+    fn hand_over_kept(&mut self, number: succession::Engine) {
+        let Some(engine) = self.engines.get_mut(&number) else { return };
+        for (key, sockets) in &self.kept {
+            for some in sockets.chunks(DESCRIPTORS) {
+                let copies = some.iter().filter_map(|it| it.try_clone().ok()).collect();
+                engine.tell(ToEngine::Kept { key: key.clone() }, copies);
+            }
+        }
+    }
+
+    fn go(&mut self, number: succession::Engine) {
+        let Some(engine) = self.engines.get_mut(&number) else { return };
+        if let Some(state) = self.state.as_ref().and_then(|it| it.try_clone().ok()) {
+            engine.tell(ToEngine::State, vec![state]);
+        }
+        for (pid, it) in &self.children.instances {
+            let pipes = it.pipes.iter().filter_map(|pipe| pipe.try_clone().ok()).collect();
+            engine.tell(ToEngine::Instance { name: it.name.clone(), pid: *pid, exit: it.exit }, pipes);
+        }
+        engine.tell(ToEngine::Go, Vec::new());
+        engine.went = true;
+        self.children.forget_ended();
+    }
+
+    fn tell(&mut self, number: succession::Engine, message: ToEngine, descriptors: Vec<OwnedFd>) {
+        if let Some(engine) = self.engines.get_mut(&number) {
+            engine.tell(message, descriptors);
+        }
+    }
+
+    fn signal(&self, number: succession::Engine, signal: Signal) {
+        if let Some(engine) = self.engines.get(&number) {
+            // Not reaped yet, so the pid is still its own.
+            let _ = kill(raw(engine.pid), signal);
+        }
+    }
+
+    /// An engine that no longer says that it lives is ended, and the next one takes over. The service manager hears of none of it:
+    /// it would end the apps, too, which are well.
+    fn watch_over(&mut self) {
+        let now = Instant::now();
+        let stuck: Vec<_> =
+            self.alive.iter().filter(|(_, at)| now > **at + SILENCE).map(|(number, _)| *number).collect();
+        for number in stuck {
+            voice::warn(&format!("engine {number} has not moved for {} s: it is ended", SILENCE.as_secs()));
+            self.alive.remove(&number);
+            self.signal(number, Signal::SIGABRT);
+        }
+        if self.watchdog.is_some_and(|every| now >= self.pinged + every / 3) {
+            self.pinged = now;
+            notify(&[NotifyState::Watchdog]);
+        }
+    }
+}
+
+/// Without a service manager this does nothing.
+fn notify(states: &[NotifyState<'_>]) {
+    let _ = sd_notify::notify(states);
+}
