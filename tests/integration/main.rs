@@ -25,6 +25,7 @@ mod systemd;
 mod tls;
 mod tomcat;
 mod upstream;
+mod warden;
 mod websocket;
 mod websocket_cases;
 mod welcome;

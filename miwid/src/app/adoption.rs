@@ -73,7 +73,7 @@ impl Core {
         self.find_mut(id)?.launch = Some(launch);
         let (stdout, stderr) = (received(heir.stdout).ok()?, received(heir.stderr).ok()?);
         self.listen_to(id, stdout, stderr);
-        let exit = exit_told(heir.exit);
+        let exit = exit_told(heir.pid, heir.exit);
         self.spawn(id, async move { News::Exited(exit.await) });
         match state {
             State::Ready | State::Unready => {

@@ -28,6 +28,8 @@ pub type Job<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// The stub has confirmed its exec within so long, or something is badly wrong with the machine.
 const EXEC_PATIENCE: Duration = Duration::from_secs(20);
+/// How often is looked for a process whose end nobody tells us.
+const LOOK: Duration = Duration::from_millis(50);
 /// Pipes hold so much while nobody reads: 5 000 lines instead of 320.
 const PIPE_BYTES: usize = 1 << 20;
 
@@ -195,16 +197,19 @@ async fn start_by(line: Line, launch: Launch) -> Result<Launched, LaunchError> {
     confirm(ours, &launch).await?;
     guard.0 = None;
     let (stdout, stderr) = (received(stdout).map_err(pipes)?, received(stderr).map_err(pipes)?);
-    Ok(Launched { pid, stdout, stderr, exit: exit_told(exit) })
+    Ok(Launched { pid, stdout, stderr, exit: exit_told(pid, exit) })
 }
 
-/// The end of a process that the warden watches. Without a warden nobody knows it, and this engine ends, too.
-pub(super) fn exit_told(told: tokio::sync::oneshot::Receiver<Exit>) -> Job<ExitStatus> {
+/// The end of a process that the warden watches. Without a warden it is all that can be seen that there is no process any more.
+pub(super) fn exit_told(pid: u32, told: tokio::sync::oneshot::Receiver<Exit>) -> Job<ExitStatus> {
     Box::pin(async move {
-        match told.await {
-            Ok(Exit { code, signal, core_dumped }) => ExitStatus { code, signal, core_dumped },
-            Err(_) => std::future::pending().await,
+        if let Ok(Exit { code, signal, core_dumped }) = told.await {
+            return ExitStatus { code, signal, core_dumped };
         }
+        while tree::is_alive(pid) {
+            tokio::time::sleep(LOOK).await;
+        }
+        ExitStatus { code: None, signal: None, core_dumped: false }
     })
 }
 

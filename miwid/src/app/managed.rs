@@ -335,6 +335,7 @@ impl App {
             instances: self.runners.iter().map(|runner| runner.status(now)).collect(),
             notices: self.notices(cgroups),
             operation: self.operation.as_ref().map(|operation| operation.described(now)),
+            yields: self.yields(),
         }
     }
 

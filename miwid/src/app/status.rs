@@ -28,6 +28,8 @@ pub struct AppStatus {
     pub notices: Vec<String>,
     /// What runs an operation on it now: `restart by anna (uid 1000), 12 s ago`.
     pub operation: Option<String>,
+    /// It is the first start, which gives way to anything.
+    pub yields: bool,
 }
 
 /// Derived from the slots, never stored.

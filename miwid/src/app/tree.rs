@@ -62,6 +62,12 @@ pub(super) fn processes() -> Vec<Process> {
         .collect()
 }
 
+/// A zombie is not.
+pub(super) fn is_alive(pid: u32) -> bool {
+    let stat = fs::read(format!("/proc/{pid}/stat")).ok();
+    stat.and_then(|stat| parse(&String::from_utf8_lossy(&stat))).is_some_and(|it| !it.zombie)
+}
+
 fn is_marked(pid: u32, mark: &str) -> bool {
     let wanted = format!("{MARK}={mark}");
     fs::read(format!("/proc/{pid}/environ"))

@@ -18,6 +18,8 @@ use nix::{
 };
 use socket2::{Domain, SockAddr, Type};
 
+use crate::link::ENGINE;
+
 const FILE_NAME: &str = "control.sock";
 const DEFAULT_GROUP: &str = "miwid";
 const BACKLOG: i32 = 128;
@@ -215,7 +217,7 @@ fn clear_stale(path: &Path) -> Result<(), Error> {
     let address = SockAddr::unix(path).map_err(failed)?;
     match probe.connect(&address) {
         Ok(()) => {
-            let pid = getsockopt(&probe, PeerCredentials).ok().map(|peer| peer.pid());
+            let pid = getsockopt(&probe, PeerCredentials).ok().and_then(|peer| main_process(peer.pid()));
             Err(Error::Taken { path: path.to_owned(), pid })
         }
         Err(error) => match error.raw_os_error().map(Errno::from_raw) {
@@ -225,6 +227,16 @@ fn clear_stale(path: &Path) -> Result<(), Error> {
             _ => Err(failed(error)),
         },
     }
+}
+
+/// The one that operators know: of an engine its warden. Who began to listen may be gone, and the socket in other hands.
+fn main_process(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (name, rest) = stat.split_once('(')?.1.rsplit_once(')')?;
+    if name != ENGINE {
+        return Some(pid);
+    }
+    rest.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// The permissions are set between bind and listen: before listen nobody can connect, so there is no moment in which the

@@ -42,8 +42,9 @@ use crate::{
 const APPS_KNOWN: Duration = Duration::from_secs(5);
 /// Stop signals this close together are one.
 const ONE_WISH: Duration = Duration::from_millis(500);
-/// Connections of an engine that has handed over have so long to come to an end.
-const LEAVE: Duration = Duration::from_secs(60);
+/// Tunnels of an engine that has handed over have so long to come to an end by themselves; then they are told to go.
+const LEAVE: Duration = Duration::from_secs(3600);
+const FAREWELL: Duration = Duration::from_secs(30);
 const ANSWER: Duration = Duration::from_secs(1);
 /// Lines that are still on their way get this long.
 const LOG_FAREWELL: Duration = Duration::from_secs(2);
@@ -250,15 +251,18 @@ impl Daemon {
         tracing::info!("finishing what is under way");
         serving.others.iter().for_each(JoinHandle::abort);
         self.listeners.leave_quic();
-        // Who asked for the upgrade still reads the answer.
-        let draining = async { tokio::join!(self.workers.drain(LEAVE), tokio::time::sleep(ANSWER)).0 };
-        tokio::select! {
-            drained = draining => {
-                if !drained {
-                    tracing::warn!(seconds = LEAVE.as_secs(), "connections of the engine before were cut");
-                }
+        let ending = async {
+            if !self.workers.finished(LEAVE).await {
+                tracing::info!("tunnels of the engine before are closed now");
+                self.workers.drain(FAREWELL).await;
             }
-            () = stop_asked(signals) => {}
+        };
+        tokio::select! {
+            // Who asked for the upgrade still reads the answer.
+            _ = async { tokio::join!(ending, tokio::time::sleep(ANSWER)) } => {}
+            () = stop_asked(signals) => {
+                self.workers.drain(self.reloader.config().server.shutdown_timeout).await;
+            }
         }
         serving.course.send_replace(Course::HandedOver);
         let _ = tokio::time::timeout(LOG_FAREWELL, serving.control).await;
@@ -271,6 +275,7 @@ impl Daemon {
         self.readiness.draining();
         notify::stopping();
         tracing::info!("stopping");
+        self.listeners.release();
         let deadline = self.reloader.config().server.shutdown_timeout;
         let ending = async {
             if !self.workers.drain(deadline).await {

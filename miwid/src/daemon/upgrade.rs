@@ -115,7 +115,10 @@ impl Upgrades {
     }
 
     pub(super) fn begin(&mut self, upgrade: Upgrade, apps: &[AppStatus]) {
-        let busy = apps.iter().find_map(|it| it.operation.as_ref().map(|operation| (&it.name, operation)));
+        let busy = apps
+            .iter()
+            .filter(|it| !it.yields)
+            .find_map(|it| it.operation.as_ref().map(|operation| (&it.name, operation)));
         let why = if self.warden.is_none() {
             Some(("it runs as a single process".to_owned(), "start it without --single-process"))
         } else if self.asked.is_some() {

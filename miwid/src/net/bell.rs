@@ -1,5 +1,6 @@
 //! The word that it is time to finish, passed on within one worker: no atomics, no lock, sixteen bytes for each that
-//! listens. `Drain` tells the workers; each rings for its own connections.
+//! listens. `Drain` tells the workers; each rings for its own connections. Where there is time, it is announced first: answers say
+//! that they are the last, and who would be asked at that very moment is not cut off.
 
 use std::{
     cell::{Cell, RefCell},
@@ -16,19 +17,27 @@ pub struct Bell(Rc<Inner>);
 
 #[derive(Default)]
 struct Inner {
+    announced: Cell<bool>,
     rung: Cell<bool>,
     listening: RefCell<Slab<Waker>>,
 }
 
 impl Bell {
+    /// It will ring soon.
+    pub fn announce(&self) {
+        self.0.announced.set(true);
+    }
+
     pub fn ring(&self) {
+        self.announce();
         self.0.rung.set(true);
         let listening: Vec<Waker> = self.0.listening.borrow().iter().map(|(_, waker)| waker.clone()).collect();
         listening.into_iter().for_each(Waker::wake);
     }
 
-    pub fn has_rung(&self) -> bool {
-        self.0.rung.get()
+    /// The next answer is the last.
+    pub fn is_announced(&self) -> bool {
+        self.0.announced.get()
     }
 
     /// Resolves when it has rung.
@@ -47,7 +56,7 @@ impl Future for Rung {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.bell.has_rung() {
+        if self.bell.0.rung.get() {
             return Poll::Ready(());
         }
         let inner = self.bell.0.clone();
@@ -79,7 +88,9 @@ mod tests {
     async fn all_hear_it_and_nobody_leaves_a_trace() {
         let bell = Bell::default();
         let mut early = bell.rung();
-        assert!((&mut early).now_or_never().is_none());
+        assert!((&mut early).now_or_never().is_none() && !bell.is_announced());
+        bell.announce();
+        assert!((&mut early).now_or_never().is_none() && bell.is_announced());
         let gone = bell.rung();
         drop(gone);
         let ringer = bell.clone();

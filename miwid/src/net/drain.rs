@@ -39,6 +39,10 @@ impl DrainSignal {
         let _ = self.signal.wait_for(Option::is_some).await;
     }
 
+    pub fn has_started(&self) -> bool {
+        self.signal.borrow().is_some()
+    }
+
     /// How long there is from when draining began; nothing before that.
     pub fn deadline(&self) -> Duration {
         self.signal.borrow().unwrap_or_default()

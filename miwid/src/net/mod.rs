@@ -8,6 +8,7 @@ mod drain;
 mod frames;
 mod gate;
 mod http2;
+mod lingering;
 mod listener;
 mod prefixed;
 pub mod proxy_protocol;
@@ -26,6 +27,7 @@ pub use gate::{
     is_origin_form,
 };
 pub use http2::{CONNECTION_WINDOW, LocalExecutor, STREAM_WINDOW, STREAMS_MAX, head_max};
+pub use lingering::Lingering;
 #[cfg(feature = "http3")]
 pub use listener::bind_udp_group;
 pub use listener::{BindError, bind_beside, bind_group};

@@ -116,7 +116,7 @@ impl Direct {
         cx: &mut Context<'_>,
     ) -> Result<(), ()> {
         let (mut parts, mut body) = answer.map_err(drop)?.into_parts();
-        if connection.bell.has_rung() {
+        if connection.bell.is_announced() {
             parts.headers.insert(header::CONNECTION, http::HeaderValue::from_static("close"));
         }
         self.is_last = parts.headers.get(header::CONNECTION).is_some_and(|it| it == "close");

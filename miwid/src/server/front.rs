@@ -310,7 +310,7 @@ impl Connection {
         if plain.is_particular
             || secured.is_some_and(|it| !it.is_open_to_all())
             || snapshot.settings.trusts(self.peer.remote.ip().to_canonical())
-            || self.bell.has_rung()
+            || self.bell.is_announced()
         {
             return None;
         }

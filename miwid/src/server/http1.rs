@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, server::conn, service::service_fn};
 use hyper_util::rt::TokioIo;
 
@@ -19,7 +19,7 @@ use super::{
     front::{Departure, Front},
 };
 use crate::{
-    net::{After, Desk, Gated, Phase, Preface, Prefixed, Rules, Timeouts, Watched, sniff},
+    net::{After, Bell, Desk, Gated, Phase, Preface, Prefixed, Rules, Timeouts, Watched, sniff},
     snapshot::Settings,
 };
 
@@ -94,7 +94,7 @@ impl Connection {
             let this = number.get() + 1;
             number.set(this);
             refused(&mut request, this, &clerk);
-            told(answer(request), this, clerk.clone(), last.clone())
+            told(answer(request), this, clerk.clone(), last.clone(), self.bell.clone())
         });
         let mut connection = builder(&rules).serve_connection(io, service).with_upgrades();
         match self.drive(&mut connection, &desk, &brief, |it| it.graceful_shutdown()).await {
@@ -183,11 +183,20 @@ impl Connection {
 }
 
 /// An answer, and what the others of its connection have to know of it.
-async fn told(answer: Answer, number: u64, desk: Desk, brief: Rc<Cell<bool>>) -> Result<Response<Tracked>, Aborted> {
-    let answer = answer.await;
+async fn told(
+    answer: Answer,
+    number: u64,
+    desk: Desk,
+    brief: Rc<Cell<bool>>,
+    bell: Bell,
+) -> Result<Response<Tracked>, Aborted> {
+    let mut answer = answer.await;
     let switches = answer.as_ref().is_ok_and(|it| it.status() == StatusCode::SWITCHING_PROTOCOLS);
     desk.answered(number, if switches { After::Tunnel } else { After::Http });
     brief.set(answer.as_ref().is_ok_and(|it| it.body().is_shelved()));
+    if let Some(answer) = answer.as_mut().ok().filter(|_| !switches && bell.is_announced()) {
+        answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     answer
 }
 

@@ -11,7 +11,7 @@ use super::{
     paced::Streams,
 };
 use crate::{
-    net::{CONNECTION_WINDOW, Guarded, Phase, STREAM_WINDOW, STREAMS_MAX, head_max},
+    net::{CONNECTION_WINDOW, Guarded, Lingering, Phase, STREAM_WINDOW, STREAMS_MAX, head_max},
     telemetry::Metrics,
 };
 
@@ -23,7 +23,8 @@ const RESETS_OURS_MAX: usize = 256;
 impl Connection {
     pub(super) async fn http2(self, io: impl Io) {
         let snapshot = self.worker.snapshot();
-        let io = Guarded::new(self.watched(io), self.worker.metrics.clone());
+        // What is thrown away at the end is nobody's to judge.
+        let io = Guarded::new(Lingering::new(self.watched(io)), self.worker.metrics.clone());
         let streams = Streams::new(io.taken(), self.worker.metrics.clone());
         let mut builder = conn::http2::Builder::new(streams.clone());
         builder

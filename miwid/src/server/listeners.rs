@@ -234,6 +234,13 @@ impl Listeners {
         }
     }
 
+    /// The end: nobody will accept what comes now, so it is refused.
+    pub fn release(&self) {
+        if let Some(warden) = &self.warden {
+            lock(&self.open).values().for_each(|it| warden.say(ToWarden::Drop { key: it.name() }));
+        }
+    }
+
     pub fn leave_quic(&self) {
         for key in lock(&self.open).keys().filter(|it| it.1 == Kind::Http3) {
             self.workers.forget(*key, QUIC_FAREWELL);

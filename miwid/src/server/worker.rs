@@ -44,6 +44,11 @@ use crate::{
 /// How often a worker shows that it lives and hands over its log lines.
 const TICK: Duration = Duration::from_secs(1);
 
+/// Connections whose listener has gone, while the daemon stays, have so long to ask once more.
+const COURTESY: Duration = Duration::from_secs(2);
+/// How often is looked whether the workers have ended.
+const LOOK: Duration = Duration::from_millis(50);
+
 /// What every worker is given.
 #[derive(Clone)]
 pub struct Shared {
@@ -59,6 +64,7 @@ pub struct Shared {
 enum Order {
     Listen(Key, Socket),
     Forget(Key, Duration),
+    Finish,
 }
 
 /// All worker threads, as their owner steers them.
@@ -104,6 +110,20 @@ impl Workers {
         for orders in &self.orders {
             let _ = orders.send(Order::Forget(key, deadline));
         }
+    }
+
+    /// No new connections. Those that are open end when they have their answers, tunnels when their ends want it; true when
+    /// all have, within `patience`. `drain` may follow.
+    pub async fn finished(&self, patience: Duration) -> bool {
+        for orders in &self.orders {
+            let _ = orders.send(Order::Finish);
+        }
+        let ended = async {
+            while !self.threads.iter().all(thread::JoinHandle::is_finished) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::time::timeout(patience, ended).await.is_ok()
     }
 
     /// No new connections; those that are open finish what they do. True when all have, within `deadline`.
@@ -209,12 +229,11 @@ async fn obey(worker: &Rc<Worker>, mut inbox: mpsc::UnboundedReceiver<Order>, mu
                     worker.shelf.clear();
                 }
             }
-            None => break,
+            Some(Order::Finish) | None => break,
         }
     }
-    for listener in listeners.values().flatten() {
-        listener.leave.start(drain.deadline());
-    }
+    let deadline = if drain.has_started() { drain.deadline() } else { Duration::MAX };
+    listeners.values().flatten().for_each(|it| it.leave.start(deadline));
     drop(connections);
     let _ = open.recv().await;
     for listener in listeners.into_values().flatten() {
@@ -273,9 +292,15 @@ async fn listen(
             Err(error) => return tracing::error!(%error, "listener lost"),
         }
     }
-    bell.ring();
     // What the kernel has accepted for us is ours to answer: closing the socket would reset it.
     while let Ok(Ok(accepted)) = tokio::time::timeout(Duration::ZERO, acceptor.accept()).await {
         spawn(accepted);
     }
+    drop(acceptor);
+    if drain.deadline() == Duration::MAX {
+        // Nobody waits for these connections: a request that is on its way now still gets its answer.
+        bell.announce();
+        tokio::time::sleep(COURTESY).await;
+    }
+    bell.ring();
 }

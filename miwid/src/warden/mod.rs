@@ -4,6 +4,7 @@
 
 mod children;
 mod engine;
+mod manager;
 mod run;
 mod succession;
 mod voice;

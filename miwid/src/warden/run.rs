@@ -17,11 +17,11 @@ use nix::{
         signalfd::{SfdFlags, SignalFd},
     },
 };
-use sd_notify::NotifyState;
 
 use super::{
     children::{Children, Instance, kill_all, raw, reap},
     engine::{Engine, Program, launch},
+    manager::Manager,
     succession::{self, Effect, Event, Report, Succession, words},
     voice,
 };
@@ -59,6 +59,7 @@ struct Warden {
     kept: Kept,
     /// What the engine that has the apps said of them last.
     state: Option<OwnedFd>,
+    manager: Manager,
     watchdog: Option<Duration>,
     pinged: Instant,
 }
@@ -82,6 +83,7 @@ impl Warden {
             children: Children::default(),
             kept: Kept::new(),
             state: None,
+            manager: Manager::of_environment(),
             watchdog: sd_notify::watchdog_enabled(),
             pinged: Instant::now(),
         })
@@ -100,6 +102,7 @@ impl Warden {
         }
         self.children.kill(None);
         kill_all();
+        self.manager.flush();
         code.unwrap_or_default()
     }
 
@@ -136,7 +139,10 @@ impl Warden {
     }
 
     fn ended_children(&mut self) -> Option<u8> {
-        while let Some((pid, exit)) = reap() {
+        let mut ended: Vec<_> = std::iter::from_fn(reap).collect();
+        // Engines first: one that is gone will not hear of the others.
+        ended.sort_by_key(|(pid, _)| !self.engines.values().any(|it| it.pid == *pid));
+        for (pid, exit) in ended {
             if self.children.ended(pid, exit) {
                 self.tell_end(pid, exit);
                 continue;
@@ -160,13 +166,8 @@ impl Warden {
     }
 
     fn tell_end(&mut self, pid: u32, exit: Exit) {
-        let mut told = false;
         for engine in self.engines.values_mut().filter(|it| it.went) {
             engine.tell(ToEngine::Exited { pid, exit }, Vec::new());
-            told = true;
-        }
-        if told {
-            self.children.forget_ended();
         }
     }
 
@@ -209,12 +210,16 @@ impl Warden {
             },
             ToWarden::Keep { key } => self.kept.entry(key).or_default().append(&mut descriptors),
             ToWarden::Drop { key } => drop(self.kept.remove(&key)),
-            ToWarden::State => self.state = descriptors.pop(),
+            ToWarden::State => {
+                self.state = descriptors.pop();
+                // What it was told has come into what it says.
+                self.children.forget_ended();
+            }
             ToWarden::Launch { id, name } => self.launch(number, id, name, descriptors),
             ToWarden::Alive => drop(self.alive.insert(number, Instant::now())),
             // An engine that is on its way out has nothing to say of the whole.
             ToWarden::Notify { text } if !self.engines.range(number + 1..).any(|(_, it)| it.went) => {
-                notify(&[NotifyState::Custom(&text)]);
+                self.manager.tell(text);
             }
             ToWarden::Notify { .. } => {}
             ToWarden::Unknown => {}
@@ -319,7 +324,6 @@ impl Warden {
         }
         engine.tell(ToEngine::Go, Vec::new());
         engine.went = true;
-        self.children.forget_ended();
     }
 
     fn tell(&mut self, number: succession::Engine, message: ToEngine, descriptors: Vec<OwnedFd>) {
@@ -348,12 +352,8 @@ impl Warden {
         }
         if self.watchdog.is_some_and(|every| now >= self.pinged + every / 3) {
             self.pinged = now;
-            notify(&[NotifyState::Watchdog]);
+            self.manager.tell("WATCHDOG=1".to_owned());
         }
+        self.manager.flush();
     }
-}
-
-/// Without a service manager this does nothing.
-fn notify(states: &[NotifyState<'_>]) {
-    let _ = sd_notify::notify(states);
 }
