@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, LazyLock, Mutex, PoisonError,
-        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
     time::Duration,
@@ -57,7 +57,7 @@ struct Inner {
     phase: AtomicU8,
     /// Milliseconds since `EPOCH`.
     since: AtomicU64,
-    running: AtomicUsize,
+    running: AtomicU32,
     /// Since when writes have not all been taken; 0: they are. Milliseconds since `EPOCH`.
     owed_since: AtomicU64,
     /// When the client last took something, meanwhile.
@@ -85,7 +85,7 @@ impl Activity {
             shard,
             phase: AtomicU8::new(0),
             since: AtomicU64::new(0),
-            running: AtomicUsize::new(0),
+            running: AtomicU32::new(0),
             owed_since: AtomicU64::new(0),
             taken_at: AtomicU64::new(0),
             taken: AtomicU64::new(0),

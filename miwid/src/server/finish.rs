@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version, h
 use http_body::{Body as _, Frame, SizeHint};
 
 use super::{
+    lasting::{Asked, Lasting},
     shelf::{self, Label},
     worker::Worker,
 };
@@ -59,13 +60,20 @@ impl Summary {
         }
     }
 
-    /// For a record that will be written long after: what points into the buffer of the head lets go of it.
-    fn detach(&mut self) {
-        let copy = |it: &HeaderValue| HeaderValue::from_bytes(it.as_bytes()).ok();
-        self.referer = self.referer.as_ref().and_then(copy);
-        self.user_agent = self.user_agent.as_ref().and_then(copy);
-        self.uri = Uri::try_from(self.uri.to_string()).unwrap_or_default();
-        (self.accept, self.accept_encoding, self.call) = (None, None, None);
+    /// What of it a record needs that will be written long after.
+    fn asked(&self) -> Asked {
+        Asked {
+            method: self.method.clone(),
+            target: self.target().into(),
+            protocol: protocol(self.version),
+            referer: bytes_of(&self.referer).into(),
+            user_agent: bytes_of(&self.user_agent).into(),
+            meter: self.meter.clone(),
+        }
+    }
+
+    fn target(&self) -> &str {
+        self.uri.path_and_query().map_or("*", |it| it.as_str())
     }
 
     /// The headers that decide how an error looks.
@@ -107,8 +115,8 @@ pub(super) fn finish(
     pending.status = parts.status;
     let pending = match tunnel {
         Some(ending) => {
-            pending.summary.detach();
-            ending.then(move |end| pending.write(end, false));
+            let mut lasting = pending.into_lasting();
+            ending.then(move |end| lasting.write(end, false));
             None
         }
         None => Some(pending),
@@ -125,13 +133,20 @@ pub(super) struct Pending {
     status: StatusCode,
     written: bool,
     /// The connection counts as busy until the record is written.
-    _running: Running,
+    running: Option<Running>,
 }
 
 impl Pending {
     pub(super) fn new(worker: Rc<Worker>, context: Context, summary: Summary, running: Running) -> Box<Self> {
         let status = StatusCode::from_u16(CLIENT_GONE).expect("three digits are a status");
-        Box::new(Self { worker, context, summary, status, written: false, _running: running })
+        Box::new(Self { worker, context, summary, status, written: false, running: Some(running) })
+    }
+
+    /// Whoever ends a tunnel will write its record.
+    fn into_lasting(mut self: Box<Self>) -> Lasting {
+        self.written = true;
+        let (asked, running) = (self.summary.asked(), self.running.take());
+        Lasting::new(self.worker.clone(), &mut self.context, asked, self.status, running)
     }
 
     /// Keeps the answer for the next who asks the same, if it is one that does not care who asks. True when the client's next
@@ -178,7 +193,7 @@ impl Pending {
             client_ip: context.client_ip,
             peer_ip: context.peer.remote.ip(),
             method: summary.method.as_str(),
-            target: summary.uri.path_and_query().map_or("*", |it| it.as_str()),
+            target: summary.target(),
             protocol: protocol(summary.version),
             scheme: context.scheme.as_str(),
             host: &context.host,
