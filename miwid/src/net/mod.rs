@@ -7,6 +7,7 @@ mod bell;
 mod drain;
 mod frames;
 mod gate;
+mod gathered;
 mod http2;
 mod listener;
 mod prefixed;
@@ -25,6 +26,7 @@ pub use gate::{
     After, Desk, Flaw, Gated, Rules, Unchunk, Unchunked, Verdict, content_length, fields, is_field_value,
     is_origin_form,
 };
+pub use gathered::{Gatherer, gathered};
 pub use http2::{CONNECTION_WINDOW, LocalExecutor, STREAM_WINDOW, STREAMS_MAX, head_max};
 #[cfg(feature = "http3")]
 pub use listener::bind_udp_group;

@@ -11,7 +11,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::FutureExt;
 use http::{Request, Response};
 use rustls::HandshakeKind;
 use tokio::{
@@ -238,7 +237,27 @@ impl Connection {
     }
 }
 
-pub(super) type Answer = Pin<Box<dyn Future<Output = Result<Response<Tracked>, Aborted>>>>;
+/// An answer that is being made. A panic ends it, and nothing else.
+pub(super) struct Answer {
+    worker: Rc<Worker>,
+    /// `None`: it never began.
+    making: Option<Pin<Box<dyn Future<Output = Response<Tracked>>>>>,
+}
+
+impl Future for Answer {
+    type Output = Result<Response<Tracked>, Aborted>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let making = self.making.as_mut().map(|it| catch_unwind(AssertUnwindSafe(|| it.as_mut().poll(cx))));
+        match making {
+            Some(Ok(made)) => made.map(Ok),
+            Some(Err(_)) | None => {
+                self.worker.metrics.panicked();
+                Poll::Ready(Err(Aborted))
+            }
+        }
+    }
+}
 
 /// A panic in one request: its connection is cut, the daemon goes on.
 #[derive(Debug)]
@@ -264,14 +283,11 @@ fn answer<B: Into<Source> + 'static>(
     activity: &Activity,
     request: Request<B>,
 ) -> Answer {
-    let aborted = |worker: &Worker| {
-        worker.metrics.panicked();
-        Aborted
+    // In its box at once: it is large.
+    let begin = || -> Pin<Box<dyn Future<Output = Response<Tracked>>>> {
+        Box::pin(service::serve(worker.clone(), peer.clone(), activity, request))
     };
-    let begun = AssertUnwindSafe(|| service::serve(worker.clone(), peer.clone(), activity, request));
-    let Ok(answer) = catch_unwind(begun) else { return Box::pin(future::ready(Err(aborted(worker)))) };
-    let worker = worker.clone();
-    Box::pin(async move { AssertUnwindSafe(answer).catch_unwind().await.map_err(|_| aborted(&worker)) })
+    Answer { worker: worker.clone(), making: catch_unwind(AssertUnwindSafe(begin)).ok() }
 }
 
 pub(super) fn ended(done: hyper::Result<()>) {

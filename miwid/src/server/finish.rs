@@ -11,7 +11,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version, header, request::Parts, response};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version, header, request::Parts, response,
+};
 use http_body::{Body as _, Frame, SizeHint};
 
 use super::{
@@ -46,18 +48,39 @@ pub(super) struct Summary {
 
 impl Summary {
     pub(super) fn of(parts: &Parts, meter: Meter) -> Self {
-        let copy = |name| parts.headers.get(name).cloned();
-        Self {
+        let mut summary = Self {
             method: parts.method.clone(),
             uri: parts.uri.clone(),
             version: parts.version,
-            referer: copy(header::REFERER),
-            user_agent: copy(header::USER_AGENT),
-            accept: copy(header::ACCEPT),
-            accept_encoding: copy(header::ACCEPT_ENCODING),
-            call: copy(header::CONTENT_TYPE).filter(|_| is_call(parts.version, &parts.headers)),
+            referer: None,
+            user_agent: None,
+            accept: None,
+            accept_encoding: None,
+            call: None,
             meter,
+        };
+        // One look at each field costs less than a search for each name.
+        for (name, value) in &parts.headers {
+            let Some(place) = summary.place(name) else { continue };
+            if place.is_none() {
+                *place = Some(value.clone());
+            }
         }
+        if summary.call.is_some() && !is_call(parts.version, &parts.headers) {
+            summary.call = None;
+        }
+        summary
+    }
+
+    fn place(&mut self, name: &HeaderName) -> Option<&mut Option<HeaderValue>> {
+        Some(match name {
+            _ if *name == header::REFERER => &mut self.referer,
+            _ if *name == header::USER_AGENT => &mut self.user_agent,
+            _ if *name == header::ACCEPT => &mut self.accept,
+            _ if *name == header::ACCEPT_ENCODING => &mut self.accept_encoding,
+            _ if *name == header::CONTENT_TYPE => &mut self.call,
+            _ => return None,
+        })
     }
 
     /// What of it a record needs that will be written long after.

@@ -215,7 +215,7 @@ impl<T: Io> Front<T> {
                 done
             }
             Poll::Pending => {
-                let running = connection.activity.request();
+                let running = connection.activity.request(started);
                 connection.activity.write_blocked();
                 let record = Kept {
                     ready,
