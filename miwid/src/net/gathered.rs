@@ -86,7 +86,7 @@ impl<T: AsyncWrite + Unpin> Inner<T> {
         if self.held.len() + bytes > HELD_MAX || self.error.is_some() {
             ready!(self.poll_drain(cx))?;
         }
-        if bytes > HELD_MAX / 4 && self.held.is_empty() {
+        if bytes > HELD_MAX {
             return Poll::Ready(Ok(false));
         }
         if self.held.capacity() == 0 {
