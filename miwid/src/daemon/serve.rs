@@ -16,7 +16,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use super::{banner, notify};
+use super::{backend, banner, notify};
 use crate::{
     app,
     builtin::{self, Pages},
@@ -73,6 +73,7 @@ impl Daemon {
         let (requests, mut asked) = mpsc::channel(8);
         let serving = self.begin(requests);
         let listeners: Vec<String> = self.listeners.open().iter().map(|it| it.address.to_string()).collect();
+        backend::announce();
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             pid = std::process::id(),
@@ -116,7 +117,7 @@ impl Daemon {
                 engine_generation: 1,
                 workers: self.workers.count(),
                 listeners: self.listeners.clone(),
-                io_backend: "epoll".to_owned(),
+                io_backend: backend::ACTIVE.to_owned(),
             },
         };
         let known = every_app_is_known(self.apps.clone(), self.config.clone());

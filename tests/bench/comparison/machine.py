@@ -12,10 +12,10 @@ from pathlib import Path
 
 _CORES = sorted(os.sched_getaffinity(0))
 
-#: Descriptors that are left to everything that is no connection.
-SPARE = 1024
+#: Descriptors that are left to everything that is no connection, and what is kept for each connection.
+SPARE, EACH = 1024, 2
 #: What the largest scenario takes; who may raise the hard limit does.
-WANTED = 110_000
+WANTED = 204_000
 #: Connections that every machine is expected to have room for.
 FEW = 64
 
@@ -56,11 +56,11 @@ def ephemeral_ports() -> int:
 def connections_possible(wanted: int, proxied: bool) -> int:
     """How many of `wanted` client connections fit. Servers refuse to promise more than they have descriptors for.
 
-    A proxied one has two descriptors and a port of the one address that the server has. Clients have as many as they
-    like: whoever holds connections comes from several.
+    Proxied or not, miwid keeps two descriptors for each. A proxied one takes a port of the one address that the server
+    has; clients have as many as they like: whoever holds connections comes from several addresses.
     """
-    room = descriptors() - SPARE
-    return min(wanted, max(min(room // 2, ephemeral_ports() - 1000) if proxied else room, FEW))
+    room = (descriptors() - SPARE) // EACH
+    return min(wanted, max(min(room, ephemeral_ports() - 1000) if proxied else room, FEW))
 
 
 def describe() -> dict[str, str | int]:
