@@ -23,7 +23,7 @@ pub use bell::{Bell, Rung};
 pub use drain::{Drain, DrainSignal};
 pub use frames::{Guard, Guarded};
 pub use gate::{
-    After, Desk, Flaw, Gated, Rules, Unchunk, Unchunked, Verdict, content_length, fields, is_field_value,
+    After, Desk, Flaw, Gated, NAME_MAX, Rules, Unchunk, Unchunked, Verdict, content_length, fields, is_field_value,
     is_origin_form,
 };
 pub use gathered::{Gatherer, gathered};
