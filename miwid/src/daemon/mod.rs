@@ -1,5 +1,6 @@
 //! The roof: everything is put together here, in an order that is also, backwards, the order in which it ends.
 
+mod backend;
 mod banner;
 mod check;
 mod demo;

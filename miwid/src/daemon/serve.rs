@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    banner,
+    backend, banner,
     engine::Engine,
     notify,
     upgrade::{self, Upgrades, unheard as unheard_upgrade},
@@ -105,6 +105,7 @@ impl Daemon {
             self.open();
         }
         let listeners: Vec<String> = self.listeners.open().iter().map(|it| it.address.to_string()).collect();
+        backend::announce();
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             pid = std::process::id(),
@@ -169,7 +170,7 @@ impl Daemon {
                 engine_generation: self.engine.as_ref().map_or(1, |it| it.number),
                 workers: self.workers.count(),
                 listeners: self.listeners.clone(),
-                io_backend: "epoll".to_owned(),
+                io_backend: backend::ACTIVE.to_owned(),
             },
         };
         let known = every_app_is_known(self.apps.clone(), self.config.clone());

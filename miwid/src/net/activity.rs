@@ -8,7 +8,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, LazyLock, Mutex, PoisonError,
-        atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     task::{Context, Poll},
     time::Duration,
@@ -57,7 +57,7 @@ struct Inner {
     phase: AtomicU8,
     /// Milliseconds since `EPOCH`.
     since: AtomicU64,
-    running: AtomicUsize,
+    running: AtomicU32,
     /// Since when writes have not all been taken; 0: they are. Milliseconds since `EPOCH`.
     owed_since: AtomicU64,
     /// When the client last took something, meanwhile.
@@ -85,7 +85,7 @@ impl Activity {
             shard,
             phase: AtomicU8::new(0),
             since: AtomicU64::new(0),
-            running: AtomicUsize::new(0),
+            running: AtomicU32::new(0),
             owed_since: AtomicU64::new(0),
             taken_at: AtomicU64::new(0),
             taken: AtomicU64::new(0),
@@ -104,11 +104,12 @@ impl Activity {
         }
     }
 
-    /// A head is complete: a request runs until the returned guard is dropped.
-    pub fn request(&self) -> Running {
+    /// A head was complete at `started`, a moment ago: a request runs until the returned guard is dropped.
+    pub fn request(&self, started: std::time::Instant) -> Running {
         if self.0.running.fetch_add(1, Relaxed) == 0 {
             self.leave_idle();
-            self.enter(Phase::Busy);
+            self.0.phase.store(Phase::Busy as u8, Relaxed);
+            self.0.since.store(since_epoch(started), Relaxed);
         }
         Running(self.clone())
     }
@@ -198,27 +199,38 @@ impl Activity {
                 return self.stalled_at().map(|at| *EPOCH + Duration::from_millis(at));
             }
         };
-        Some(*EPOCH + Duration::from_millis(self.0.since.load(Relaxed)) + limit)
+        Some(self.since() + limit)
+    }
+
+    fn since(&self) -> Instant {
+        *EPOCH + Duration::from_millis(self.0.since.load(Relaxed))
     }
 
     /// Resolves with the phase that lasted too long.
     pub fn poll_expired(&self, timeouts: Timeouts, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> Poll<Phase> {
+        let shortest = timeouts.idle.min(timeouts.head);
         loop {
+            let due = self.deadline(timeouts);
+            if timer.as_mut().poll(cx).is_pending() {
+                // Armed for some moment at or before the one that matters, or for a later one when the phase changed
+                // meanwhile to one with a shorter limit: then it must come forward. Most often no clock is needed to see it.
+                let armed = timer.deadline();
+                let latest = match due {
+                    Some(due) => due,
+                    None if armed <= self.since() + shortest => armed,
+                    None => Instant::now() + shortest,
+                };
+                if armed <= latest {
+                    return Poll::Pending;
+                }
+                timer.as_mut().reset(latest);
+                continue;
+            }
             let now = Instant::now();
-            let shortest = timeouts.idle.min(timeouts.head);
-            let due = self.deadline(timeouts).unwrap_or(now + shortest);
+            let due = due.unwrap_or(now + shortest);
             if due <= now {
                 let phase = self.phase();
                 return Poll::Ready(if phase == Phase::Busy { Phase::Stalled } else { phase });
-            }
-            if timer.as_mut().poll(cx).is_pending() {
-                // Armed for some moment at or before the one that matters, or for a later one when the phase changed
-                // meanwhile to one with a shorter limit: then it must come forward.
-                if timer.deadline() > due {
-                    timer.as_mut().reset(due);
-                    continue;
-                }
-                return Poll::Pending;
             }
             timer.as_mut().reset(due);
         }
@@ -352,14 +364,14 @@ mod tests {
     #[tokio::test]
     async fn an_answered_connection_idles_until_its_limit() {
         let activity = activity();
-        drop(activity.request());
+        drop(activity.request(std::time::Instant::now()));
         assert_eq!(expired(&activity).await, Phase::Idle);
     }
 
     #[tokio::test]
     async fn a_running_request_keeps_the_connection() {
         let activity = activity();
-        let running = activity.request();
+        let running = activity.request(std::time::Instant::now());
         let waited = tokio::time::timeout(TIMEOUTS.idle * 5, expired(&activity)).await;
         assert!(waited.is_err(), "a busy connection never expires");
         drop(running);
@@ -369,7 +381,7 @@ mod tests {
     #[tokio::test]
     async fn a_second_head_has_its_own_deadline() {
         let activity = activity();
-        drop(activity.request());
+        drop(activity.request(std::time::Instant::now()));
         activity.bytes_arrived();
         assert_eq!(expired(&activity).await, Phase::Head);
     }
@@ -387,7 +399,7 @@ mod tests {
     #[test]
     fn only_a_client_that_keeps_us_waiting_can_be_too_slow() {
         let activity = activity();
-        let _running = activity.request();
+        let _running = activity.request(std::time::Instant::now());
         assert_eq!(activity.deadline(TIMEOUTS), None);
         activity.write_blocked();
         assert!(activity.deadline(TIMEOUTS).is_some());
@@ -401,7 +413,7 @@ mod tests {
     fn an_idle_connection_is_counted_until_it_closes() {
         let metrics = crate::telemetry::Metrics::default();
         let activity = Activity::new(metrics.shard());
-        drop(activity.request());
+        drop(activity.request(std::time::Instant::now()));
         assert_eq!(metrics.connections().1, 1);
         drop(activity);
         assert_eq!(metrics.connections().1, 0);

@@ -7,6 +7,7 @@ mod bell;
 mod drain;
 mod frames;
 mod gate;
+mod gathered;
 mod http2;
 mod lingering;
 mod listener;
@@ -23,9 +24,10 @@ pub use bell::{Bell, Rung};
 pub use drain::{Drain, DrainSignal};
 pub use frames::{Guard, Guarded};
 pub use gate::{
-    After, Desk, Flaw, Gated, Rules, Unchunk, Unchunked, Verdict, content_length, fields, is_field_value,
+    After, Desk, Flaw, Gated, NAME_MAX, Rules, Unchunk, Unchunked, Verdict, content_length, fields, is_field_value,
     is_origin_form,
 };
+pub use gathered::{Gatherer, gathered};
 pub use http2::{CONNECTION_WINDOW, LocalExecutor, STREAM_WINDOW, STREAMS_MAX, head_max};
 pub use lingering::Lingering;
 #[cfg(feature = "http3")]

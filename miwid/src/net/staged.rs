@@ -15,7 +15,8 @@ use tokio::io::AsyncWrite;
 const COPIED_MAX: usize = 4 << 10;
 /// A longer buffer for heads is given back to the allocator.
 const SCRATCH_MAX: usize = 16 << 10;
-const SCRATCH_SPARE: usize = 8;
+/// As many as exchanges are usually under way on a worker, each with one for either side; they are short.
+const SCRATCH_SPARE: usize = 64;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };

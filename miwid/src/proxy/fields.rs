@@ -51,6 +51,16 @@ impl Fields {
 }
 
 pub(super) fn decimal(into: &mut Vec<u8>, number: u64) {
+    // Most are octets of an address: a loop and a copy would be most of the work.
+    let digit = |it: u64| b'0' + it as u8;
+    match number {
+        0..10 => return into.push(digit(number)),
+        10..100 => return into.extend_from_slice(&[digit(number / 10), digit(number % 10)]),
+        100..1000 => {
+            return into.extend_from_slice(&[digit(number / 100), digit(number / 10 % 10), digit(number % 10)]);
+        }
+        _ => {}
+    }
     let (mut digits, mut at, mut rest) = ([0; 20], 20, number);
     loop {
         at -= 1;

@@ -143,7 +143,7 @@ impl Forwarder {
                     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                         return self.switch(response, connection, admitted, outgoing, context, tunnels);
                     }
-                    return self.respond(response, connection, admitted, outgoing, context, pools);
+                    return self.respond(response, connection, admitted, outgoing, pools);
                 }
                 Err(trouble) => trouble,
             };
@@ -301,7 +301,6 @@ impl Forwarder {
         connection: Connection,
         admitted: hold::Admitted,
         outgoing: Outgoing,
-        context: &mut Context,
         pools: &Rc<Pools>,
     ) -> Result<Response<Body>, Failure> {
         if outgoing.extended && response.status().is_success() {
@@ -311,7 +310,7 @@ impl Forwarder {
         let (mut head, incoming) = response.into_parts();
         // An upstream that answers HTTP/1.0 or says close will close; the connection knows, and the pool asks it.
         headers::strip_hop_by_hop(&mut head.headers);
-        self.mark(&mut head, context);
+        mark(&mut head);
         let streams = outgoing.patience.is_stream() || is_stream(&head.headers);
         let endpoint = admitted.in_flight.endpoint().clone();
         let lease = Lease {
@@ -356,7 +355,7 @@ impl Forwarder {
                 head.headers.insert(header::UPGRADE, protocol);
             }
         }
-        self.mark(&mut head, context);
+        mark(&mut head);
         let tunnel = Tunnel {
             client,
             upstream,
@@ -368,14 +367,12 @@ impl Forwarder {
         context.tunnel = Some(tunnel.start(tunnels));
         Ok(Response::from_parts(head, Body::Empty))
     }
+}
 
-    fn mark(&self, head: &mut http::response::Parts, context: &Context) {
-        head.version = Version::HTTP_11;
-        head.extensions.clear();
-        if let Some(id) = &context.request_id {
-            head.headers.insert(X_REQUEST_ID, id.clone());
-        }
-    }
+/// Makes it an answer of ours.
+fn mark(head: &mut http::response::Parts) {
+    head.version = Version::HTTP_11;
+    head.extensions.clear();
 }
 
 /// Answers that go on for as long as they like.

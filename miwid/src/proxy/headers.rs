@@ -22,7 +22,7 @@ use crate::{
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const HOP_BY_HOP: [HeaderName; 7] = [
+static HOP_BY_HOP: [HeaderName; 7] = [
     header::CONNECTION,
     KEEP_ALIVE,
     PROXY_CONNECTION,
@@ -31,24 +31,72 @@ const HOP_BY_HOP: [HeaderName; 7] = [
     header::TRANSFER_ENCODING,
     header::UPGRADE,
 ];
+/// What else is dealt with in a request.
+static NOTED: [HeaderName; 11] = [
+    header::COOKIE,
+    header::EXPECT,
+    header::FORWARDED,
+    header::TE,
+    header::VIA,
+    X_FORWARDED_FOR,
+    X_FORWARDED_HOST,
+    X_FORWARDED_PORT,
+    X_FORWARDED_PROTO,
+    X_REQUEST_ID,
+    X_REQUEST_START,
+];
 /// As often as this a request may have passed a miwid before it must be going in circles.
 const PASSES_MAX: usize = 8;
 
+/// Which of some names a head had. Most have next to none, and one look at each field costs less than a search for each name.
+#[derive(Clone, Copy)]
+struct Seen {
+    names: &'static [HeaderName],
+    bits: u32,
+}
+
+impl Seen {
+    fn of(names: &'static [HeaderName], headers: &HeaderMap) -> Self {
+        let place = |it: &HeaderName| names.iter().position(|name| name == it);
+        let bits = headers.keys().filter_map(place).fold(0, |bits, place| bits | 1 << place);
+        Self { names, bits }
+    }
+
+    fn any(self) -> bool {
+        self.bits != 0
+    }
+
+    fn has(self, name: &HeaderName) -> bool {
+        self.any() && self.names().any(|it| it == name)
+    }
+
+    fn names(self) -> impl Iterator<Item = &'static HeaderName> {
+        self.names.iter().enumerate().filter(move |(place, _)| self.bits & (1 << place) != 0).map(|(_, name)| name)
+    }
+}
+
 /// Removes what concerns one connection only, including everything that `Connection` names.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.keys().any(|it| HOP_BY_HOP.contains(it)) {
-        strip(headers);
+    let seen = Seen::of(&HOP_BY_HOP, headers);
+    if seen.any() {
+        strip(headers, seen);
     }
     settle_length(headers);
 }
 
-fn strip(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
+fn strip(headers: &mut HeaderMap, seen: Seen) {
+    // These name no other field, or one that goes anyway.
+    let usual = |it: &[u8]| {
+        [&b"close"[..], b"keep-alive", b"upgrade", b"te"].iter().any(|usual| usual.eq_ignore_ascii_case(it))
+    };
+    if seen.has(&header::CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(header::CONNECTION)
             .iter()
             .flat_map(|it| it.as_bytes().split(|it| *it == b','))
-            .filter_map(|it| HeaderName::from_bytes(it.trim_ascii()).ok())
+            .map(<[u8]>::trim_ascii)
+            .filter(|it| !usual(it))
+            .filter_map(|it| HeaderName::from_bytes(it).ok())
             // Naming these would let a client forge a request without them.
             .filter(|it| it != header::HOST && it != header::CONTENT_LENGTH)
             .collect();
@@ -57,10 +105,10 @@ fn strip(headers: &mut HeaderMap) {
         }
     }
     // RFC 9112, 6.3: chunks override a length, which would frame the message wrongly on the next hop.
-    if headers.contains_key(header::TRANSFER_ENCODING) {
+    if seen.has(&header::TRANSFER_ENCODING) {
         headers.remove(header::CONTENT_LENGTH);
     }
-    for name in &HOP_BY_HOP {
+    for name in seen.names() {
         headers.remove(name);
     }
 }
@@ -96,8 +144,11 @@ pub(super) fn prepare(
     target: &str,
     host: &HeaderValue,
 ) -> Result<(request::Parts, Fields), Failure> {
-    check_loop(&head.headers)?;
-    let trailers = head.headers.get(header::TE).is_some_and(|it| lists(it, "trailers"));
+    let noted = Seen::of(&NOTED, &head.headers);
+    if noted.has(&header::VIA) {
+        check_loop(&head.headers)?;
+    }
+    let trailers = noted.has(&header::TE) && head.headers.get(header::TE).is_some_and(|it| lists(it, "trailers"));
     let via = match head.version {
         Version::HTTP_2 => "2 miwid",
         Version::HTTP_10 => "1.0 miwid",
@@ -109,12 +160,16 @@ pub(super) fn prepare(
         headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     // Answered by our own server as soon as the body is asked for.
-    headers.remove(header::EXPECT);
-    join_cookies(headers);
+    if noted.has(&header::EXPECT) {
+        headers.remove(header::EXPECT);
+    }
+    if noted.has(&header::COOKIE) {
+        join_cookies(headers);
+    }
     headers.insert(header::HOST, host.clone());
     let mut more = Fields::default();
-    extend(headers, &mut more, header::VIA, |it| it.extend_from_slice(via.as_bytes()));
-    forwarding(headers, &mut more, context);
+    extend(headers, noted, &mut more, header::VIA, |it| it.extend_from_slice(via.as_bytes()));
+    forwarding(headers, noted, &mut more, context);
     if let Some(uri) = retarget(&head, target)? {
         head.uri = uri;
     }
@@ -170,19 +225,21 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-fn forwarding(headers: &mut HeaderMap, more: &mut Fields, context: &Context) {
+fn forwarding(headers: &mut HeaderMap, noted: Seen, more: &mut Fields, context: &Context) {
     disbelieve(headers, context.trusted);
     let peer = context.peer.remote.ip().to_canonical();
-    extend(headers, more, X_FORWARDED_FOR, |into| address(into, peer));
-    extend(headers, more, header::FORWARDED, |into| forwarded(into, context));
-    headers.remove(X_FORWARDED_PROTO);
+    extend(headers, noted, more, X_FORWARDED_FOR, |into| address(into, peer));
+    extend(headers, noted, more, header::FORWARDED, |into| forwarded(into, context));
+    if noted.has(&X_FORWARDED_PROTO) {
+        headers.remove(X_FORWARDED_PROTO);
+    }
     more.put(&X_FORWARDED_PROTO, context.scheme.as_str().as_bytes());
     let port = context.authority.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
     let port = port.unwrap_or(if context.scheme == Scheme::Https { 443 } else { 80 });
     let millis = || context.started_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
     // What a trusted proxy has said already stays.
     let mut default = |name: HeaderName, value: &dyn Fn(&mut Vec<u8>)| {
-        if !headers.contains_key(&name) {
+        if !noted.has(&name) || !headers.contains_key(&name) {
             more.write(&name, value);
         }
     };
@@ -193,7 +250,9 @@ fn forwarding(headers: &mut HeaderMap, more: &mut Fields, context: &Context) {
         decimal(into, millis());
     });
     if let Some(id) = &context.request_id {
-        headers.remove(X_REQUEST_ID);
+        if noted.has(&X_REQUEST_ID) {
+            headers.remove(X_REQUEST_ID);
+        }
         more.put(&X_REQUEST_ID, id.as_bytes());
     }
 }
@@ -202,7 +261,7 @@ fn forwarding(headers: &mut HeaderMap, more: &mut Fields, context: &Context) {
 /// spelled with `-`, past every proxy that did not think of it: such a twin goes even when the peer is trusted.
 fn disbelieve(headers: &mut HeaderMap, is_trusted: bool) {
     let claims = |it: &&HeaderName| match it.as_str() {
-        twin if twin.contains('_') => is_claim(&twin.replace('_', "-")),
+        twin if twin.as_bytes().contains(&b'_') => is_claim(&twin.replace('_', "-")),
         name => !is_trusted && is_claim(name),
     };
     let disbelieved: Vec<HeaderName> = headers.keys().filter(claims).cloned().collect();
@@ -243,7 +302,10 @@ fn forwarded(into: &mut Vec<u8>, context: &Context) {
 }
 
 /// A list, with ours behind what is said already, in one line: some apps read only the first.
-fn extend(headers: &mut HeaderMap, more: &mut Fields, name: HeaderName, ours: impl FnOnce(&mut Vec<u8>)) {
+fn extend(headers: &mut HeaderMap, noted: Seen, more: &mut Fields, name: HeaderName, ours: impl FnOnce(&mut Vec<u8>)) {
+    if !noted.has(&name) {
+        return more.write(&name, ours);
+    }
     more.write(&name, |into| {
         for said in headers.get_all(&name) {
             into.extend_from_slice(said.as_bytes());

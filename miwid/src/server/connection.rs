@@ -1,16 +1,16 @@
 //! One client connection: which protocol it speaks, and when it has been silent for too long.
 
 use std::{
-    future::ready,
+    future,
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use futures_util::FutureExt;
 use http::{Request, Response};
 use rustls::HandshakeKind;
 use tokio::{
@@ -62,19 +62,35 @@ pub(super) struct Arrival {
     pub(super) bell: Bell,
 }
 
-/// Boxed, so that a connection that is known does not carry the room its handshake needed; and made at once, so that its task
-/// has no room for what it arrived with.
-pub(super) fn serve(worker: &Rc<Worker>, arrival: Arrival) -> impl Future<Output = ()> + use<> {
-    let rung = arrival.bell.rung();
-    let opened = Box::pin(open(worker.clone(), arrival));
-    async move {
-        let opened = tokio::select! {
-            opened = opened => opened,
+/// Boxed, so that a connection that is known does not carry the room its handshake needed.
+pub(super) fn serve(worker: &Rc<Worker>, arrival: Arrival) -> Serving {
+    let (worker, rung) = (worker.clone(), arrival.bell.rung());
+    Serving::Opening(Box::pin(async move {
+        tokio::select! {
+            opened = open(worker, arrival) => opened,
             // A connection that has not said what it speaks is owed nothing when the daemon stops.
-            () = rung => return,
-        };
-        if let Some(speaking) = opened {
-            speaking.await;
+            () = rung => None,
+        }
+    }))
+}
+
+/// Written out, because what awaits one future after the other has room for both, and for each of them twice.
+pub(super) enum Serving {
+    Opening(Pin<Box<dyn Future<Output = Option<Speaking>>>>),
+    Speaking(Speaking),
+}
+
+impl Future for Serving {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if let Self::Opening(opened) = &mut *self {
+            let Some(speaking) = ready!(opened.as_mut().poll(cx)) else { return Poll::Ready(()) };
+            *self = Self::Speaking(speaking);
+        }
+        match &mut *self {
+            Self::Speaking(speaking) => speaking.as_mut().poll(cx),
+            Self::Opening(_) => Poll::Pending,
         }
     }
 }
@@ -112,7 +128,7 @@ async fn introduced(stream: &mut TcpStream, peer: &mut Peer) -> Option<()> {
 }
 
 /// A connection that knows what it speaks and goes on by itself.
-type Speaking = Pin<Box<dyn Future<Output = ()>>>;
+pub(super) type Speaking = Pin<Box<dyn Future<Output = ()>>>;
 
 /// A connection that is finding out what it speaks.
 struct Opening {
@@ -175,6 +191,7 @@ fn refused(worker: &Worker, peer: &Peer, refusal: &Refusal) {
 }
 
 /// A connection whose protocol is known. `http1` and `http2` drive it.
+#[derive(Clone)]
 pub(super) struct Connection {
     pub(super) worker: Rc<Worker>,
     pub(super) peer: Peer,
@@ -216,11 +233,31 @@ impl Connection {
 
     async fn expired(&self, timeouts: Timeouts) -> Phase {
         let mut timer = pin!(tokio::time::sleep(timeouts.head.min(timeouts.idle)));
-        std::future::poll_fn(|cx| self.activity.poll_expired(timeouts, timer.as_mut(), cx)).await
+        future::poll_fn(|cx| self.activity.poll_expired(timeouts, timer.as_mut(), cx)).await
     }
 }
 
-pub(super) type Answer = Pin<Box<dyn Future<Output = Result<Response<Tracked>, Aborted>>>>;
+/// An answer that is being made. A panic ends it, and nothing else.
+pub(super) struct Answer {
+    worker: Rc<Worker>,
+    /// `None`: it never began.
+    making: Option<Pin<Box<dyn Future<Output = Response<Tracked>>>>>,
+}
+
+impl Future for Answer {
+    type Output = Result<Response<Tracked>, Aborted>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let making = self.making.as_mut().map(|it| catch_unwind(AssertUnwindSafe(|| it.as_mut().poll(cx))));
+        match making {
+            Some(Ok(made)) => made.map(Ok),
+            Some(Err(_)) | None => {
+                self.worker.metrics.panicked();
+                Poll::Ready(Err(Aborted))
+            }
+        }
+    }
+}
 
 /// A panic in one request: its connection is cut, the daemon goes on.
 #[derive(Debug)]
@@ -246,14 +283,11 @@ fn answer<B: Into<Source> + 'static>(
     activity: &Activity,
     request: Request<B>,
 ) -> Answer {
-    let aborted = |worker: &Worker| {
-        worker.metrics.panicked();
-        Aborted
+    // In its box at once: it is large.
+    let begin = || -> Pin<Box<dyn Future<Output = Response<Tracked>>>> {
+        Box::pin(service::serve(worker.clone(), peer.clone(), activity, request))
     };
-    let begun = AssertUnwindSafe(|| service::serve(worker.clone(), peer.clone(), activity, request));
-    let Ok(answer) = catch_unwind(begun) else { return Box::pin(ready(Err(aborted(worker)))) };
-    let worker = worker.clone();
-    Box::pin(async move { AssertUnwindSafe(answer).catch_unwind().await.map_err(|_| aborted(&worker)) })
+    Answer { worker: worker.clone(), making: catch_unwind(AssertUnwindSafe(begin)).ok() }
 }
 
 pub(super) fn ended(done: hyper::Result<()>) {

@@ -82,7 +82,7 @@ impl Direct {
     /// Resolves when the answer has been taken, or cannot be given.
     pub(super) fn poll<T: Io>(&mut self, connection: &Connection, io: &mut T, cx: &mut Context<'_>) -> Poll<Then> {
         if let Stage::Asking(answer) = &mut self.stage {
-            match answer.as_mut().poll(cx) {
+            match Pin::new(answer).poll(cx) {
                 Poll::Ready(answer) => {
                     let Ok(()) = self.begin(answer, connection, cx) else { return Poll::Ready(Then::Close) };
                 }
@@ -238,10 +238,12 @@ fn write_head(into: &mut Vec<u8>, status: StatusCode, headers: &HeaderMap, date:
     let mut put = |parts: &[&[u8]]| parts.iter().for_each(|it| into.extend_from_slice(it));
     let reason = status.canonical_reason().unwrap_or_default();
     put(&[b"HTTP/1.1 ", status.as_str().as_bytes(), b" ", reason.as_bytes(), b"\r\n"]);
+    let mut is_dated = false;
     for (name, value) in headers {
+        is_dated |= *name == header::DATE;
         put(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
     }
-    if !headers.contains_key(header::DATE) {
+    if !is_dated {
         put(&[b"date: ", &date(), b"\r\n"]);
     }
     put(&[b"\r\n"]);

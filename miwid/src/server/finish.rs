@@ -11,10 +11,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, Version, header, request::Parts, response};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Uri, Version, header, request::Parts, response,
+};
 use http_body::{Body as _, Frame, SizeHint};
 
 use super::{
+    lasting::{Asked, Lasting},
     shelf::{self, Label},
     worker::Worker,
 };
@@ -45,27 +48,55 @@ pub(super) struct Summary {
 
 impl Summary {
     pub(super) fn of(parts: &Parts, meter: Meter) -> Self {
-        let copy = |name| parts.headers.get(name).cloned();
-        Self {
+        let mut summary = Self {
             method: parts.method.clone(),
             uri: parts.uri.clone(),
             version: parts.version,
-            referer: copy(header::REFERER),
-            user_agent: copy(header::USER_AGENT),
-            accept: copy(header::ACCEPT),
-            accept_encoding: copy(header::ACCEPT_ENCODING),
-            call: copy(header::CONTENT_TYPE).filter(|_| is_call(parts.version, &parts.headers)),
+            referer: None,
+            user_agent: None,
+            accept: None,
+            accept_encoding: None,
+            call: None,
             meter,
+        };
+        // One look at each field costs less than a search for each name.
+        for (name, value) in &parts.headers {
+            let Some(place) = summary.place(name) else { continue };
+            if place.is_none() {
+                *place = Some(value.clone());
+            }
+        }
+        if summary.call.is_some() && !is_call(parts.version, &parts.headers) {
+            summary.call = None;
+        }
+        summary
+    }
+
+    fn place(&mut self, name: &HeaderName) -> Option<&mut Option<HeaderValue>> {
+        Some(match name {
+            _ if *name == header::REFERER => &mut self.referer,
+            _ if *name == header::USER_AGENT => &mut self.user_agent,
+            _ if *name == header::ACCEPT => &mut self.accept,
+            _ if *name == header::ACCEPT_ENCODING => &mut self.accept_encoding,
+            _ if *name == header::CONTENT_TYPE => &mut self.call,
+            _ => return None,
+        })
+    }
+
+    /// What of it a record needs that will be written long after.
+    fn asked(&self) -> Asked {
+        Asked {
+            method: self.method.clone(),
+            target: self.target().into(),
+            protocol: protocol(self.version),
+            referer: bytes_of(&self.referer).into(),
+            user_agent: bytes_of(&self.user_agent).into(),
+            meter: self.meter.clone(),
         }
     }
 
-    /// For a record that will be written long after: what points into the buffer of the head lets go of it.
-    fn detach(&mut self) {
-        let copy = |it: &HeaderValue| HeaderValue::from_bytes(it.as_bytes()).ok();
-        self.referer = self.referer.as_ref().and_then(copy);
-        self.user_agent = self.user_agent.as_ref().and_then(copy);
-        self.uri = Uri::try_from(self.uri.to_string()).unwrap_or_default();
-        (self.accept, self.accept_encoding, self.call) = (None, None, None);
+    fn target(&self) -> &str {
+        self.uri.path_and_query().map_or("*", |it| it.as_str())
     }
 
     /// The headers that decide how an error looks.
@@ -107,8 +138,8 @@ pub(super) fn finish(
     pending.status = parts.status;
     let pending = match tunnel {
         Some(ending) => {
-            pending.summary.detach();
-            ending.then(move |end| pending.write(end, false));
+            let mut lasting = pending.into_lasting();
+            ending.then(move |end| lasting.write(end, false));
             None
         }
         None => Some(pending),
@@ -125,13 +156,20 @@ pub(super) struct Pending {
     status: StatusCode,
     written: bool,
     /// The connection counts as busy until the record is written.
-    _running: Running,
+    running: Option<Running>,
 }
 
 impl Pending {
     pub(super) fn new(worker: Rc<Worker>, context: Context, summary: Summary, running: Running) -> Box<Self> {
         let status = StatusCode::from_u16(CLIENT_GONE).expect("three digits are a status");
-        Box::new(Self { worker, context, summary, status, written: false, _running: running })
+        Box::new(Self { worker, context, summary, status, written: false, running: Some(running) })
+    }
+
+    /// Whoever ends a tunnel will write its record.
+    fn into_lasting(mut self: Box<Self>) -> Lasting {
+        self.written = true;
+        let (asked, running) = (self.summary.asked(), self.running.take());
+        Lasting::new(self.worker.clone(), &mut self.context, asked, self.status, running)
     }
 
     /// Keeps the answer for the next who asks the same, if it is one that does not care who asks. True when the client's next
@@ -178,7 +216,7 @@ impl Pending {
             client_ip: context.client_ip,
             peer_ip: context.peer.remote.ip(),
             method: summary.method.as_str(),
-            target: summary.uri.path_and_query().map_or("*", |it| it.as_str()),
+            target: summary.target(),
             protocol: protocol(summary.version),
             scheme: context.scheme.as_str(),
             host: &context.host,

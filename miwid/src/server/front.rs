@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -15,7 +15,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{Method, StatusCode};
-use tokio::io::ReadBuf;
+use tokio::{io::ReadBuf, time::Sleep};
 
 use super::{
     connection::{Connection, Io},
@@ -25,7 +25,7 @@ use super::{
     shelf::{Label, Ready},
 };
 use crate::{
-    net::{Phase, Running, Sending, is_preface},
+    net::{Phase, Rung, Running, Sending, is_preface},
     snapshot::Snapshot,
     telemetry::Record,
 };
@@ -88,24 +88,24 @@ impl<T: Io> Front<T> {
         self.io
     }
 
-    /// Serves until the connection has to leave.
-    pub(super) async fn serve(&mut self, connection: &Connection) -> Departure {
-        let timeouts = connection.timeouts;
-        let mut timer = pin!(tokio::time::sleep(timeouts.head.min(timeouts.idle)));
-        let mut rung = connection.bell.rung();
-        std::future::poll_fn(|cx| {
-            if let Poll::Ready(departure) = self.poll(connection, cx) {
-                return Poll::Ready(departure);
-            }
-            if self.owed.is_none() && self.direct.is_none() && Pin::new(&mut rung).poll(cx).is_ready() {
-                return Poll::Ready(Departure::End);
-            }
-            connection.activity.poll_expired(timeouts, timer.as_mut(), cx).map(|phase| match phase {
-                Phase::Stalled => Departure::Stalled,
-                _ => Departure::End,
-            })
+    /// Serves until the connection has to leave, by itself, because it was told to, or because it has been silent too long.
+    pub(super) fn poll_serve(
+        &mut self,
+        connection: &Connection,
+        timer: Pin<&mut Sleep>,
+        rung: &mut Rung,
+        cx: &mut Context<'_>,
+    ) -> Poll<Departure> {
+        if let Poll::Ready(departure) = self.poll(connection, cx) {
+            return Poll::Ready(departure);
+        }
+        if self.owed.is_none() && self.direct.is_none() && Pin::new(rung).poll(cx).is_ready() {
+            return Poll::Ready(Departure::End);
+        }
+        connection.activity.poll_expired(connection.timeouts, timer, cx).map(|phase| match phase {
+            Phase::Stalled => Departure::Stalled,
+            _ => Departure::End,
         })
-        .await
     }
 
     fn poll(&mut self, connection: &Connection, cx: &mut Context<'_>) -> Poll<Departure> {
@@ -215,7 +215,7 @@ impl<T: Io> Front<T> {
                 done
             }
             Poll::Pending => {
-                let running = connection.activity.request();
+                let running = connection.activity.request(started);
                 connection.activity.write_blocked();
                 let record = Kept {
                     ready,

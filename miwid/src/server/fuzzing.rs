@@ -1,5 +1,7 @@
 //! The doors that the fuzz targets in `tests/fuzz` come in by; nobody else uses them.
 
+use std::time::{Instant, SystemTime};
+
 use http::{Request, request::Parts};
 
 use super::{direct, head, plain::plain};
@@ -9,7 +11,7 @@ use crate::{
 };
 
 pub fn context(peer: Peer) -> Context {
-    head::context(peer)
+    head::context(peer, Instant::now(), SystemTime::now())
 }
 
 /// A request that does without the parser, and how many bytes its head has.

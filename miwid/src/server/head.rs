@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The context of a request as far as its connection alone knows it.
-pub(super) fn context(peer: Peer) -> Context {
+pub(super) fn context(peer: Peer, started: Instant, started_at: SystemTime) -> Context {
     Context {
         client_ip: peer.remote.ip().to_canonical(),
         trusted: false,
@@ -24,8 +24,8 @@ pub(super) fn context(peer: Peer) -> Context {
         peer,
         host: String::new(),
         authority: String::new(),
-        started: Instant::now(),
-        started_at: SystemTime::now(),
+        started,
+        started_at,
         request_id: None,
         extra: None,
         site: None,
@@ -113,7 +113,7 @@ fn refused(verdict: &Verdict, settings: &Settings) -> Failure {
 
 /// To many an app `X_Real_Ip` is the same as `X-Real-Ip`, which a proxy before it sets: a client must not set it beside.
 fn judge_underscores(parts: &mut Parts, policy: UnderscoreHeaders) -> Result<(), Failure> {
-    let odd = |name: &HeaderName| name.as_str().contains('_');
+    let odd = |name: &HeaderName| name.as_str().as_bytes().contains(&b'_');
     if policy == UnderscoreHeaders::Keep || !parts.headers.keys().any(odd) {
         return Ok(());
     }
@@ -245,7 +245,8 @@ pub(super) mod tests {
         let (mut parts, ()) = request.body(()).expect("a request").into_parts();
         let remote = format!("{remote}:1234").parse().expect("an address");
         let local = "127.0.0.1:80".parse().expect("an address");
-        let mut context = context(Peer { remote, local, scheme: Scheme::Http, secured: None });
+        let peer = Peer { remote, local, scheme: Scheme::Http, secured: None };
+        let mut context = context(peer, Instant::now(), SystemTime::now());
         examine(&mut parts, &mut context, &settings()).map(|()| context).map_err(|it| it.status.as_u16())
     }
 

@@ -39,32 +39,45 @@ impl Connection {
     /// From the first byte to the last: between requests, and for those that are plain, `Front` has the connection; the
     /// parser gets it for all others.
     ///
-    /// A block and not an `async fn`, which would keep room for its arguments twice; and all that is not `Front` is boxed, so
-    /// that it takes no room while `Front` has the connection.
+    /// A block and not an `async fn`, which would keep room for its arguments twice; all that is not `Front` is boxed, so that
+    /// it takes no room while `Front` has the connection; and what `Front` waits for beside its io is kept here, once.
     pub(super) fn http1<T: Io>(self, io: T) -> impl Future<Output = ()> {
         let is_cleartext = io.socket().is_some();
         let mut front = Front::new(io, is_cleartext);
         async move {
+            let mut timer = pin!(tokio::time::sleep(self.timeouts.head.min(self.timeouts.idle)));
+            let mut rung = self.bell.rung();
             loop {
-                let unread = match front.serve(&self).await {
-                    Departure::End => return front.abandon(&self),
-                    Departure::Stalled => {
-                        self.worker.metrics.connection_cut("write-stall");
-                        return front.abandon(&self);
-                    }
-                    Departure::Parser(unread) => unread,
-                    Departure::Preface(unread) => match Box::pin(self.sniff(front.io(), unread)).await {
-                        None => return,
-                        Some((Preface::Http2, unread)) => {
-                            return Box::pin(self.http2(Prefixed::new(unread, front.into_io()))).await;
-                        }
-                        Some((_, unread)) => unread,
-                    },
-                };
-                let Some(io) = Box::pin(self.parse(Prefixed::new(unread, front.into_io()))).await else { return };
+                let served = std::future::poll_fn(|cx| front.poll_serve(&self, timer.as_mut(), &mut rung, cx));
+                let departure = served.await;
+                let Some(io) = Box::pin(self.depart(front, departure)).await else { return };
                 front = Front::new(io, false);
             }
         }
+    }
+
+    /// What has to be done away from `Front`. The io comes back when the connection may go on as before.
+    async fn depart<T: Io>(&self, mut front: Front<T>, departure: Departure) -> Option<T> {
+        let unread = match departure {
+            Departure::End => {
+                front.abandon(self);
+                return None;
+            }
+            Departure::Stalled => {
+                self.worker.metrics.connection_cut("write-stall");
+                front.abandon(self);
+                return None;
+            }
+            Departure::Parser(unread) => unread,
+            Departure::Preface(unread) => match self.sniff(front.io(), unread).await? {
+                (Preface::Http2, unread) => {
+                    Box::pin(self.clone().http2(Prefixed::new(unread, front.into_io()))).await;
+                    return None;
+                }
+                (_, unread) => unread,
+            },
+        };
+        Box::pin(self.parse(Prefixed::new(unread, front.into_io()))).await
     }
 
     /// `None`: it never said what it speaks, or is owed nothing any more.
@@ -270,7 +283,27 @@ fn refused(request: &mut Request<Incoming>, number: u64, desk: &Desk) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use tokio::net::TcpStream;
+
+    use super::{
+        super::{connection::Serving, lasting::Lasting},
+        *,
+    };
+    use crate::tls::TlsStream;
+
+    /// Thousands of them wait at a time. A larger one is no mistake in itself, but should be meant.
+    #[test]
+    fn a_connection_between_requests_stays_small() {
+        fn size<A, F>(_: impl Fn(A) -> F) -> usize {
+            size_of::<F>()
+        }
+        let plain = size(|(connection, io): (Connection, TcpStream)| connection.http1(io));
+        assert!(plain <= 416, "{plain} bytes");
+        let secured = size(|(connection, io): (Connection, Box<TlsStream<TcpStream>>)| connection.http1(io));
+        assert!(secured <= plain, "{secured} bytes");
+        assert!(size_of::<Serving>() <= 24, "{} bytes", size_of::<Serving>());
+        assert!(size_of::<Lasting>() <= 272, "{} bytes", size_of::<Lasting>());
+    }
 
     #[test]
     fn an_idle_connection_is_looked_at_now_and_then_until_it_has_idled_enough() {

@@ -1,17 +1,21 @@
 //! HTTP/2 on a connection, by ALPN or by prior knowledge. Its streams are tasks of the worker that owns the connection.
 
-use std::pin::pin;
+use std::{
+    future::poll_fn,
+    pin::{Pin, pin},
+};
 
 use http::Request;
 use hyper::{body::Incoming, server::conn, service::service_fn};
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWrite;
 
 use super::{
     connection::{Call, Connection, Io, ended, service},
     paced::Streams,
 };
 use crate::{
-    net::{CONNECTION_WINDOW, Guarded, Lingering, Phase, STREAM_WINDOW, STREAMS_MAX, head_max},
+    net::{CONNECTION_WINDOW, Gatherer, Guarded, Lingering, Phase, STREAM_WINDOW, STREAMS_MAX, gathered, head_max},
     telemetry::Metrics,
 };
 
@@ -25,7 +29,9 @@ impl Connection {
         let snapshot = self.worker.snapshot();
         // What is thrown away at the end is nobody's to judge.
         let io = Guarded::new(Lingering::new(self.watched(io)), self.worker.metrics.clone());
-        let streams = Streams::new(io.taken(), self.worker.metrics.clone());
+        let taken = io.taken();
+        let (io, gatherer) = gathered(io);
+        let streams = Streams::new(taken, self.worker.metrics.clone());
         let mut builder = conn::http2::Builder::new(streams.clone());
         builder
             .initial_stream_window_size(STREAM_WINDOW)
@@ -44,7 +50,7 @@ impl Connection {
         let mut connection = pin!(builder.serve_connection(TokioIo::new(io), service));
         let metrics = self.worker.metrics.clone();
         let call = tokio::select! {
-            done = &mut connection => return judged(done, &metrics),
+            done = driven(connection.as_mut(), &gatherer) => return judged(done, &metrics),
             call = self.called(self.timeouts) => call,
         };
         match call {
@@ -52,8 +58,18 @@ impl Connection {
             Call::Expired(Phase::Stalled) => return metrics.connection_cut("write-stall"),
             Call::Expired(_) | Call::Drain => connection.as_mut().graceful_shutdown(),
         }
-        self.last_request(connection).await;
+        self.last_request(driven(connection, &gatherer)).await;
     }
+}
+
+/// Sends what the library has written whenever it has said all it has to say for now.
+async fn driven<C: Future, T: AsyncWrite + Unpin>(mut connection: Pin<&mut C>, gatherer: &Gatherer<T>) -> C::Output {
+    poll_fn(|cx| {
+        let done = connection.as_mut().poll(cx);
+        gatherer.poll_send(cx);
+        done
+    })
+    .await
 }
 
 /// The library has told a client to calm down: that is counted, as what `Guarded` finds is.

@@ -13,6 +13,7 @@ mod http2;
 #[cfg(feature = "http3")]
 mod http3;
 mod internal;
+mod lasting;
 mod listeners;
 mod paced;
 mod plain;

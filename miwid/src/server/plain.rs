@@ -7,7 +7,7 @@
 use config::UnderscoreHeaders;
 use httparse::{EMPTY_HEADER, Request, Status};
 
-use crate::snapshot::Settings;
+use crate::{net::NAME_MAX, snapshot::Settings};
 
 /// More fields than browsers send.
 const FIELDS_MAX: usize = 48;
@@ -98,6 +98,8 @@ fn take<'a>(
         17 if is("if-modified-since") => plain.is_particular |= plain.if_none_match.is_none(),
         17 if is("transfer-encoding") => return None,
         19 if is("if-unmodified-since") => plain.is_particular = true,
+        // The gate refuses it.
+        length if length > NAME_MAX => return None,
         _ => {}
     }
     (underscores == UnderscoreHeaders::Keep || !name.contains('_')).then_some(())
@@ -128,6 +130,15 @@ mod tests {
             is_particular: false,
         };
         assert_eq!(plain(head.as_bytes(), &settings), Some(expected));
+    }
+
+    #[test]
+    fn what_the_gate_refuses_is_not_plain() {
+        let settings = Settings { header_bytes_max: 10_000, headers_max: 10, ..settings() };
+        for (length, expected) in [(NAME_MAX, true), (NAME_MAX + 1, false)] {
+            let head = format!("GET / HTTP/1.1\r\nhost: a\r\n{}: x\r\n\r\n", "x".repeat(length));
+            assert_eq!(plain(head.as_bytes(), &settings).is_some(), expected, "{length}");
+        }
     }
 
     #[test]

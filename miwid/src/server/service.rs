@@ -1,6 +1,6 @@
 //! The life of a request (hot): from its head to the last byte of its answer, on one screen.
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Instant};
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
 
@@ -27,13 +27,15 @@ pub(super) fn serve<S: Into<Source>>(
     activity: &Activity,
     request: Request<S>,
 ) -> impl Future<Output = Response<Tracked>> + use<S> {
-    let running = activity.request();
+    let started = Instant::now();
+    let running = activity.request(started);
     let snapshot = worker.snapshot();
     let (mut parts, incoming) = request.into_parts();
     let inbound = Inbound::new(incoming, body_limit(&parts, &snapshot), snapshot.settings.request_timeout)
         .with_interim((parts.version == Version::HTTP_11).then(|| activity.desk()).flatten());
     let summary = Summary::of(&parts, inbound.meter());
-    let mut pending = Pending::new(worker.clone(), head::context(peer), summary, running);
+    let mut pending =
+        Pending::new(worker.clone(), head::context(peer, started, worker.clock.time(started)), summary, running);
     pending.context.extra.clone_from(&snapshot.extra);
     let examined = head::examine(&mut parts, &mut pending.context, &snapshot.settings);
     let request = Request::from_parts(parts, inbound);

@@ -22,33 +22,47 @@ pub(super) fn normalized(name: &str) -> String {
 }
 
 /// Things by host name, found as a certificate's names are: exact first, then the wildcard one level up.
-pub(super) struct ByName<T>(HashMap<String, T>);
+pub(super) struct ByName<T> {
+    exact: HashMap<String, T>,
+    /// By what follows `*.`.
+    wildcard: HashMap<String, T>,
+}
 
 impl<T> Default for ByName<T> {
     fn default() -> Self {
-        Self(HashMap::new())
+        Self { exact: HashMap::new(), wildcard: HashMap::new() }
     }
 }
 
 impl<T> ByName<T> {
     pub(super) fn insert(&mut self, name: &str, thing: T) {
-        self.0.insert(normalized(name), thing);
+        let (map, name) = self.place(name);
+        map.insert(name, thing);
     }
 
     /// Like `insert`, but what was there before stays.
     pub(super) fn offer(&mut self, name: &str, thing: T) {
-        self.0.entry(normalized(name)).or_insert(thing);
+        let (map, name) = self.place(name);
+        map.entry(name).or_insert(thing);
+    }
+
+    fn place(&mut self, name: &str) -> (&mut HashMap<String, T>, String) {
+        let name = normalized(name);
+        match name.strip_prefix("*.") {
+            Some(parent) => (&mut self.wildcard, parent.to_owned()),
+            None => (&mut self.exact, name),
+        }
     }
 
     pub(super) fn values(&self) -> impl Iterator<Item = &T> {
-        self.0.values()
+        self.exact.values().chain(self.wildcard.values())
     }
 
     /// `host` is in lower case.
     pub(super) fn find(&self, host: &str) -> Option<&T> {
-        self.0.get(host).or_else(|| {
+        self.exact.get(host).or_else(|| {
             let (_, parent) = host.split_once('.')?;
-            self.0.get(&format!("*.{parent}"))
+            self.wildcard.get(parent)
         })
     }
 }

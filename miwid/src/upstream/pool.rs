@@ -5,6 +5,7 @@
 use std::{
     cell::RefCell,
     collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
     rc::Rc,
     sync::Arc,
     time::{Duration, Instant},
@@ -42,12 +43,31 @@ impl Idle {
     }
 }
 
+/// Ids are numbers that we have given ourselves, one after the other: nobody can choose them so that they collide.
+#[derive(Default)]
+struct ById(u64);
+
+impl Hasher for ById {
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|it| self.write_u64(self.0 ^ u64::from(*it)));
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        // The table looks at the highest bits as well as at the lowest.
+        self.0 = id.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 type Opening = LocalBoxFuture<'static, Result<Rc<Shared>, ConnectError>>;
 
 /// All pools of one worker.
 #[derive(Default)]
 pub struct Pools {
-    idle: RefCell<HashMap<u64, Vec<Idle>>>,
+    idle: RefCell<HashMap<u64, Vec<Idle>, BuildHasherDefault<ById>>>,
     shared: RefCell<HashMap<u64, Vec<Rc<Shared>>>>,
     /// The connection that is being opened: whoever needs one meanwhile waits for the same.
     opening: RefCell<HashMap<u64, WeakShared<Opening>>>,

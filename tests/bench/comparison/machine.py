@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import re
@@ -11,8 +12,10 @@ from pathlib import Path
 
 _CORES = sorted(os.sched_getaffinity(0))
 
-#: Descriptors that are left to everything that is no connection, and what a connection takes: a proxied one has two.
+#: Descriptors that are left to everything that is no connection, and what is kept for each connection.
 SPARE, EACH = 1024, 2
+#: What the largest scenario takes; who may raise the hard limit does.
+WANTED = 204_000
 #: Connections that every machine is expected to have room for.
 FEW = 64
 
@@ -31,8 +34,12 @@ def cores() -> Cores:
 
 
 def descriptors() -> int:
-    """Raises the soft limit to the hard one and returns it."""
+    """Raises the limits as far as they go, and as far as anybody needs, and returns what came of it."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < WANTED:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (WANTED, WANTED))
+            return WANTED
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     return hard if hard != resource.RLIM_INFINITY else 1_000_000
 
@@ -46,10 +53,14 @@ def ephemeral_ports() -> int:
     return high - low
 
 
-def connections_possible(wanted: int) -> int:
-    """How many of `wanted` client connections fit. Servers refuse to promise more than they have descriptors for."""
-    room = min((descriptors() - SPARE) // EACH, ephemeral_ports() - 1000)
-    return min(wanted, max(room, FEW))
+def connections_possible(wanted: int, proxied: bool) -> int:
+    """How many of `wanted` client connections fit. Servers refuse to promise more than they have descriptors for.
+
+    Proxied or not, miwid keeps two descriptors for each. A proxied one takes a port of the one address that the server
+    has; clients have as many as they like: whoever holds connections comes from several addresses.
+    """
+    room = (descriptors() - SPARE) // EACH
+    return min(wanted, max(min(room, ephemeral_ports() - 1000) if proxied else room, FEW))
 
 
 def describe() -> dict[str, str | int]:

@@ -19,8 +19,8 @@ class Setup:
     #: Sites by name; 0 = one site for every name.
     sites: int = 0
     workers: int = 1
-    #: Tables of policies that are written down and switched off.
-    policies_off: tuple[Literal["compression", "cache", "security"], ...] = ()
+    #: Policies that are written down and do nothing, a key each.
+    policies_off: tuple[str, ...] = ()
     #: Client connections that must fit.
     connections: int = 4096
     #: The configuration that the peer's package ships, instead of the best one.

@@ -156,7 +156,8 @@ def _extrapolated(held: int, size: int, slab: int, sample: Sample) -> str:
     more = MANY - held
     resident = (size + more * sample["connection_kb"]) / 1024
     kernel = (slab + more * sample["kernel_kb"]) / 1024
-    return f"{MANY:,} would take {resident:,.0f} MB and {kernel:,.0f} MB of slab"
+    take = "would take" if more > 0 else "take"
+    return f"{MANY:,} {take} {resident:,.0f} MB and {kernel:,.0f} MB of slab"
 
 
 def _slopes(steps: tuple[int, ...], points: list[tuple[int, dict[str, int]]]) -> Sample:
@@ -225,7 +226,8 @@ def _start(outcome: Outcome, ground: Ground, pace: Pace) -> None:
 
 
 def _first_byte(contender: Contender, ground: Ground) -> Sample:
-    setup = replace(contender.setup, connections=machine.connections_possible(contender.setup.connections))
+    possible = machine.connections_possible(contender.setup.connections, bool(contender.setup.upstream))
+    setup = replace(contender.setup, connections=possible)
     place = ground.place(contender.label, "")
     launch = peers.launch(replace(contender, setup=setup), place, ground.programs)
     for name, text in launch.files.items():
@@ -253,7 +255,10 @@ def _one_by_one(scenario: Scenario) -> Iterator[Scenario]:
 def _steps(scenario: Scenario, outcome: Outcome) -> tuple[int, ...]:
     """The connection counts, scaled down to what the machine's limits allow."""
     wanted = scenario.steps[-1]
-    possible = machine.connections_possible(wanted)
+    # The server has some descriptors for connections beside those that are counted.
+    most = max(it.setup.connections for it in scenario.contenders)
+    proxied = any(it.setup.upstream for it in scenario.contenders)
+    possible = wanted - most + machine.connections_possible(most, proxied)
     if possible < wanted:
         outcome.notes.append(f"scaled down from {wanted} to {possible} connections: descriptors or ports do not allow more")
     return tuple(step * possible // wanted for step in scenario.steps)

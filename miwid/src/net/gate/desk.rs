@@ -44,7 +44,8 @@ pub struct Desk(Arc<State>);
 struct State {
     /// The number of the refused request; 0: none.
     refused: AtomicU64,
-    verdict: Mutex<Option<Verdict>>,
+    /// Boxed: few are refused, and every tunnel keeps its desk.
+    verdict: Mutex<Option<Box<Verdict>>>,
     answered: AtomicU64,
     tunnel: AtomicBool,
     expired: AtomicBool,
@@ -67,7 +68,7 @@ impl Desk {
         if self.0.refused.load(Relaxed) != number {
             return None;
         }
-        self.0.verdict.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.0.verdict.lock().unwrap_or_else(PoisonError::into_inner).take().map(|it| *it)
     }
 
     /// For the service: request number `number` has its answer; `tunnel`: what follows is not HTTP.
@@ -147,7 +148,7 @@ impl Desk {
         }
     }
 
-    pub(super) fn refuse(&self, number: u64, verdict: Verdict) {
+    pub(super) fn refuse(&self, number: u64, verdict: Box<Verdict>) {
         *self.0.verdict.lock().unwrap_or_else(PoisonError::into_inner) = Some(verdict);
         self.0.refused.store(number, Relaxed);
     }

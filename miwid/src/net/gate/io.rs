@@ -90,7 +90,7 @@ impl<T> Gated<T> {
         self.desk.set_begun(self.gate.is_within_head() && self.held.len() > self.passed);
         match step.stop {
             None => {}
-            Some(Stop::Refused(verdict)) => self.refuse(*verdict),
+            Some(Stop::Refused(verdict)) => self.refuse(verdict),
             Some(Stop::Broken(flaw)) => {
                 tracing::debug!(?flaw, "request body is malformed");
                 self.held.truncate(self.passed);
@@ -99,7 +99,7 @@ impl<T> Gated<T> {
         }
     }
 
-    fn refuse(&mut self, verdict: Verdict) {
+    fn refuse(&mut self, verdict: Box<Verdict>) {
         self.stand_in = if verdict.method == Some(Method::HEAD) { STAND_IN_HEAD } else { STAND_IN };
         self.desk.refuse(self.gate.requests() + 1, verdict);
         self.desk.set_begun(false);
@@ -218,7 +218,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Gated<T> {
                     return Poll::Ready(Ok(()));
                 }
                 let (method, target) = super::line::guess(&me.held);
-                me.refuse(Verdict { flaw: Flaw::Slow, method, target });
+                me.refuse(Box::new(Verdict { flaw: Flaw::Slow, method, target }));
                 continue;
             }
             if me.gate.is_waiting() {

@@ -11,7 +11,7 @@ pub(super) const METHOD_MAX: usize = 64;
 /// The two spaces and the version.
 pub(super) const LINE_REST: usize = " ".len() + " HTTP/1.1".len();
 /// Longer names are nobody's header either, and the parser behind us has a limit of its own.
-const NAME_MAX: usize = 1024;
+pub const NAME_MAX: usize = 1024;
 
 /// What of a request line matters to the lines that follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -5,6 +5,7 @@
 mod body;
 mod connection;
 mod endpoint;
+mod qpack;
 mod quic;
 mod request;
 mod response;

@@ -1,5 +1,5 @@
-//! quinn as `h3` wants to see a transport. The one thing that is ours: whoever accepts a request also gets word of a client
-//! that no longer wants the answer, which otherwise only the next write would find out.
+//! quinn as `h3` wants to see a transport. Two things are ours: whoever accepts a request also gets word of a client that no
+//! longer wants the answer, which otherwise only the next write would find out; and may put a frame before what `h3` sends.
 
 use std::{
     cell::Cell,
@@ -10,7 +10,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::{
     FutureExt, StreamExt,
     future::LocalBoxFuture,
@@ -48,9 +48,13 @@ impl Stopped {
     }
 }
 
+/// Bytes that go before the next that `h3` sends on a stream, or before its end.
+pub(super) type Ahead = Rc<Cell<Bytes>>;
+
 /// What is known of a request beside its stream.
 pub(super) struct Circumstances {
     pub(super) stopped: Stopped,
+    pub(super) ahead: Ahead,
     /// It came before the handshake was over.
     pub(super) is_early: bool,
 }
@@ -90,8 +94,9 @@ impl quic::Connection<Bytes> for Quic {
         let accepted = ready!(self.requests.poll_next_unpin(cx)).unwrap_or(Err(ConnectionError::LocallyClosed));
         let (sending, receiving) = accepted.map_err(lost)?;
         let is_early = receiving.is_0rtt();
-        self.last.set(Some(Circumstances { stopped: Stopped::of(&sending), is_early }));
-        Poll::Ready(Ok(Request { sending: Sending::new(sending), receiving: Receiving::new(receiving) }))
+        let (stopped, sending) = (Stopped::of(&sending), Sending::new(sending));
+        self.last.set(Some(Circumstances { stopped, ahead: sending.ahead.clone(), is_early }));
+        Poll::Ready(Ok(Request { sending, receiving: Receiving::new(receiving) }))
     }
 
     fn opener(&self) -> Opener {
@@ -247,19 +252,40 @@ impl quic::RecvStream for Receiving {
     }
 }
 
+/// Less than this is copied together, so that it takes one write.
+const JOINED_MAX: usize = 4 << 10;
+
 pub(super) struct Sending {
     stream: quinn::SendStream,
+    ahead: Ahead,
+    joined: BytesMut,
     writing: Option<WriteBuf<Bytes>>,
 }
 
 impl Sending {
     fn new(stream: quinn::SendStream) -> Self {
-        Self { stream, writing: None }
+        Self { stream, ahead: Ahead::default(), joined: BytesMut::new(), writing: None }
+    }
+
+    fn join(&mut self) {
+        let ahead = self.ahead.take();
+        if !ahead.is_empty() {
+            self.joined.reserve(ahead.len() + JOINED_MAX / 2);
+            self.joined.put(ahead);
+        }
+        if let Some(data) = self.writing.take_if(|it| it.remaining() <= JOINED_MAX) {
+            self.joined.put(data);
+        }
     }
 }
 
 impl quic::SendStream<Bytes> for Sending {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
+        self.join();
+        while self.joined.has_remaining() {
+            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.joined)).map_err(unwritten)?;
+            self.joined.advance(written);
+        }
         while let Some(data) = self.writing.as_mut().filter(|it| it.has_remaining()) {
             let written = ready!(Pin::new(&mut self.stream).poll_write(cx, data.chunk())).map_err(unwritten)?;
             data.advance(written);
@@ -274,7 +300,8 @@ impl quic::SendStream<Bytes> for Sending {
         Ok(())
     }
 
-    fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
+        ready!(self.poll_ready(cx))?;
         Poll::Ready(self.stream.finish().map_err(|error| StreamErrorIncoming::Unknown(error.into())))
     }
 

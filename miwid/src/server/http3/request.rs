@@ -49,7 +49,7 @@ pub(super) fn serve(
 }
 
 async fn answer(worker: Rc<Worker>, peer: Peer, activity: Activity, accepted: Accepted) {
-    let Accepted { resolver, circumstances: Circumstances { mut stopped, is_early } } = accepted;
+    let Accepted { resolver, circumstances: Circumstances { mut stopped, ahead, is_early } } = accepted;
     // What is wrong with the head itself, `h3` tells the client; a stream that brings none in time is dropped, which ends it.
     let head_timeout = worker.snapshot().settings.request_timeout;
     let (mut request, stream) = match tokio::time::timeout(head_timeout, resolver.resolve_request()).await {
@@ -76,7 +76,7 @@ async fn answer(worker: Rc<Worker>, peer: Peer, activity: Activity, accepted: Ac
     let request: Request<Source> = request.map(|()| Source::Stream(Box::pin(body)));
     // A client that cancels takes its request with it, wherever that may wait.
     let Some(answer) = stopped.first(service::serve(worker, peer, &activity, request)).await else { return };
-    if let Err(error) = response::send(&mut sending, &mut stopped, answer, head).await {
+    if let Err(error) = response::send(&mut sending, (&mut stopped, &ahead), answer, head).await {
         if error.kind() == std::io::ErrorKind::TimedOut {
             metrics.connection_cut("write-stall");
         }

@@ -2,18 +2,21 @@
 
 use std::{
     cell::RefCell,
+    future::poll_fn,
     io,
     pin::Pin,
+    task::Poll,
     time::{Duration, Instant, SystemTime},
 };
 
 use bytes::Bytes;
 use h3::{error::Code, server::RequestStream};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
-use http_body::Body;
+use http_body::{Body, Frame};
 
 use super::{
-    quic::{self, Stopped},
+    qpack,
+    quic::{self, Ahead, Stopped},
     request::strip_connection_specific,
 };
 use crate::{net::patience, server::finish::Tracked};
@@ -25,7 +28,7 @@ type Sending = RequestStream<quic::Sending, Bytes>;
 
 pub(super) async fn send(
     stream: &mut Sending,
-    stopped: &mut Stopped,
+    (stopped, ahead): (&mut Stopped, &Ahead),
     answer: Response<Tracked>,
     head: bool,
 ) -> io::Result<()> {
@@ -34,14 +37,28 @@ pub(super) async fn send(
     let length = body.size_hint().exact().filter(|it| !head || *it > 0);
     complete(&mut parts.headers, parts.status, length);
     let bodyless = head || is_bodyless(parts.status);
-    stream.send_response(Response::from_parts(parts, ())).await.map_err(io::Error::other)?;
+    // A body that keeps us waiting does not keep the head waiting.
+    let first = match bodyless {
+        true => Poll::Ready(None),
+        false => poll_fn(|cx| Poll::Ready(Pin::new(&mut body).poll_frame(cx))).await,
+    };
+    match qpack::head(parts.status, &parts.headers).filter(|_| goes_on(&first)) {
+        Some(head) => ahead.set(head),
+        None => stream.send_response(Response::from_parts(parts, ())).await.map_err(io::Error::other)?,
+    }
     if bodyless {
         return stream.finish().await.map_err(io::Error::other);
     }
+    let mut first = Some(first);
     loop {
-        let next = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
-        // A body may be silent for as long as it likes, but not for nobody.
-        let next = stopped.first(next).await.ok_or(io::ErrorKind::ConnectionAborted)?;
+        let next = match first.take() {
+            Some(Poll::Ready(next)) => next,
+            // A body may be silent for as long as it likes, but not for nobody.
+            Some(Poll::Pending) | None => {
+                let next = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx));
+                stopped.first(next).await.ok_or(io::ErrorKind::ConnectionAborted)?
+            }
+        };
         let Some(frame) = next else { break };
         let frame = match frame {
             Ok(frame) => frame,
@@ -61,6 +78,15 @@ pub(super) async fn send(
         }
     }
     stream.finish().await.map_err(io::Error::other)
+}
+
+/// Whether what follows a head is at hand, so that the head goes with it.
+fn goes_on(first: &Poll<Option<io::Result<Frame<Bytes>>>>) -> bool {
+    match first {
+        Poll::Ready(Some(Ok(frame))) => frame.data_ref().is_none_or(|it| !it.is_empty()),
+        Poll::Ready(_) => true,
+        Poll::Pending => false,
+    }
 }
 
 /// Flow control lets through what the client takes. One that takes too little for too long holds nothing any more.

@@ -7,11 +7,18 @@ from pathlib import Path
 from ..model import Contender, Setup
 from .place import Launch, Place
 
-_OFF = {
-    "compression": "[compression]\nenabled = false\n",
-    "cache": "[cache]\nenabled = false\n",
-    "security": "[security]\nenable_cors = false\nenable_csrf = false\n",
-}
+#: Each policy as it is written down and does nothing. What a version does not know yet is left out by whoever starts it.
+OFF = (
+    "compression.enabled = false",
+    "cache.enabled = false",
+    "security.enable_cors = false",
+    "security.enable_csrf = false",
+    "security.allow = []",
+    "security.deny = []",
+    "security.rate_limit_exempt = []",
+    'security.mode = "report"',
+    "security.headers = {}",
+)
 
 
 def launch(contender: Contender, place: Place, program: Path) -> Launch:
@@ -41,8 +48,8 @@ def configuration(setup: Setup, place: Place) -> str:
     if setup.access_log:
         server += ["[logging.access_log]", f'path = "{place.directory}/access.log"', 'format = "json"']
         server += ["[logging.rotation]", "enabled = false"]
-    text = "\n".join(server) + "\n"
-    text += "".join(_OFF[table] for table in setup.policies_off)
+    # Dotted keys come before the first table.
+    text = "\n".join([*setup.policies_off, *server]) + "\n"
     if setup.compression == "dynamic":
         text += '[compression]\nalgorithms = ["gzip"]\n'
     return text + "".join(_site(name, setup, place) for name in names(setup))

@@ -2,13 +2,21 @@
 //!
 //! Standard input has a number a line: how many are to be open from now on. When it ends, so do they.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use clap::ValueEnum;
 use serde_json::json;
 use tokio::{
     io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     sync::mpsc,
     task::JoinSet,
     time::timeout,
@@ -24,6 +32,8 @@ use crate::{
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Connections that are being opened at once: fewer than any backlog.
 const AT_ONCE: usize = 64;
+/// Connections from one address: each has a port of its own, of which there are some 28,000.
+const FROM_ONE: usize = 20_000;
 /// A text of five bytes, masked with zeros: the mask is what a client has to have, not a secret.
 const FRAME: &[u8] = b"\x81\x85\0\0\0\0hello";
 const ECHOED: &[u8] = b"\x81\x05hello";
@@ -53,7 +63,8 @@ type Held = Box<dyn Stream>;
 
 pub(crate) async fn run(options: Options) -> io::Result<()> {
     let client = tls::client(b"http/1.1", Sessions::Fresh).map_err(io::Error::other)?;
-    let opener = Arc::new(Opener { options, connector: TlsConnector::from(Arc::new(client)) });
+    let opener =
+        Arc::new(Opener { options, connector: TlsConnector::from(Arc::new(client)), begun: AtomicUsize::new(0) });
     let mut wanted = wishes();
     let mut held: Vec<Held> = Vec::new();
     while let Some(count) = wanted.recv().await {
@@ -97,13 +108,14 @@ async fn fill(held: &mut Vec<Held>, count: usize, opener: &Arc<Opener>) -> io::R
 struct Opener {
     options: Options,
     connector: TlsConnector,
+    begun: AtomicUsize,
 }
 
 // === impl Opener ===
 
 impl Opener {
     async fn open(&self) -> io::Result<Held> {
-        let mut tcp = TcpStream::connect(self.options.address).await?;
+        let mut tcp = self.connect().await?;
         tcp.set_nodelay(true)?;
         match self.options.what {
             What::Plain => {
@@ -120,6 +132,18 @@ impl Opener {
                 Ok(Box::new(tcp))
             }
         }
+    }
+
+    async fn connect(&self) -> io::Result<TcpStream> {
+        let address = self.options.address;
+        let host = 1 + self.begun.fetch_add(1, Relaxed) / FROM_ONE;
+        if address.ip() != IpAddr::V4(Ipv4Addr::LOCALHOST) || host == 1 {
+            return TcpStream::connect(address).await;
+        }
+        let host = u8::try_from(host).map_err(io::Error::other)?;
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((Ipv4Addr::new(127, 0, 0, host), 0).into())?;
+        socket.connect(address).await
     }
 
     /// One exchange whose answer has a length, read to its last byte.
