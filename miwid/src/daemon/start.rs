@@ -20,10 +20,10 @@ use crate::{
     reload::{self, Parts, Reloader, Source},
     server::{Listeners, Shared, Workers, addresses},
     signal::Signals,
-    snapshot::{Current, build, capabilities},
+    snapshot::{Current, Lasting, build, capabilities},
     telemetry::{self, AccessLog, Events, Logs, Metrics, Readiness},
     tls::Tls,
-    upstream::{Address, Directory},
+    upstream::Address,
 };
 
 pub(super) const INVALID: u8 = 6;
@@ -157,11 +157,12 @@ async fn assemble(
 
     let (events, metrics, readiness) = (Events::default(), Metrics::default(), Readiness::default());
     let (logs, access) = open_logs(&config.logging, &events, &metrics)?;
-    let directory = Directory::default();
+    let lasting = Lasting::default();
+    let directory = lasting.directory.clone();
     let tls = Tls::new(storage(&config, socket.path()));
     // What the store has is shown from the first handshake on.
     let certificates = tls.keep(events.clone(), metrics.clone());
-    let snapshot = build(&config, 1, &directory, tls.terminator(&config)).map_err(StartError::Config)?;
+    let snapshot = build(&config, 1, &lasting, tls.terminator(&config)).map_err(StartError::Config)?;
     reload::tell_stand_ins(&snapshot, &readiness);
     let current = Current::new(snapshot);
     let pages = Pages::new(readiness.clone(), metrics.clone());
@@ -197,7 +198,7 @@ async fn assemble(
         source,
         config: config.clone(),
         current: current.clone(),
-        directory: directory.clone(),
+        lasting,
         tls,
         certificates: certificates.clone(),
         listeners: listeners.clone(),
