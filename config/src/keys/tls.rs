@@ -78,7 +78,12 @@ pub(crate) static CLOUDFLARE: Table = Table {
             "false",
             "Whether Cloudflare's ranges count as trusted proxies: the client is whom CF-Connecting-IP names. What visitors could have written themselves (X-Real-IP, Forwarded, ...) is believed of nobody for that.",
         ),
-        key("only", Kind::Flag, "false", "Whether connections from elsewhere are refused. Machines of your own that ask directly go into `only_exempt`."),
+        key(
+            "only",
+            Kind::Flag,
+            "false",
+            "Whether connections from elsewhere are refused. Machines of your own that ask directly go into `only_exempt`.",
+        ),
         key("only_exempt", NETS, "[]", "Address ranges that are served although they are not Cloudflare's."),
         key(
             "only_refusal",

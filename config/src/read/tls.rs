@@ -84,9 +84,7 @@ pub(super) fn cloudflare(section: &Section<'_>) -> Cloudflare {
         trust: section.flag("trust").unwrap_or(false),
         only: section.flag("only").unwrap_or(false),
         only_exempt: section.nets("only_exempt").unwrap_or_default(),
-        only_refusal: section
-            .choice("only_refusal", &[OnlyRefusal::Close, OnlyRefusal::Answer])
-            .unwrap_or_default(),
+        only_refusal: section.choice("only_refusal", &[OnlyRefusal::Close, OnlyRefusal::Answer]).unwrap_or_default(),
         origin_pulls: section.flag("origin_pulls").unwrap_or(false),
         origin_ca_validity_days: section.integer("origin_ca_validity_days"),
         origin_ca_roots: section.path("origin_ca_roots"),

@@ -22,7 +22,7 @@ const PACE: Duration = Duration::from_millis(500);
 
 /// What a configuration says about the account.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
+pub(super) struct Settings {
     pub base: Option<String>,
     pub token: Secret,
     /// Read again before every call, so that a new token counts without a reload.
@@ -46,7 +46,19 @@ struct Pace {
 }
 
 impl Api {
-    pub fn new(settings: Settings, client: Client) -> Self {
+    /// With a token there is somebody to ask.
+    pub fn of(config: &config::Cloudflare) -> Option<Self> {
+        let settings = Settings {
+            base: config.api_base.clone(),
+            token: config.api_token.clone()?,
+            token_file: config.api_token_file.clone(),
+            zone_id: config.zone_id.clone(),
+            account_id: config.account_id.clone(),
+        };
+        Some(Self::new(settings, Client::default()))
+    }
+
+    fn new(settings: Settings, client: Client) -> Self {
         Self { settings, client, pace: Mutex::default(), zones: Mutex::default() }
     }
 

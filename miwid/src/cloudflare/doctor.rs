@@ -221,7 +221,8 @@ fn zone_itself(findings: &mut Findings, here: &Here, zone: &Zone) {
         return findings.failed((Bad, "zone-unreadable", ""), name, error, "give the token Zone > Zone > Read");
     }
     if zone.is_paused {
-        let message = "Cloudflare is paused for the zone: visitors come directly, to a certificate that browsers may not know";
+        let message =
+            "Cloudflare is paused for the zone: visitors come directly, to a certificate that browsers may not know";
         findings.add((Bad, "zone-paused", ""), name, message, "resume it in the dashboard");
     }
     if zone.status != "active" {
@@ -285,7 +286,12 @@ fn site(findings: &mut Findings, there: &There, site: &Site, now: SystemTime) {
     };
     if let Some(zone) = zone.filter(|it| it.unreadable.is_none() && !lies_in(host, &it.name)) {
         let message = format!("the host is not in the zone {}", zone.name);
-        return findings.add((Bad, "zone-missing", ""), host, message, "leave `[cloudflare] zone_id` out, or correct it");
+        return findings.add(
+            (Bad, "zone-missing", ""),
+            host,
+            message,
+            "leave `[cloudflare] zone_id` out, or correct it",
+        );
     }
     match there.records.get(host) {
         Some(Ok(records)) if records.is_empty() => {

@@ -21,8 +21,7 @@ const LEADING: [&str; 3] = ["A", "AAAA", "CNAME"];
 
 /// Everything that is found wrong, worst first. Without a token only this side is looked at.
 pub async fn examine(api: Option<&Api>, here: &Here, now: SystemTime) -> Vec<Finding> {
-    let mut there =
-        There { token: None, places: BTreeMap::new(), zones: BTreeMap::new(), records: BTreeMap::new() };
+    let mut there = There { token: None, places: BTreeMap::new(), zones: BTreeMap::new(), records: BTreeMap::new() };
     if let Some(api) = api {
         let token = api.token_state(now).await;
         let is_dead = token.as_ref().is_ok_and(|it| it.status != "active");

@@ -11,7 +11,7 @@ mod purge;
 mod ranges;
 mod zones;
 
-pub use api::{Api, Settings};
+pub use api::Api;
 pub use dns::Record;
 pub use doctor::{Finding, Here, Severity, Shown, Site};
 pub use error::{Class, Error};

@@ -83,10 +83,13 @@ impl Api {
             let path = format!("/zones/{}/purge_cache", escaped(&zone));
             let asked = self.call(Method::POST, &path, Some(&body), now).await;
             asked.map_err(|error| match error.class {
-                Class::Auth => Error { hint: Some("give the token the permission Zone > Cache Purge > Purge"), ..error },
+                Class::Auth => {
+                    Error { hint: Some("give the token the permission Zone > Cache Purge > Purge"), ..error }
+                }
                 _ => error,
             })?;
-            count += body.as_object().into_iter().flatten().map(|(_, it)| it.as_array().map_or(1, Vec::len)).sum::<usize>();
+            count +=
+                body.as_object().into_iter().flatten().map(|(_, it)| it.as_array().map_or(1, Vec::len)).sum::<usize>();
         }
         Ok(count)
     }

@@ -310,7 +310,8 @@ mod tests {
         ] {
             assert!(with(range).is_err(), "{range}");
         }
-        for range in ["::/0", "2000::/3", "fc00::/7", "fe80::/10", "::1/128", "2001:db8::/32", "ff00::/16", "2002::/16"] {
+        for range in ["::/0", "2000::/3", "fc00::/7", "fe80::/10", "::1/128", "2001:db8::/32", "ff00::/16", "2002::/16"]
+        {
             assert!(judged(&v4(), &[v6(), vec![range.to_owned()]].concat()).is_err(), "{range}");
         }
         assert!(judged(&[], &v6()).is_err());

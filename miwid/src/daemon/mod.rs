@@ -3,6 +3,8 @@
 mod banner;
 mod check;
 mod demo;
+#[cfg(feature = "cloudflare")]
+mod edge;
 mod gauges;
 mod limits;
 mod notify;

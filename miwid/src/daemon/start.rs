@@ -159,6 +159,11 @@ async fn assemble(
     let (logs, access) = open_logs(&config.logging, &events, &metrics)?;
     let lasting = Lasting::default();
     let directory = lasting.directory.clone();
+    #[cfg(feature = "cloudflare")]
+    let edge = crate::cloudflare::Keeper::open(
+        lasting.edge.clone(),
+        state_dir(&config, socket.path()).join("cloudflare/ips.json"),
+    );
     let tls = Tls::new(storage(&config, socket.path()));
     // What the store has is shown from the first handshake on.
     let certificates = tls.keep(events.clone(), metrics.clone());
@@ -226,6 +231,8 @@ async fn assemble(
         admin,
         apps,
         certificates,
+        #[cfg(feature = "cloudflare")]
+        edge,
         reloader,
         to_terminal: io::stderr().is_terminal(),
     })

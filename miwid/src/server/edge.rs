@@ -42,9 +42,8 @@ fn only(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
 }
 
 pub(super) fn ray(headers: &HeaderMap) -> Option<Box<str>> {
-    let is_ray = |it: &&str| {
-        (1..=RAY_MAX).contains(&it.len()) && it.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'-')
-    };
+    let is_ray =
+        |it: &&str| (1..=RAY_MAX).contains(&it.len()) && it.bytes().all(|it| it.is_ascii_alphanumeric() || it == b'-');
     only(headers, CF_RAY).filter(is_ray).map(Into::into)
 }
 

@@ -170,6 +170,21 @@ impl Cloudflare {
         self.inner.lock().zones.push(zone);
     }
 
+    pub fn update_zone(&self, name: &str, change: impl FnOnce(&mut Zone)) {
+        self.inner.lock().zones.iter_mut().find(|it| it.name == name).into_iter().for_each(change_once(change));
+    }
+
+    /// What was to leave the cache of this zone.
+    pub fn purged(&self, name: &str) -> Vec<Value> {
+        let state = self.inner.lock();
+        state.zones.iter().find(|it| it.name == name).map(|it| it.purged.clone()).unwrap_or_default()
+    }
+
+    /// What it says of its addresses from now on; `None`: the usual.
+    pub fn say_ips(&self, result: Option<Value>) {
+        self.inner.lock().ips = result;
+    }
+
     pub fn certificates(&self) -> Vec<Issued> {
         self.inner.lock().certificates.clone()
     }
@@ -226,7 +241,8 @@ impl Inner {
     /// What TXT records of this name say.
     pub(super) fn texts(&self, name: &str) -> Vec<String> {
         let state = self.lock();
-        let all = state.zones.iter().flat_map(|it| it.records.values()).filter(|it| it["name"] == *name);
+        let is_text = |it: &&Value| it["name"] == *name && it["type"] == "TXT";
+        let all = state.zones.iter().flat_map(|it| it.records.values()).filter(is_text);
         all.filter_map(|it| it["content"].as_str().map(|it| it.trim_matches('"').to_owned())).collect()
     }
 

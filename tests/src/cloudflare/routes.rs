@@ -10,6 +10,7 @@ use super::{
     authority::{Authority, Mutation, Order, sign},
     judge,
     state::{Issued, Right, State, Token, TokenKind, Zone, id},
+    zoned,
 };
 
 const IPV4: [&str; 15] = [
@@ -75,7 +76,11 @@ pub(super) fn answer(state: &mut State, authorities: &Authorities, call: &Call<'
         .collect();
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     if let (&Method::GET, ["ips"]) = (&call.parts.method, &segments[..]) {
-        return Answer::ok(json!({ "ipv4_cidrs": IPV4, "ipv6_cidrs": IPV6, "etag": id("ranges") }));
+        let usual = json!({ "ipv4_cidrs": IPV4, "ipv6_cidrs": IPV6, "etag": id("ranges") });
+        if call.parts.headers.contains_key("authorization") {
+            state.violate("a token was shown to an interface that needs none");
+        }
+        return Answer::ok(state.ips.clone().unwrap_or(usual));
     }
     if !is_known(&call.parts.method, &segments) {
         return answers::no_route(call.path);
@@ -90,6 +95,9 @@ pub(super) fn answer(state: &mut State, authorities: &Authorities, call: &Call<'
             verify(&token, TokenKind::Account)
         }
         (&Method::GET, ["zones"]) => zones(state, &token, call),
+        (method, ["zones", zone, rest @ ..]) if zoned::is_known(method.as_str(), rest) => {
+            zoned::answer(state, &token, call, zone, rest)
+        }
         (_, ["zones", zone, "dns_records", ..]) => records(state, &token, call, zone, segments.get(3).copied()),
         (method, ["certificates", ..]) if !token.may_anywhere(Right::SslEdit) => {
             let _ = method;
@@ -107,6 +115,11 @@ pub(super) fn answer(state: &mut State, authorities: &Authorities, call: &Call<'
 }
 
 fn is_known(method: &Method, segments: &[&str]) -> bool {
+    if let ["zones", _, rest @ ..] = segments
+        && zoned::is_known(method.as_str(), rest)
+    {
+        return true;
+    }
     matches!(
         (method.as_str(), segments),
         ("GET", ["user", "tokens", "verify"] | ["accounts", _, "tokens", "verify"] | ["zones"])
@@ -122,7 +135,10 @@ fn verify(token: &Token, kind: TokenKind) -> Answer {
     }
     let message = json!({ "code": 10000, "message": "This API Token is valid and active", "type": null });
     let messages = if token.status.word() == "active" { json!([message]) } else { json!([]) };
-    let result = json!({ "id": token.id, "status": token.status.word() });
+    let mut result = json!({ "id": token.id, "status": token.status.word() });
+    if let Some(at) = token.expires_on {
+        result["expires_on"] = json!(format!("{}Z", &rfc3339(at)[..19]));
+    }
     Answer::json(200, &json!({ "success": true, "errors": [], "messages": messages, "result": result }))
 }
 
@@ -138,10 +154,7 @@ fn zones(state: &State, token: &Token, call: &Call<'_>) -> Answer {
         .iter()
         .filter(|it| it.account == token.account && token.may(&it.id, Right::ZoneRead))
         .filter(|it| name.as_ref().is_none_or(|name| it.name == *name))
-        .map(|it| {
-            let status = if it.is_active { "active" } else { "pending" };
-            json!({ "id": it.id, "name": it.name, "status": status, "account": { "id": it.account } })
-        })
+        .map(zoned::shown)
         .collect();
     paged(shown, call)
 }
