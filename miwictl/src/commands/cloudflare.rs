@@ -16,7 +16,6 @@ pub(super) async fn run(globals: &Globals, command: &CloudflareCommand) -> Resul
     let mut client = connect(globals).await?.cloudflare();
     match command {
         CloudflareCommand::Check { hosts } => {
-            output::talk(globals, "asking Cloudflare, at two questions a second");
             let reply = client.check(CheckCloudflareRequest { hosts: hosts.clone() }).await?.into_inner();
             succeeded(reply.error.as_ref())?;
             output::document(globals, &reply, findings);

@@ -115,7 +115,7 @@ fn a_site_is_judged_by_how_visitors_get_there() {
     check(&[("dns-grey", "")], |_, there| records(there, Ok(vec![true, false])));
     check(&[("dns-unknown", "")], |_, there| records(there, Err(refused(Class::Auth))));
     check(&[("certificate-none", "525")], |here, _| here.sites[0].shown = None);
-    let mut spoil = |expected: &[(&str, &str)], mode: &str, change: fn(&mut Shown)| {
+    let spoil = |expected: &[(&str, &str)], mode: &str, change: fn(&mut Shown)| {
         check(expected, |here, there| {
             here.sites[0].shown.iter_mut().for_each(change);
             zone(there).settings.insert("ssl", mode.to_owned());

@@ -338,7 +338,8 @@ mod tests {
         };
         assert_eq!(open(), (true, false));
         let keep = |range: &str| {
-            let result = json!({ "ipv4_cidrs": [v4(), vec![range.to_owned()]].concat(), "ipv6_cidrs": v6() });
+            let v4 = [v4(), vec![range.to_owned()]].concat();
+            let result = json!({ "ipv4_cidrs": v4, "ipv6_cidrs": v6() });
             fs::write(&path, json!({ "at": 1, "result": result }).to_string()).expect("written");
         };
         keep("45.0.0.0/8");

@@ -13,7 +13,7 @@ use crate::{
     tls::{Issued, Terminator},
 };
 
-/// Each costs two questions, at two in a second.
+/// Each costs two questions, at ten in a second.
 const HOSTS_MAX: usize = 50;
 
 pub(super) async fn check(plane: &Plane, hosts: Vec<String>) -> v1::CheckCloudflareReply {
@@ -22,7 +22,7 @@ pub(super) async fn check(plane: &Plane, hosts: Vec<String>) -> v1::CheckCloudfl
     let hosts = if hosts.is_empty() { public_hosts(&config) } else { hosts };
     let hosts: Vec<String> = hosts.into_iter().take(HOSTS_MAX).collect();
     let here = here(&config, snapshot.tls.as_deref(), &hosts);
-    let findings = examine(Api::of(&config.cloudflare).as_ref(), &here, SystemTime::now()).await;
+    let findings = examine(Api::of(&config.cloudflare).map(Api::brisk).as_ref(), &here, SystemTime::now()).await;
     let count = |severity| u32::try_from(findings.iter().filter(|it| it.severity == severity).count());
     v1::CheckCloudflareReply {
         errors: count(Severity::Error).unwrap_or(u32::MAX),
@@ -111,7 +111,7 @@ pub(super) async fn purge(plane: &Plane, ask: &v1::PurgeCloudflareRequest) -> v1
 
 async fn purged(plane: &Plane, ask: &v1::PurgeCloudflareRequest) -> Result<u32, v1::OperationError> {
     let (config, now) = (plane.control.reloader.config(), SystemTime::now());
-    let api = Api::of(&config.cloudflare).ok_or_else(|| {
+    let api = Api::of(&config.cloudflare).map(Api::brisk).ok_or_else(|| {
         refusal("config", "there is no API token to ask Cloudflare with", "give `[cloudflare] api_token`")
     })?;
     let wanted: Vec<Purge> = [
