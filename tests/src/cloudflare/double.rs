@@ -260,7 +260,7 @@ impl Inner {
         let mutation = if let Some(Then::Mutate(it)) = fault { Some(it.clone()) } else { None };
         let call = Call { parts, path, body, mutation };
         let answer = match fault.filter(|it| !it.is_after()) {
-            Some(fault) => refused(fault),
+            Some(fault) => refused(fault, state.now()),
             None if over_limit(&mut state) => limited(&RetryAfter::Absent, state.now()),
             None => routes::answer(&mut state, &self.authorities, &call),
         };
@@ -291,11 +291,11 @@ fn over_limit(state: &mut State) -> bool {
     }
 }
 
-fn refused(fault: &Then) -> Answer {
+fn refused(fault: &Then, now: SystemTime) -> Answer {
     match fault {
         Then::Answer { status, content_type, body } => Answer::new(*status, content_type, body.clone()),
         Then::Refuse { status, code, message } => answers::error(*status, *code, message),
-        Then::RateLimit(after) => limited(after, SystemTime::now()),
+        Then::RateLimit(after) => limited(after, now),
         Then::Redirect(to) => Answer::new(301, "text/plain", "elsewhere").with("location", to),
         _ => Answer::new(200, "application/json", "{}"),
     }

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use proto::v1::{self, cloudflare_server};
+use tonic::Request;
+#[cfg(feature = "cloudflare")]
+use tonic::Response;
 #[cfg(not(feature = "cloudflare"))]
 use tonic::Status;
-use tonic::{Request, Response};
 
 use super::Reply;
 use crate::control::plane::Plane;
