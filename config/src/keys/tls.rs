@@ -123,7 +123,12 @@ pub(crate) static ACME: Table = Table {
             "auto",
             "How control of a name is shown.",
         ),
-        key("http_port_public", PORT, "80", "The port under which the authority reaches us."),
+        key(
+            "http_port_public",
+            PORT,
+            "80",
+            "The port under which the authority reaches us over HTTP; 0 if it does not, so that tls-alpn-01 is chosen.",
+        ),
         key("profile", Kind::Text, "", "Certificate profile to ask for."),
         key("eab", Kind::Table(&EAB), "", "External account binding."),
         key("ca_file", Kind::Path, "", "Authority to trust when speaking to the directory, in PEM."),

@@ -13,7 +13,6 @@ const UNAVAILABLE: &[&str] = &[
     "server.group",
     "server.io_backend=io_uring",
     "control.acl.**",
-    "acme.http_port_public",
     "cache.**",
     "tracing.**",
     "metrics.per_site=true",
