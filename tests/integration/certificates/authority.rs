@@ -5,6 +5,7 @@ use std::{path::Path, time::Duration};
 use harness::{
     Builder, Daemon,
     acme::{Authority, Step, Window},
+    cloudflare::{Cloudflare, Rule, Then},
     wait,
 };
 use serde_json::{Value, json};
@@ -233,6 +234,37 @@ async fn an_account_that_is_gone_is_made_again_and_another_directory_has_its_own
     assert_eq!(world.daemon.reload().await.status, 0);
     assert!(world.request("d.example.com").await.is_null());
     assert_eq!(world.authority.count("POST /new-acct"), 2, "its account is still known");
+}
+
+// F46
+#[tokio::test(flavor = "multi_thread")]
+async fn records_that_a_broken_request_left_are_taken_away_by_a_later_one() {
+    let (authority, own, double) = (Authority::start().await, tempfile::tempdir().unwrap(), Cloudflare::start().await);
+    std::fs::write(own.path().join("clock"), "0").unwrap();
+    std::fs::write(own.path().join("api-ca.pem"), double.ca()).unwrap();
+    let cloudflare = format!("[cloudflare]\napi_token = \"{}\"\napi_base = \"{}\"\n", Cloudflare::TOKEN, double.base());
+    let text = format!(
+        "include = [\"cloudflare.toml\"]\n[server]\nhttps_port = {{port2}}\nenable_https = true\n\
+         [ssl]\nstorage = \"{}/store\"\n[acme]\ndirectory = \"{}\"\n",
+        own.path().display(),
+        authority.directory()
+    );
+    let builder = Daemon::builder(&text).env("MIWID_TEST_CLOCK", own.path().join("clock"));
+    let builder = builder.env("SSL_CERT_FILE", own.path().join("api-ca.pem")).file("cloudflare.toml", &cloudflare);
+    let world = World { authority, daemon: builder.start().await, own };
+    // The record is made, but its name is lost with the answer; and another is gone before it is taken away.
+    double.rule(Rule::new("POST", "/zones", Then::ResetAfter).once());
+    let gone = Then::Refuse { status: 404, code: 81044, message: "Record does not exist.".to_owned() };
+    double.rule(Rule::new("DELETE", "/zones", gone).once());
+    let ask = async || world.daemon.ctl(&["cert", "request", "--force", "--issuer", "acme", "*.example.net"]).await;
+    let said = ask().await;
+    assert_eq!(said.status, 0, "{said:?}\n{}", world.daemon.log());
+    assert_eq!(double.records(), ["_acme-challenge.example.net"; 2]);
+    assert!(!world.daemon.log().contains("stays in the zone"), "what is away is away");
+    world.advance(Duration::from_secs(7200));
+    double.advance(Duration::from_secs(7200));
+    assert_eq!(ask().await.status, 0);
+    assert_eq!((double.records(), double.violations()), (vec![], vec![]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

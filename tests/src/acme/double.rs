@@ -364,8 +364,7 @@ impl Inner {
     fn challenges(&self, order: &Order, at: usize, name: &str) -> Vec<Value> {
         let challenge = |kind: &str| {
             let url = format!("{}/chall/{at}/{name}/{kind}", self.base);
-            let mut challenge =
-                json!({ "type": kind, "url": url, "token": jws::encode(name.as_bytes()), "status": "pending" });
+            let mut challenge = json!({ "type": kind, "url": url, "token": jws::encode(format!("{at} {name}").as_bytes()), "status": "pending" });
             match order.shown.get(name) {
                 Some(Ok(true)) => challenge["status"] = json!("valid"),
                 Some(Err(refusal)) => {

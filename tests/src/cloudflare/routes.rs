@@ -249,6 +249,7 @@ fn records(state: &mut State, token: &Token, call: &Call<'_>, zone: &str, record
     if !token.may(zone, Right::DnsEdit) {
         return answers::error(403, 9109, "Unauthorized to access requested resource");
     }
+    let now = state.now();
     let Some(zone) = state.zones.iter_mut().find(|it| it.id == zone) else { return answers::no_route(call.path) };
     match (&call.parts.method, record) {
         (&Method::GET, None) => {
@@ -259,7 +260,7 @@ fn records(state: &mut State, token: &Token, call: &Call<'_>, zone: &str, record
             paged(shown, call)
         }
         (&Method::POST, None) => match judge::object(&call.parts.headers, call.body) {
-            Ok(body) => add_record(zone, &body),
+            Ok(body) => add_record(zone, &body, now),
             Err(refusal) => *refusal,
         },
         (_, Some(record)) => match zone.records.remove(record) {
@@ -270,7 +271,7 @@ fn records(state: &mut State, token: &Token, call: &Call<'_>, zone: &str, record
     }
 }
 
-fn add_record(zone: &mut Zone, body: &Value) -> Answer {
+fn add_record(zone: &mut Zone, body: &Value, now: SystemTime) -> Answer {
     let known = ["type", "name", "content", "ttl", "comment", "proxied", "tags"];
     if let Some(strange) =
         body.as_object().into_iter().flat_map(|it| it.keys()).find(|it| !known.contains(&it.as_str()))
@@ -297,7 +298,10 @@ fn add_record(zone: &mut Zone, body: &Value) -> Answer {
         None => {}
     }
     let id = id(&format!("{name}{content}{}", zone.records.len()));
-    let record = json!({ "id": id, "type": "TXT", "name": name, "content": content, "ttl": ttl, "proxied": false });
+    let record = json!({
+        "id": id, "type": "TXT", "name": name, "content": content, "ttl": ttl, "proxied": false,
+        "comment": body["comment"], "created_on": rfc3339(now),
+    });
     zone.records.insert(id, record.clone());
     Answer::ok(record)
 }
