@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use harness::cloudflare::{Cloudflare, Mutation, RetryAfter, Rule, Status, Then, Token};
+use harness::{
+    cloudflare::{Cloudflare, Mutation, RetryAfter, Rule, Status, Then, Token},
+    wait,
+};
 
 use super::world::{DOMAINS, World};
 
@@ -230,6 +233,40 @@ async fn no_secret_is_in_anything_that_is_said() {
     assert!(said.contains("is not good enough"), "the answer itself is told: {said}");
     for secret in [Cloudflare::TOKEN, "PRIVATE KEY", "Bearer "] {
         assert!(!said.contains(secret), "{secret} was said");
+    }
+}
+
+// F44
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_is_in_a_log_however_much_is_logged() {
+    let world = World::start("").await;
+    let daemon = world.another(DOMAINS).env("RUST_LOG", "trace").start().await;
+    let shown = async || daemon.ctl_json(&["cert", "show", "default"]).await;
+    wait::for_value(wait::LATER, "it is there", shown, |it| it["issuer"] == "cloudflare-origin").await;
+    let echo = format!("the token {} is not good enough", Cloudflare::TOKEN);
+    let mut said = String::new();
+    for (args, is_refused) in [
+        (&["cloudflare", "check"][..], false),
+        (&["cloudflare", "check", "-o", "json"], true),
+        // No token goes along, so none could come back.
+        (&["cloudflare", "ips", "--refresh"], false),
+        (&["cloudflare", "purge", "https://app.example.com/"], true),
+        (&["cloudflare", "purge", "--all"], false),
+        (&["cert", "renew", "default", "--force"], true),
+    ] {
+        world.double.no_rules();
+        if is_refused {
+            world.double.rule(Rule::new("*", "/", refuse(400, 4242, &echo)));
+        }
+        said.push_str(&daemon.ctl(args).await.all());
+    }
+    assert!(said.contains("is not good enough"), "the answer itself is told: {said}");
+    assert_eq!(daemon.get_host("nobody.test", "/").await.status, 404);
+    said.push_str(&daemon.log());
+    assert!(said.contains("DEBUG"), "much is logged");
+    for secret in [Cloudflare::TOKEN, "PRIVATE KEY", "Bearer "] {
+        let line = said.lines().find(|it| it.contains(secret));
+        assert!(line.is_none(), "{secret} was said: {line:?}");
     }
 }
 

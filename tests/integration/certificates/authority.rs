@@ -150,6 +150,16 @@ async fn a_certificate_that_was_replaced_already_is_renewed_without_saying_so() 
     assert_eq!(world.authority.signed().len(), 2);
 }
 
+/// An account that was opened before the authority gave advice does not know how to name what is replaced.
+#[tokio::test(flavor = "multi_thread")]
+async fn advice_that_an_authority_learns_to_give_later_is_followed() {
+    let world = World::start().await;
+    let first = world.ready().await;
+    world.authority.advise(Some(Window::Days(-2, -1)), Some(3600));
+    world.advance(Duration::from_secs(6 * 3600 + 60));
+    world.shown_where("it was renewed", |it| it["state"] == "ready" && it["sha256"] != first["sha256"]).await;
+}
+
 /// Advice outlives the daemon that heard it.
 #[tokio::test(flavor = "multi_thread")]
 async fn advice_is_kept() {
@@ -265,6 +275,42 @@ async fn records_that_a_broken_request_left_are_taken_away_by_a_later_one() {
     double.advance(Duration::from_secs(7200));
     assert_eq!(ask().await.status, 0);
     assert_eq!((double.records(), double.violations()), (vec![], vec![]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_profile_is_asked_for_and_a_wrong_one_is_told() {
+    let world = World::start().await;
+    world.ready().await;
+    let text = std::fs::read_to_string(world.daemon.config_path()).unwrap();
+    for (profile, code) in [("shortlived", Value::Null), ("none", json!("config"))] {
+        world.daemon.rewrite_config(&text.replace("[acme]\n", &format!("[acme]\nprofile = \"{profile}\"\n")));
+        assert_eq!(world.daemon.reload().await.status, 0);
+        assert_eq!(world.request(&format!("{profile}.example.com")).await["code"], code);
+    }
+    assert_eq!(world.authority.profiles(), [None, Some("shortlived".to_owned())]);
+}
+
+// F44
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_of_the_account_is_in_no_log_however_much_is_logged() {
+    let (authority, own) = (Authority::start().await, tempfile::tempdir().unwrap());
+    std::fs::write(own.path().join("clock"), "0").unwrap();
+    let daemon = builder(&authority, own.path()).env("RUST_LOG", "trace").start().await;
+    let world = World { authority, daemon, own };
+    world.ready().await;
+    let accounts = world.own.path().join("store/accounts");
+    let account = std::fs::read_dir(accounts).unwrap().flatten().next().unwrap().path();
+    let account = if account.is_dir() { account.join("account.json") } else { account };
+    let kept: Value = serde_json::from_str(&std::fs::read_to_string(account).unwrap()).unwrap();
+    let secret = kept["key_pkcs8"].as_str().unwrap();
+    assert!(secret.len() > 100);
+    assert_eq!(world.daemon.get_host("nobody.test", "/").await.status, 404);
+    let mut said = world.daemon.log();
+    for args in [&["cert", "show", "default"][..], &["events"], &["config", "show"], &["status", "-o", "json"]] {
+        said.push_str(&world.daemon.ctl(args).await.all());
+    }
+    assert!(said.contains("DEBUG") && said.contains("certificate.issued"), "much is logged: {said}");
+    assert!(!said.contains(&secret[..40]) && !said.contains("PRIVATE KEY"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -103,6 +103,23 @@ async fn every_request_of_a_connection_has_its_own_client() {
     assert_eq!(of(CLOUDFLARE), ["203.0.113.1", "203.0.113.2", "203.0.113.3", "203.0.113.4", "203.0.113.5"]);
 }
 
+/// Cloudflare uses a connection again after minutes, and takes one that is just being closed for a failure.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_of_cloudflare_outlast_the_patience_that_others_get() {
+    let sites = "[backends.\"a.test\"]\nrespond = { status = 200, body = \"a\" }\n";
+    let text = config("trust = true\n", sites).replace("[server]\n", "[server]\nkeepalive_timeout = 1\n");
+    let daemon = Daemon::start(&text).await;
+    let mut edge = from(&daemon, 1, CLOUDFLARE).await;
+    let mut stranger = from(&daemon, 1, STRANGER).await;
+    for stream in [&mut edge, &mut stranger] {
+        assert!(ask(stream, &get("/", "a.test", "")).await.is_some());
+    }
+    let mut byte = [0; 1];
+    let closed = tokio::io::AsyncReadExt::read(&mut stranger, &mut byte);
+    assert_eq!(tokio::time::timeout(harness::wait::SOON, closed).await.unwrap().unwrap(), 0);
+    assert!(ask(&mut edge, &get("/", "a.test", "")).await.is_some(), "it is older than the one that was closed");
+}
+
 fn https(server: &str, sites: &str) -> String {
     let ssl = "[ssl]\ncert = \"{dir}/cert.pem\"\nkey = \"{dir}/key.pem\"\n";
     config("trust = true\n", sites)

@@ -107,6 +107,11 @@ impl Authority {
         self.inner.ledger().orders.iter().map(|it| it.replaces.clone()).collect()
     }
 
+    /// The profile of each order.
+    pub fn profiles(&self) -> Vec<Option<String>> {
+        self.inner.ledger().orders.iter().map(|it| it.profile.clone()).collect()
+    }
+
     pub fn accounts(&self) -> usize {
         self.inner.ledger().accounts.len()
     }
@@ -225,7 +230,7 @@ impl Inner {
         let mut directory = json!({
             "newNonce": at("new-nonce"), "newAccount": at("new-acct"), "newOrder": at("new-order"),
             "revokeCert": at("revoke-cert"), "keyChange": at("key-change"),
-            "meta": { "caaIdentities": ["double.example"] },
+            "meta": { "caaIdentities": ["double.example"], "profiles": { "shortlived": "for days" } },
         });
         if self.window().is_some() {
             directory["renewalInfo"] = json!(at("renewal-info"));

@@ -46,6 +46,7 @@ impl Refusal {
 pub(super) struct Order {
     pub(super) names: Vec<String>,
     pub(super) replaces: Option<String>,
+    pub(super) profile: Option<String>,
     /// By name, whether it has been shown, or why not.
     pub(super) shown: BTreeMap<String, Result<bool, Refusal>>,
     pub(super) certificate: Option<usize>,
@@ -138,8 +139,12 @@ impl Ledger {
                 return Err(Refusal { status: 409, ..refusal });
             }
         }
+        let profile = payload["profile"].as_str().map(str::to_owned);
+        if profile.as_ref().is_some_and(|it| it != "shortlived") {
+            return Err(Refusal::new("invalidProfile", "there is no such profile"));
+        }
         let shown = names.iter().map(|it| (it.clone(), Ok(false))).collect();
-        self.orders.push(Order { names, replaces, shown, certificate: None, failure: None });
+        self.orders.push(Order { names, replaces, profile, shown, certificate: None, failure: None });
         Ok(self.orders.len() - 1)
     }
 

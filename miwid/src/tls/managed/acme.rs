@@ -209,6 +209,8 @@ impl Acme {
                 tracing::info!(target: "tls", "the authority does not take it as a replacement: {problem}");
                 account.new_order(&wanted()).await
             }
+            // Since the account was opened the authority has learned to say when to renew.
+            Err(Error::Unsupported(_)) => account.new_order(&wanted()).await,
             other => other,
         }
     }
