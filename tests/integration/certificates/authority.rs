@@ -278,6 +278,22 @@ async fn records_that_a_broken_request_left_are_taken_away_by_a_later_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_public_port_is_what_is_told_and_none_means_tls() {
+    let world = World::start().await;
+    world.ready().await;
+    let text = std::fs::read_to_string(world.daemon.config_path()).unwrap();
+    for (port, hint, kind) in [("8081", "port 8081", "http-01"), ("0", "lead here", "tls-alpn-01")] {
+        world.daemon.rewrite_config(&text.replace("[acme]\n", &format!("[acme]\nhttp_port_public = {port}\n")));
+        assert_eq!(world.daemon.reload().await.status, 0);
+        world.authority.refuse(Step::Challenge, "connection", "nobody answers");
+        let error = world.request(&format!("p{port}.example.com")).await;
+        assert!(error["hint"].as_str().unwrap().contains(hint), "{error:#}");
+        let asked = world.authority.requests().into_iter().rfind(|it| it.contains("/chall/")).unwrap();
+        assert!(asked.ends_with(kind), "{asked}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_profile_is_asked_for_and_a_wrong_one_is_told() {
     let world = World::start().await;
     world.ready().await;

@@ -94,8 +94,12 @@ impl Entry {
     /// Advice about this very certificate.
     fn advised(&self) -> Option<(SystemTime, SystemTime)> {
         let advice = self.record.advice.as_ref()?;
-        let id = self.current.as_ref().map(|it| &it.bundle.meta.id)?;
-        (advice.of == *id).then_some((advice.start?, advice.end?))
+        let is_this = match self.current.as_ref()?.bundle.meta.id.as_str() {
+            // Written down by a version that did not know it.
+            "" => self.identifier()?.to_string() == advice.of,
+            id => id == advice.of,
+        };
+        is_this.then_some((advice.start?, advice.end?))
     }
 
     /// Its authority knows it: it has given advice about it.
