@@ -5,6 +5,9 @@ use proto::v1::{
     PurgeCloudflareReply, PurgeCloudflareRequest,
 };
 
+use serde::Serialize;
+use serde_json::Value;
+
 use super::connect;
 use crate::{
     cli::{CloudflareCommand, Globals, PurgeArgs},
@@ -18,13 +21,13 @@ pub(super) async fn run(globals: &Globals, command: &CloudflareCommand) -> Resul
         CloudflareCommand::Check { hosts } => {
             let reply = client.check(CheckCloudflareRequest { hosts: hosts.clone() }).await?.into_inner();
             succeeded(reply.error.as_ref())?;
-            output::document(globals, &reply, findings);
+            output::document(globals, &data(&reply), |_| findings(&reply));
             verdict(&reply)
         }
         CloudflareCommand::Ips { refresh } => {
             let reply = client.ips(CloudflareIpsRequest { refresh: *refresh }).await?.into_inner();
             succeeded(reply.error.as_ref())?;
-            output::document(globals, &reply, |it| it.ranges.join("\n"));
+            output::document(globals, &data(&reply), |_| reply.ranges.join("\n"));
             if globals.output == crate::cli::Format::Table {
                 output::talk(globals, &origin(&reply));
             }
@@ -33,7 +36,7 @@ pub(super) async fn run(globals: &Globals, command: &CloudflareCommand) -> Resul
         CloudflareCommand::Purge(args) => {
             let reply = client.purge(purge(args)).await?.into_inner();
             succeeded(reply.error.as_ref())?;
-            output::document(globals, &reply, purged);
+            output::document(globals, &data(&reply), |_| purged(&reply));
             Ok(())
         }
     }
@@ -43,6 +46,13 @@ fn succeeded(error: Option<&OperationError>) -> Result {
     error.map_or(Ok(()), |it| Err(Error::from(it.clone())))
 }
 
+/// Only a failure has an error in it.
+fn data(reply: &impl Serialize) -> Value {
+    let mut data = serde_json::to_value(reply).unwrap_or_default();
+    data.as_object_mut().map(|it| it.remove("error"));
+    data
+}
+
 /// Errors end with 6, so that scripts can tell.
 fn verdict(reply: &CheckCloudflareReply) -> Result {
     if reply.errors == 0 {
@@ -50,19 +60,21 @@ fn verdict(reply: &CheckCloudflareReply) -> Result {
     }
     let them = if reply.errors == 1 { "thing keeps" } else { "things keep" };
     let message = format!("{} {them} visitors from being served as they should be", reply.errors);
-    Err(Error::new(FAILED, "failed", message).hint("the last column says what to do").answered())
+    Err(Error::new(FAILED, "failed", message).hint("each has its own above").answered())
 }
 
 fn findings(reply: &CheckCloudflareReply) -> String {
     if reply.findings.is_empty() {
         return format!("nothing is wrong with {}", said(&reply.hosts));
     }
-    let rows = reply.findings.iter().map(|it| {
-        let Finding { severity, code, subject, message, hint, visitors } = it.clone();
-        let visitors = if visitors.is_empty() { "-".to_owned() } else { visitors };
-        [severity, code, subject, visitors, message, hint]
+    let width = |of: fn(&Finding) -> &String| reply.findings.iter().map(|it| of(it).len()).max().unwrap_or_default();
+    let (code, subject) = (width(|it| &it.code), width(|it| &it.subject));
+    let lines = reply.findings.iter().map(|it| {
+        let visitors = if it.visitors.is_empty() { String::new() } else { format!("visitors get {}", it.visitors) };
+        let head = format!("{:<9}{:<code$}  {:<subject$}  {visitors}", it.severity, it.code, it.subject);
+        format!("{}\n         {}\n         hint: {}", head.trim_end(), it.message, it.hint)
     });
-    output::table(["SEVERITY", "WHAT", "WHERE", "VISITORS GET", "WHY", "WHAT TO DO"], rows)
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 fn said(hosts: &[String]) -> String {

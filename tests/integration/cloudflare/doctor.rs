@@ -45,6 +45,7 @@ impl World {
 async fn found(daemon: &Daemon) -> (Vec<String>, i32) {
     let said = daemon.ctl(&["-o", "json", "cloudflare", "check"]).await;
     let document: serde_json::Value = serde_json::from_str(&said.stdout).unwrap_or_else(|_| panic!("{said:?}"));
+    assert!(document.get("error").is_none(), "what is found is no failure of the command");
     let words = document["findings"].as_array().unwrap().iter().map(|it| {
         assert!(!it["hint"].as_str().unwrap().is_empty(), "{it:#}");
         it["code"].as_str().unwrap().to_owned()
