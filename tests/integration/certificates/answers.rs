@@ -69,6 +69,21 @@ async fn answers_are_taken_for_what_they_are() {
     assert_eq!(world.double.violations(), [""; 0]);
 }
 
+// F7, F8
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_never_ends_is_given_up_and_what_it_brought_is_found() {
+    let ask = async |then: Then| {
+        let world = World::start("").await;
+        world.double.rule(Rule::on_create(then).once());
+        let said = world.request(&["app.example.com", "--name", "app"]).await;
+        assert_eq!(said.status, 0, "{said:?}");
+        assert_eq!((world.double.certificates().len(), world.posts()), (1, 1), "one was made, and that is used");
+        assert!(world.shown("app.example.com").await.is_cloudflares());
+        assert_eq!(world.double.violations(), [""; 0]);
+    };
+    tokio::join!(ask(Then::HangAfter), ask(Then::Drip(1)));
+}
+
 // F18 to F24, F26 to F29
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_that_is_not_what_was_asked_for_is_never_shown() {
