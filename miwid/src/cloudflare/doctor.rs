@@ -45,7 +45,6 @@ pub struct Here {
     pub sites: Vec<Site>,
     pub trust: bool,
     pub origin_pulls: bool,
-    pub redirect_https: bool,
     /// Certificates come from Origin CA.
     pub asks_origin_ca: bool,
     /// `[acme]` shows control of names by tls-alpn-01, which ends at Cloudflare.
@@ -234,7 +233,7 @@ fn zone_itself(findings: &mut Findings, here: &Here, zone: &Zone) {
         let hint = "give the token Zone > SSL and Certificates > Edit";
         findings.failed((Bad, "rights-ssl", ""), name, error, hint);
     }
-    mode(findings, here, zone);
+    mode(findings, zone);
     let has_pulls = zone.settings.get("tls_client_auth").map(String::as_str);
     if here.origin_pulls && has_pulls == Some("off") {
         let message = "client certificates are required here, but Cloudflare does not show one for this zone";
@@ -251,7 +250,7 @@ fn zone_itself(findings: &mut Findings, here: &Here, zone: &Zone) {
     }
 }
 
-fn mode(findings: &mut Findings, here: &Here, zone: &Zone) {
+fn mode(findings: &mut Findings, zone: &Zone) {
     const STRICT: &str = "set SSL/TLS to Full (strict) in the dashboard";
     let name = zone.name.as_str();
     match zone.settings.get("ssl").map(String::as_str) {
@@ -259,12 +258,8 @@ fn mode(findings: &mut Findings, here: &Here, zone: &Zone) {
             findings.add((Bad, "ssl-off", ""), name, "visitors are served without any encryption", STRICT);
         }
         Some("flexible") => {
-            let (visitors, more) = match here.redirect_https && !here.trust {
-                true => ("ERR_TOO_MANY_REDIRECTS", ", and `redirect_https` sends them round in circles"),
-                false => ("", ""),
-            };
-            let message = format!("Cloudflare comes here in cleartext for visitors over HTTPS (Flexible){more}");
-            findings.add((Bad, "ssl-flexible", visitors), name, message, STRICT);
+            let message = "Cloudflare comes here in cleartext for visitors over HTTPS (Flexible)";
+            findings.add((Bad, "ssl-flexible", ""), name, message, STRICT);
         }
         Some("full") => {
             let message = "Cloudflare takes any certificate from whoever answers at this address (Full)";

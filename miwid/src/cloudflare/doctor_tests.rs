@@ -16,7 +16,6 @@ fn here() -> Here {
         sites: vec![Site { host: "shop.example.com".to_owned(), shown: Some(shown) }],
         trust: true,
         origin_pulls: true,
-        redirect_https: true,
         asks_origin_ca: true,
         by_tls_alpn: false,
         http_port: Some(80),
@@ -97,10 +96,6 @@ fn a_zone_is_judged_by_what_it_does() {
     check(&[("origin-pulls-off", "400")], |_, there| set(there, "tls_client_auth", "off"));
     check(&[("origin-pulls-unused", "")], |here, _| here.origin_pulls = false);
     check(&[("min-tls", "")], |_, there| set(there, "min_tls_version", "1.0"));
-    check(&[("ssl-flexible", "ERR_TOO_MANY_REDIRECTS"), ("trust-off", ""), ("keepalive", "520")], |here, there| {
-        here.trust = false;
-        set(there, "ssl", "flexible");
-    });
 }
 
 #[test]

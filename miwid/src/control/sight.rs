@@ -73,7 +73,6 @@ fn here(config: &Config, terminator: Option<&Terminator>, hosts: &[String]) -> H
         sites: hosts.iter().map(site).collect(),
         trust: config.cloudflare.trust,
         origin_pulls: config.cloudflare.origin_pulls,
-        redirect_https: config.server.redirect_https,
         asks_origin_ca: tables().any(asks),
         by_tls_alpn: acme == Some("tls-alpn-01"),
         http_port: port(Kind::Http),

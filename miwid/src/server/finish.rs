@@ -103,7 +103,7 @@ pub(super) fn finish(
     if let Some(extra) = &context.extra {
         extra.apply(&mut parts.headers, context.scheme);
     }
-    if settings.edge.is_some() && !context.is_edge {
+    if settings.trusts_edge() && !context.is_edge {
         // Cloudflare takes them off; others need not know what is purged together.
         parts.headers.remove(headers::CACHE_TAG);
     }

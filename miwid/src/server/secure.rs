@@ -39,7 +39,7 @@ pub(super) fn only_over_tls(
     }
     if let Some(port) = snapshot.settings.redirect_https
         && !request.uri().path().starts_with(ACME)
-        && !was_secure(context, request)
+        && !was_secure(snapshot, context, request)
     {
         return Some(to_https(context, port, request));
     }
@@ -52,9 +52,14 @@ pub(super) fn only_over_tls(
 
 /// A trusted proxy says that its client came over HTTPS. To redirect that client would make it come the same way again, for
 /// ever.
-fn was_secure(context: &Context, request: &Request<Inbound>) -> bool {
-    let was = context.scheme == Scheme::Https || (context.trusted && edge::visitor_is_secure(request.headers()));
-    if was && context.is_edge {
+///
+/// Cloudflare is believed this much even where it is not trusted: the worst that a lie would do is that a page is not
+/// redirected.
+fn was_secure(snapshot: &Snapshot, context: &Context, request: &Request<Inbound>) -> bool {
+    let is_edge = || snapshot.settings.stands_at_edge(context.peer.remote.ip());
+    let said = || edge::visitor_is_secure(request.headers()) && (context.trusted || is_edge());
+    let was = context.scheme == Scheme::Https || said();
+    if was && is_edge() {
         static TOLD: Once = Once::new();
         TOLD.call_once(|| {
             tracing::warn!(

@@ -65,6 +65,16 @@ impl Settings {
         self.trusted_proxies.iter().any(|it| it.contains(&ip))
     }
 
+    /// Whether anybody speaks for others because of where it stands.
+    pub fn trusts_edge(&self) -> bool {
+        self.edge.as_ref().is_some_and(|it| it.is_trusted)
+    }
+
+    /// Whether this peer stands at Cloudflare's edge, trusted or not, as far as anybody has a use for it.
+    pub fn stands_at_edge(&self, peer: IpAddr) -> bool {
+        self.edge.as_ref().is_some_and(|it| it.known.contains(peer))
+    }
+
     /// Whether this peer speaks for others because of where it stands.
     pub fn is_edge(&self, peer: IpAddr) -> bool {
         self.edge.as_ref().is_some_and(|it| it.speaks_for_others(peer))
@@ -144,18 +154,20 @@ fn settings(config: &Config, known: &Known) -> Settings {
         redirect_https: (server.redirect_https && config.https()).then_some(server.https_port),
         trusted_proxies: server.trusted_proxies.clone(),
         proxy_protocol: server.proxy_protocol,
-        edge: edge(&config.cloudflare, known),
+        edge: edge(config, known),
         welcome: config.path.is_none(),
     }
 }
 
-fn edge(cloudflare: &config::Cloudflare, known: &Known) -> Option<Edge> {
+/// Who redirects has to know Cloudflare too: what it fetches in cleartext for a visitor over HTTPS would go in circles.
+fn edge(config: &Config, known: &Known) -> Option<Edge> {
+    let cloudflare = &config.cloudflare;
     let turning = match cloudflare.only_refusal {
         config::OnlyRefusal::Close => Turning::Away,
         config::OnlyRefusal::Answer => Turning::Answered,
     };
     let only = cloudflare.only.then(|| Only { exempt: cloudflare.only_exempt.clone(), turning });
-    let is_asked = cloudflare.trust || only.is_some();
+    let is_asked = cloudflare.trust || only.is_some() || config.server.redirect_https;
     is_asked.then(|| Edge { known: known.clone(), is_trusted: cloudflare.trust, only })
 }
 

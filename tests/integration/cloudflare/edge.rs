@@ -179,8 +179,20 @@ async fn visitors_that_came_over_https_are_not_sent_round_in_circles() {
     let authority = Authority::new();
     let pair = authority.issue(&["a.test"]);
     let text = https("redirect_https = true\n", FILES);
-    let builder = Daemon::builder(&text).file("cert.pem", &pair.cert).file("key.pem", &pair.key);
-    let daemon = builder.file("www/a.txt", "content").start().await;
+    let start = async |text: &str| {
+        let builder = Daemon::builder(text).file("cert.pem", &pair.cert).file("key.pem", &pair.key);
+        builder.file("www/a.txt", "content").start().await
+    };
+    // Not even where nothing else is believed.
+    let lax = start(&text.replace("trust = true\n", "")).await;
+    for (peer, status) in [(CLOUDFLARE, "200"), (STRANGER, "308")] {
+        let fields = "cf-visitor: {\"scheme\":\"https\"}\r\ncf-connecting-ip: 203.0.113.9\r\n";
+        let (head, _) = ask(&mut from(&lax, 1, peer).await, &get("/a.txt", "a.test", fields)).await.unwrap();
+        assert!(head.starts_with(&format!("http/1.1 {status}")), "{peer}: {head}");
+    }
+    assert!(logged(&lax, 2).await.iter().all(|it| it["remote_addr"] == it["peer_addr"]));
+    drop(lax);
+    let daemon = start(&text).await;
     for (peer, fields, status) in [
         (CLOUDFLARE, "cf-visitor: {\"scheme\":\"https\"}\r\n", "200"),
         (CLOUDFLARE, "x-forwarded-proto: https\r\n", "200"),
