@@ -194,9 +194,21 @@ pub struct Cloudflare {
     pub api_base: Option<String>,
     pub trust: bool,
     pub only: bool,
+    /// Who is served with `only` although it comes from elsewhere.
+    pub only_exempt: Vec<IpNet>,
+    pub only_refusal: OnlyRefusal,
     pub origin_pulls: bool,
     pub origin_ca_validity_days: Option<u32>,
     pub origin_ca_roots: Option<PathBuf>,
+}
+
+/// What those get who do not come through Cloudflare.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnlyRefusal {
+    #[default]
+    Close,
+    Answer,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

@@ -4,6 +4,10 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+mod cloudflare;
+
+pub(crate) use cloudflare::{CloudflareCommand, PurgeArgs};
+
 use crate::report::Period;
 
 #[derive(Debug, Parser)]
@@ -127,8 +131,12 @@ pub(crate) enum Command {
         after_help = "Examples:\n  miwictl cert list\n  miwictl cert request shop.example.com\n  sudo miwictl cert trust"
     )]
     Cert(CertCommand),
-    /// Cloudflare (not available in this version)
-    Cloudflare(Later),
+    /// Cloudflare
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  miwictl cloudflare check\n  miwictl cloudflare ips --refresh\n  miwictl cloudflare purge https://shop.example.com/logo.svg"
+    )]
+    Cloudflare(CloudflareCommand),
     /// The cache (not available in this version)
     Cache(Later),
     /// Full-screen view (not available in this version)
@@ -465,6 +473,12 @@ mod tests {
             "cert show a",
             "cert trust --print",
             "cert import --cert f --key f",
+            "cloudflare check",
+            "cloudflare check a",
+            "cloudflare ips --refresh",
+            "cloudflare purge https://a/b https://a/c",
+            "cloudflare purge --tag t --zone a",
+            "cloudflare purge --all",
             "explain u -H k:v",
             "upgrade --binary p",
             "shutdown",

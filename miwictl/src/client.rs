@@ -9,9 +9,9 @@ use std::{
 
 use hyper_util::rt::TokioIo;
 use proto::v1::{
-    apps_client::AppsClient, certificates_client::CertificatesClient, daemon_client::DaemonClient,
-    events_client::EventsClient, logs_client::LogsClient, operations_client::OperationsClient,
-    upstreams_client::UpstreamsClient,
+    apps_client::AppsClient, certificates_client::CertificatesClient, cloudflare_client::CloudflareClient,
+    daemon_client::DaemonClient, events_client::EventsClient, logs_client::LogsClient,
+    operations_client::OperationsClient, upstreams_client::UpstreamsClient,
 };
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
@@ -52,6 +52,9 @@ impl Client {
     }
     pub(crate) fn certificates(&self) -> CertificatesClient<Channel> {
         CertificatesClient::new(self.channel.clone())
+    }
+    pub(crate) fn cloudflare(&self) -> CloudflareClient<Channel> {
+        CloudflareClient::new(self.channel.clone())
     }
     pub(crate) fn operations(&self) -> OperationsClient<Channel> {
         OperationsClient::new(self.channel.clone())

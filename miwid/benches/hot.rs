@@ -146,6 +146,7 @@ fn record() -> Record<'static> {
         upstream: "",
         upstream_duration: None,
         reason: "",
+        ray: "",
         aborted: false,
     }
 }

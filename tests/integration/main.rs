@@ -6,6 +6,7 @@
 mod admin;
 mod apps;
 mod certificates;
+mod cloudflare;
 mod compression;
 mod connections;
 mod control;

@@ -14,6 +14,7 @@ mod process;
 mod template;
 mod websocket;
 
+pub mod acme;
 pub mod cloudflare;
 pub mod h2;
 pub mod java;

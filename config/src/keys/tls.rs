@@ -1,6 +1,6 @@
 //! The tables about certificates: `[ssl]`, `[cloudflare]`, `[acme]`.
 
-use super::{COUNT, Kind, PORT, TEXTS, Table, key};
+use super::{COUNT, Kind, NETS, PORT, TEXTS, Table, key};
 
 pub(crate) static SSL: Table = Table {
     doc: "Certificates and TLS. In a backend: for that site alone, what is not set there comes from the global table.",
@@ -72,9 +72,31 @@ pub(crate) static CLOUDFLARE: Table = Table {
             "https://api.cloudflare.com/client/v4",
             "Address of the API; http:// only on this machine.",
         ),
-        key("trust", Kind::Flag, "false", "Whether Cloudflare's ranges count as trusted proxies."),
-        key("only", Kind::Flag, "false", "Whether connections from elsewhere are refused."),
-        key("origin_pulls", Kind::Flag, "false", "Whether Cloudflare has to show its client certificate."),
+        key(
+            "trust",
+            Kind::Flag,
+            "false",
+            "Whether Cloudflare's ranges count as trusted proxies: the client is whom CF-Connecting-IP names. What visitors could have written themselves (X-Real-IP, Forwarded, ...) is believed of nobody for that.",
+        ),
+        key(
+            "only",
+            Kind::Flag,
+            "false",
+            "Whether connections from elsewhere are refused. Machines of your own that ask directly go into `only_exempt`.",
+        ),
+        key("only_exempt", NETS, "[]", "Address ranges that are served although they are not Cloudflare's."),
+        key(
+            "only_refusal",
+            Kind::Choice(&["close", "answer"]),
+            "close",
+            "What others get: their connection is closed before TLS begins, or they are answered with 403.",
+        ),
+        key(
+            "origin_pulls",
+            Kind::Flag,
+            "false",
+            "Whether Cloudflare has to show its client certificate, to every site that does not say `client_auth` itself. It is signed by `[ssl] client_ca`; without one by Cloudflare's own authority, which proves that it is Cloudflare but not that it is your account.",
+        ),
         key(
             "origin_ca_validity_days",
             COUNT,
@@ -101,7 +123,12 @@ pub(crate) static ACME: Table = Table {
             "auto",
             "How control of a name is shown.",
         ),
-        key("http_port_public", PORT, "80", "The port under which the authority reaches us."),
+        key(
+            "http_port_public",
+            PORT,
+            "80",
+            "The port under which the authority reaches us over HTTP; 0 if it does not, so that tls-alpn-01 is chosen.",
+        ),
         key("profile", Kind::Text, "", "Certificate profile to ask for."),
         key("eab", Kind::Table(&EAB), "", "External account binding."),
         key("ca_file", Kind::Path, "", "Authority to trust when speaking to the directory, in PEM."),

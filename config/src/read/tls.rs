@@ -1,6 +1,6 @@
 //! `[ssl]`, `[cloudflare]`, `[acme]`.
 
-use crate::{Acme, Cloudflare, Eab, Issuer, Origin, Ssl, SslPlaces, UnknownSni, section::Section};
+use crate::{Acme, Cloudflare, Eab, Issuer, OnlyRefusal, Origin, Ssl, SslPlaces, UnknownSni, section::Section};
 
 /// `above` gives what the table of a site leaves out.
 pub(super) fn ssl(section: &Section<'_>, above: Option<&Ssl>) -> Ssl {
@@ -83,10 +83,17 @@ pub(super) fn cloudflare(section: &Section<'_>) -> Cloudflare {
         api_base: section.text("api_base"),
         trust: section.flag("trust").unwrap_or(false),
         only: section.flag("only").unwrap_or(false),
+        only_exempt: section.nets("only_exempt").unwrap_or_default(),
+        only_refusal: section.choice("only_refusal", &[OnlyRefusal::Close, OnlyRefusal::Answer]).unwrap_or_default(),
         origin_pulls: section.flag("origin_pulls").unwrap_or(false),
         origin_ca_validity_days: section.integer("origin_ca_validity_days"),
         origin_ca_roots: section.path("origin_ca_roots"),
     };
+    for key in ["only_exempt", "only_refusal"] {
+        if section.has(key) && !read.only {
+            section.error_at_key(key, "this is about `only`, which is off", Some("set `only = true`".into()));
+        }
+    }
     if let Some(token) = &read.api_token {
         let key = if section.has("api_token") { "api_token" } else { "api_token_file" };
         if let Some((message, hint)) = unusable(token.expose()) {

@@ -3,6 +3,7 @@
 mod app;
 mod cert;
 mod cert_change;
+mod cloudflare;
 mod configuration;
 mod events;
 mod logs;
@@ -36,7 +37,7 @@ pub(crate) async fn run(cli: &Cli) -> Result {
         Command::Shutdown => shutdown::run(globals).await,
         Command::Completions { shell } => paperwork::completions(*shell),
         Command::Man { dir } => paperwork::man(dir),
-        Command::Cloudflare(_) => Err(Error::unavailable("cloudflare")),
+        Command::Cloudflare(command) => cloudflare::run(globals, command).await,
         Command::Cache(_) => Err(Error::unavailable("cache")),
         Command::Top(_) => Err(Error::unavailable("top")),
         Command::Explain(_) => Err(Error::unavailable("explain")),

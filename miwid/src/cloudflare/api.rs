@@ -19,10 +19,12 @@ use crate::client::{Ask, Client};
 pub(super) const BASE: &str = "https://api.cloudflare.com/client/v4";
 /// Two requests a second: far below the limit of 1200 in five minutes, whatever else uses the account.
 const PACE: Duration = Duration::from_millis(500);
+/// For somebody who waits at a terminal, and asks a few dozen things in all.
+const BRISK: Duration = Duration::from_millis(100);
 
 /// What a configuration says about the account.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
+pub(super) struct Settings {
     pub base: Option<String>,
     pub token: Secret,
     /// Read again before every call, so that a new token counts without a reload.
@@ -34,6 +36,8 @@ pub struct Settings {
 pub struct Api {
     pub(super) settings: Settings,
     client: Client,
+    /// Between two requests.
+    step: Duration,
     pace: Mutex<Pace>,
     pub(super) zones: Mutex<std::collections::BTreeMap<String, String>>,
 }
@@ -46,8 +50,24 @@ struct Pace {
 }
 
 impl Api {
-    pub fn new(settings: Settings, client: Client) -> Self {
-        Self { settings, client, pace: Mutex::default(), zones: Mutex::default() }
+    /// With a token there is somebody to ask.
+    pub fn of(config: &config::Cloudflare) -> Option<Self> {
+        let settings = Settings {
+            base: config.api_base.clone(),
+            token: config.api_token.clone()?,
+            token_file: config.api_token_file.clone(),
+            zone_id: config.zone_id.clone(),
+            account_id: config.account_id.clone(),
+        };
+        Some(Self::new(settings, Client::default()))
+    }
+
+    fn new(settings: Settings, client: Client) -> Self {
+        Self { settings, client, step: PACE, pace: Mutex::default(), zones: Mutex::default() }
+    }
+
+    pub fn brisk(self) -> Self {
+        Self { step: BRISK, ..self }
     }
 
     /// The whole document of a success; `now` is the clock that back-off is told by.
@@ -81,7 +101,7 @@ impl Api {
                 return Err(Error::new(Class::Throttled { until }, message, None));
             }
             let turn = pace.next.unwrap_or_else(Instant::now).max(Instant::now());
-            pace.next = Some(turn + PACE);
+            pace.next = Some(turn + self.step);
             turn
         };
         tokio::time::sleep_until(wait).await;

@@ -1,6 +1,6 @@
 //! TXT records of the account's zones, for authorities that look into the DNS.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::Method;
 use serde_json::{Value, json};
@@ -13,6 +13,10 @@ use super::{
 
 /// Seconds; the least that Cloudflare takes of everybody.
 const TTL: u32 = 120;
+/// What our records are known by.
+const COMMENT: &str = "miwid";
+/// No challenge takes so long: a record that is older belongs to a request that broke off.
+const STALE: Duration = Duration::from_secs(3600);
 
 /// A record of ours, to be taken away again.
 #[derive(Clone, Debug)]
@@ -27,7 +31,7 @@ impl Api {
         let zone = self.zone(name, now).await?;
         let path = format!("/zones/{}/dns_records", escaped(&zone));
         let content = format!("\"{value}\"");
-        let body = json!({ "type": "TXT", "name": name, "content": content, "ttl": TTL, "comment": "miwid" });
+        let body = json!({ "type": "TXT", "name": name, "content": content, "ttl": TTL, "comment": COMMENT });
         let made = match self.call(Method::POST, &path, Some(&body), now).await {
             Ok(document) => document["result"]["id"].as_str().map(str::to_owned),
             Err(error) if error.class == Class::Exists => {
@@ -44,6 +48,20 @@ impl Api {
         Ok(Record { zone, id: made.ok_or_else(nameless)? })
     }
 
+    /// Takes away what requests that broke off have left under this name; how many records that were.
+    pub async fn sweep_txt(&self, name: &str, now: SystemTime) -> Result<usize, Error> {
+        let zone = self.zone(name, now).await?;
+        let path = format!("/zones/{}/dns_records", escaped(&zone));
+        let listed = format!("{path}?type=TXT&name={}&per_page=50", escaped(name));
+        let document = self.call(Method::GET, &listed, None, now).await?;
+        let stale = document["result"].as_array().into_iter().flatten().filter(|it| is_left_behind(it, now));
+        let ids: Vec<String> = stale.filter_map(|it| it["id"].as_str().map(str::to_owned)).collect();
+        for id in &ids {
+            self.remove_txt(&Record { zone: zone.clone(), id: id.clone() }, now).await?;
+        }
+        Ok(ids.len())
+    }
+
     /// One that somebody else has taken away is away.
     pub async fn remove_txt(&self, record: &Record, now: SystemTime) -> Result<(), Error> {
         let path = format!("/zones/{}/dns_records/{}", escaped(&record.zone), escaped(&record.id));
@@ -51,5 +69,33 @@ impl Api {
             Err(error) if error.class != Class::NotFound => Err(error),
             _ => Ok(()),
         }
+    }
+}
+
+/// Ours, and older than any challenge lasts. One whose age is not told may be in use.
+fn is_left_behind(record: &Value, now: SystemTime) -> bool {
+    let made = record["created_on"].as_str().and_then(|it| it.parse::<jiff::Timestamp>().ok()).map(SystemTime::from);
+    record["comment"] == COMMENT && made.and_then(|it| now.duration_since(it).ok()).is_some_and(|it| it >= STALE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_old_records_of_ours_are_left_behind() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+        // 2027-01-15T08:00:00Z
+        for (comment, made, expected) in [
+            ("miwid", "2027-01-15T07:00:00Z", true),
+            ("miwid", "2027-01-15T07:00:00.5Z", false),
+            ("miwid", "2027-01-16T07:00:00Z", false),
+            ("miwid", "once", false),
+            ("somebody's", "2020-01-01T00:00:00Z", false),
+        ] {
+            let record = json!({ "comment": comment, "created_on": made });
+            assert_eq!(is_left_behind(&record, now), expected, "{record}");
+        }
+        assert!(!is_left_behind(&json!({ "comment": "miwid" }), now));
     }
 }

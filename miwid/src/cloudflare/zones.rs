@@ -3,6 +3,7 @@
 use std::{sync::PoisonError, time::SystemTime};
 
 use http::Method;
+use serde_json::Value;
 
 use super::{
     api::Api,
@@ -50,13 +51,16 @@ impl Api {
 
     /// The state of the token by its own account: `active`, `disabled` or `expired`. It proves no rights.
     pub async fn verify(&self, now: SystemTime) -> Result<String, Error> {
+        Ok(self.verified(now).await?["status"].as_str().unwrap_or("unknown").to_owned())
+    }
+
+    pub(super) async fn verified(&self, now: SystemTime) -> Result<Value, Error> {
         let of_account = self.token().await.starts_with("cfat_");
         let path = match (&self.settings.account_id, of_account) {
             (Some(account), true) => format!("/accounts/{}/tokens/verify", escaped(account)),
             _ => "/user/tokens/verify".to_owned(),
         };
-        let document = self.call(Method::GET, &path, None, now).await?;
-        Ok(document["result"]["status"].as_str().unwrap_or("unknown").to_owned())
+        Ok(self.call(Method::GET, &path, None, now).await?["result"].take())
     }
 }
 

@@ -8,6 +8,8 @@ mod operations;
 mod plane;
 mod serve;
 mod service;
+#[cfg(feature = "cloudflare")]
+mod sight;
 mod socket;
 
 pub use operations::{Ending, Operations, Order};

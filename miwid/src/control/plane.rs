@@ -72,6 +72,8 @@ pub struct Facts {
 pub struct Control {
     pub app: Handle,
     pub certificates: tls::Handle,
+    #[cfg(feature = "cloudflare")]
+    pub edge: std::sync::Arc<crate::cloudflare::Keeper>,
     pub reloader: Reloader,
     pub directory: Directory,
     pub current: Current,

@@ -3,9 +3,9 @@
 use std::{fmt, io, sync::Arc};
 
 use proto::v1::{
-    apps_server::AppsServer, certificates_server::CertificatesServer, daemon_server::DaemonServer,
-    events_server::EventsServer, logs_server::LogsServer, operations_server::OperationsServer,
-    upstreams_server::UpstreamsServer,
+    apps_server::AppsServer, certificates_server::CertificatesServer, cloudflare_server::CloudflareServer,
+    daemon_server::DaemonServer, events_server::EventsServer, logs_server::LogsServer,
+    operations_server::OperationsServer, upstreams_server::UpstreamsServer,
 };
 use tokio::{net::UnixListener, sync::watch};
 use tonic::transport::Server;
@@ -61,6 +61,7 @@ impl Control {
             .add_service(LogsServer::new(service::Logs(plane.clone())))
             .add_service(UpstreamsServer::new(service::Upstreams(plane.clone())))
             .add_service(CertificatesServer::new(service::Certificates(plane.clone())))
+            .add_service(CloudflareServer::new(service::Cloudflare(plane.clone())))
             .add_service(EventsServer::new(service::Events(plane)))
             .serve_with_incoming(incoming::admitted(listener, course.clone()));
         let ended = tokio::select! {

@@ -11,9 +11,9 @@ use crate::{
     net::bind_group,
     reload::Source,
     server::addresses,
-    snapshot::{build, capabilities},
+    snapshot::{Lasting, build, capabilities},
     tls::Tls,
-    upstream::{Address, Directory},
+    upstream::Address,
 };
 
 pub fn check(check: &Check) -> ExitCode {
@@ -38,7 +38,7 @@ fn find(check: &Check) -> Vec<Problem> {
         Err(problems) => return problems,
     };
     let mut problems = loaded.warnings;
-    match build(&loaded.config, 0, &Directory::default(), Tls::rehearsal().terminator(&loaded.config)) {
+    match build(&loaded.config, 0, &Lasting::default(), Tls::rehearsal().terminator(&loaded.config)) {
         Ok(snapshot) => problems.extend(snapshot.tls.iter().flat_map(|it| it.warnings()).cloned()),
         Err(more) => problems.extend(more),
     }

@@ -4,6 +4,8 @@ mod backend;
 mod banner;
 mod check;
 mod demo;
+#[cfg(feature = "cloudflare")]
+mod edge;
 mod engine;
 mod gauges;
 mod limits;

@@ -74,6 +74,8 @@ pub(super) struct Daemon {
     pub admin: Option<tokio::net::TcpListener>,
     pub apps: app::Handle,
     pub certificates: tls::Handle,
+    #[cfg(feature = "cloudflare")]
+    pub edge: Arc<crate::cloudflare::Keeper>,
     pub reloader: Reloader,
     pub to_terminal: bool,
 }
@@ -151,10 +153,14 @@ impl Daemon {
             )),
             notify::start(self.readiness.clone(), self.apps.clone()),
         ];
+        #[cfg(feature = "cloudflare")]
+        others.push(tokio::spawn(super::edge::keep(self.edge.clone(), self.reloader.clone(), self.events.clone())));
         others.extend(self.admin.take().map(|it| tokio::spawn(serve_admin(it, self.pages.clone(), followed.clone()))));
         let control = Control {
             app: self.apps.clone(),
             certificates: self.certificates.clone(),
+            #[cfg(feature = "cloudflare")]
+            edge: self.edge.clone(),
             reloader: self.reloader.clone(),
             directory: self.directory.clone(),
             current: self.current.clone(),

@@ -23,10 +23,10 @@ use crate::{
     reload::{self, Parts, Reloader, Source},
     server::{Listeners, Shared, Workers, addresses},
     signal::Signals,
-    snapshot::{Current, build, capabilities},
+    snapshot::{Current, Lasting, build, capabilities},
     telemetry::{self, AccessLog, Events, Logs, Metrics, Readiness},
     tls::Tls,
-    upstream::{Address, Directory},
+    upstream::Address,
 };
 
 pub(super) const INVALID: u8 = 6;
@@ -178,11 +178,17 @@ async fn assemble(
 
     let (events, metrics, readiness) = (Events::default(), Metrics::default(), Readiness::default());
     let (logs, access) = open_logs(&config.logging, &events, &metrics)?;
-    let directory = Directory::default();
+    let lasting = Lasting::default();
+    let directory = lasting.directory.clone();
+    #[cfg(feature = "cloudflare")]
+    let edge = crate::cloudflare::Keeper::open(
+        lasting.edge.clone(),
+        state_dir(&config, socket.path()).join("cloudflare/ips.json"),
+    );
     let tls = Tls::new(storage(&config, socket.path()));
     // What the store has is shown from the first handshake on.
     let certificates = tls.keep(events.clone(), metrics.clone());
-    let snapshot = build(&config, 1, &directory, tls.terminator(&config)).map_err(StartError::Config)?;
+    let snapshot = build(&config, 1, &lasting, tls.terminator(&config)).map_err(StartError::Config)?;
     reload::tell_stand_ins(&snapshot, &readiness);
     let current = Current::new(snapshot);
     let pages = Pages::new(readiness.clone(), metrics.clone());
@@ -229,7 +235,7 @@ async fn assemble(
         source,
         config: config.clone(),
         current: current.clone(),
-        directory: directory.clone(),
+        lasting,
         tls,
         certificates: certificates.clone(),
         listeners: listeners.clone(),
@@ -260,6 +266,8 @@ async fn assemble(
         admin,
         apps,
         certificates,
+        #[cfg(feature = "cloudflare")]
+        edge,
         reloader,
         to_terminal: io::stderr().is_terminal(),
     })

@@ -74,6 +74,11 @@ pub struct Context {
     pub client_ip: IpAddr,
     /// The peer is in `trusted_proxies`: its forwarding headers are kept and extended.
     pub trusted: bool,
+    /// It is trusted because it stands at Cloudflare's edge, and so only in what Cloudflare itself says: a visitor's
+    /// `X-Real-IP` passes through there as it came.
+    pub is_edge: bool,
+    /// The name of the request at Cloudflare, from somebody trusted.
+    pub ray: Option<Box<str>>,
     /// Scheme and host as the client sees them (a trusted proxy may have said so).
     pub scheme: Scheme,
     /// Lower-cased, without port.

@@ -39,6 +39,8 @@ pub mod reason {
     pub const APP_STOPPED: &str = "app-stopped";
     pub const APP_FAILED: &str = "app-failed";
     /// The connection was made for another host, or under another policy: 421.
+    /// Who asks is not served here.
+    pub const DENIED: &str = "denied";
     pub const MISDIRECTED: &str = "misdirected";
     /// The host is only for clients that show a certificate.
     pub const CLIENT_CERTIFICATE: &str = "client-certificate";

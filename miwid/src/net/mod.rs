@@ -5,6 +5,7 @@ mod accept;
 mod activity;
 mod bell;
 mod drain;
+pub mod edge;
 mod frames;
 mod gate;
 mod gathered;

@@ -226,7 +226,7 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 fn forwarding(headers: &mut HeaderMap, noted: Seen, more: &mut Fields, context: &Context) {
-    disbelieve(headers, context.trusted);
+    disbelieve(headers, context);
     let peer = context.peer.remote.ip().to_canonical();
     extend(headers, noted, more, X_FORWARDED_FOR, |into| address(into, peer));
     extend(headers, noted, more, header::FORWARDED, |into| forwarded(into, context));
@@ -259,10 +259,17 @@ fn forwarding(headers: &mut HeaderMap, noted: Seen, more: &mut Fields, context: 
 
 /// Removes what a client may not say of itself. Spelled with `_`, a name reaches an app's CGI variables as if it had been
 /// spelled with `-`, past every proxy that did not think of it: such a twin goes even when the peer is trusted.
-fn disbelieve(headers: &mut HeaderMap, is_trusted: bool) {
+///
+/// Cloudflare's edge is believed in what Cloudflare writes; what else is there, a visitor has written.
+fn disbelieve(headers: &mut HeaderMap, context: &Context) {
+    let believed = |name: &str| match (context.trusted, context.is_edge) {
+        (false, _) => false,
+        (true, false) => true,
+        (true, true) => name.starts_with("cf-") || EDGE_WRITES.contains(&name),
+    };
     let claims = |it: &&HeaderName| match it.as_str() {
         twin if twin.as_bytes().contains(&b'_') => is_claim(&twin.replace('_', "-")),
-        name => !is_trusted && is_claim(name),
+        name => is_claim(name) && !believed(name),
     };
     let disbelieved: Vec<HeaderName> = headers.keys().filter(claims).cloned().collect();
     for name in disbelieved {
@@ -270,22 +277,24 @@ fn disbelieve(headers: &mut HeaderMap, is_trusted: bool) {
     }
 }
 
+/// Beside its own `CF-...`.
+const EDGE_WRITES: [&str; 2] = ["x-forwarded-for", "x-forwarded-proto"];
+
 /// Names under which proxies say who a client is and how it came.
 fn is_claim(name: &str) -> bool {
-    const CLAIMS: [&str; 11] = [
+    const CLAIMS: [&str; 10] = [
         "forwarded",
         "x-real-ip",
         "x-client-ip",
         "x-cluster-client-ip",
         "true-client-ip",
-        "cf-connecting-ip",
         "fastly-client-ip",
         "x-request-start",
         "x-request-id",
         "x-url-scheme",
         "front-end-https",
     ];
-    name.starts_with("x-forwarded") || CLAIMS.contains(&name)
+    name.starts_with("x-forwarded") || name.starts_with("cf-") || CLAIMS.contains(&name)
 }
 
 /// RFC 7239, 4: a node that is no IPv4 address is quoted.
@@ -362,6 +371,8 @@ pub(super) mod tests {
             peer: Peer { remote, local: "127.0.0.1:80".parse().unwrap(), scheme: Scheme::Http, secured: None },
             client_ip: remote.ip(),
             trusted: false,
+            is_edge: false,
+            ray: None,
             scheme: Scheme::Http,
             host: "shop.example".into(),
             authority: "shop.example:8080".into(),

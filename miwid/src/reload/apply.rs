@@ -24,10 +24,9 @@ use super::{Source, certificates};
 use crate::{
     app,
     server::{Listeners, addresses},
-    snapshot::{Current, build, capabilities},
+    snapshot::{Current, Lasting, build, capabilities},
     telemetry::{self, AccessLog, Events, Logs, Metrics, Readiness},
     tls::{self, Terminator, Tls},
-    upstream::Directory,
 };
 
 pub use config::Change;
@@ -77,7 +76,7 @@ pub struct Parts {
     pub source: Source,
     pub config: Arc<Config>,
     pub current: Current,
-    pub directory: Directory,
+    pub lasting: Lasting,
     pub tls: Tls,
     pub certificates: tls::Handle,
     pub listeners: Listeners,
@@ -235,7 +234,7 @@ impl Reloader {
             .prepare(&wanted)
             .map_err(|errors| errors.into_iter().map(|it| whole(format!("{it}: {}", it.source))).collect::<Vec<_>>())?;
         let generation = self.generation() + 1;
-        let snapshot = build(config, generation, &parts.directory, Ok(terminator))?;
+        let snapshot = build(config, generation, &parts.lasting, Ok(terminator))?;
         self.logging(&config.logging).map_err(|error| vec![whole(format!("cannot open a log: {error}"))])?;
         certificates::tell_stand_ins(&snapshot, &parts.readiness);
         parts.current.swap(snapshot);
@@ -261,7 +260,7 @@ impl Reloader {
         let parts = &self.0.parts;
         parts.listeners.dispose(&addresses(config));
         let keep = parts.current.load().upstreams.clone();
-        parts.directory.retain(&|name| keep.iter().any(|it| it == name));
+        parts.lasting.directory.retain(&|name| keep.iter().any(|it| it == name));
     }
 
     fn report(&self, changes: Vec<Change>, mut problems: Vec<Problem>, converged: app::Converged) -> Report {

@@ -33,6 +33,9 @@ use crate::{
 /// A client that has been told to go gets this long to take what it is owed.
 pub(super) const FAREWELL: Duration = Duration::from_secs(5);
 
+/// Cloudflare uses a connection again within 900 s; one that we close just then is a failed request to it (520).
+const EDGE_KEEPALIVE: Duration = Duration::from_secs(905);
+
 /// A balancer writes its header before anything else: it takes no longer than this.
 const INTRODUCTION: Duration = Duration::from_secs(5);
 
@@ -102,6 +105,10 @@ async fn open(worker: Rc<Worker>, arrival: Arrival) -> Option<Speaking> {
     let mut peer = Peer { remote, local, scheme: Scheme::Http, secured: None };
     if snapshot.settings.expects_proxy_header(remote.ip()) {
         introduced(&mut stream, &mut peer).await?;
+    }
+    if snapshot.settings.hangs_up_on(peer.remote.ip()) {
+        worker.metrics.connection_cut("only-cloudflare");
+        return None;
     }
     let opening = Opening { worker, snapshot, peer, bell };
     if kind == Kind::Http { Some(opening.cleartext(stream)) } else { opening.secured(stream).await }
@@ -175,7 +182,11 @@ impl Opening {
     fn connection(self) -> Connection {
         let Self { worker, snapshot, peer, bell } = self;
         let settings = &snapshot.settings;
-        let timeouts = Timeouts { idle: settings.keepalive_timeout, head: settings.request_timeout };
+        let idle = match settings.is_edge(peer.remote.ip()) {
+            true => settings.keepalive_timeout.max(EDGE_KEEPALIVE),
+            false => settings.keepalive_timeout,
+        };
+        let timeouts = Timeouts { idle, head: settings.request_timeout };
         let activity = Activity::new(worker.shard.clone());
         Connection { worker, peer, activity, timeouts, bell }
     }

@@ -126,12 +126,17 @@ pub(super) fn finish(
     }
     if context.peer.secured.as_ref().is_some_and(|it| it.is_open_to_all())
         && pending.summary.version != Version::HTTP_3
+        && !context.is_edge
         && let Some(alternative) = &*pending.worker.alternative.borrow()
     {
         parts.headers.insert(header::ALT_SVC, alternative.clone());
     }
     if let Some(extra) = &context.extra {
         extra.apply(&mut parts.headers, context.scheme);
+    }
+    if settings.trusts_edge() && !context.is_edge {
+        // Cloudflare takes them off; others need not know what is purged together.
+        parts.headers.remove(headers::CACHE_TAG);
     }
     let is_shelved = pending.shelve(snapshot, &parts);
     let tunnel = pending.context.tunnel.take();
@@ -230,6 +235,7 @@ impl Pending {
             upstream: context.upstream.as_deref().unwrap_or_default(),
             upstream_duration: context.upstream_duration,
             reason: context.reason.unwrap_or_default(),
+            ray: context.ray.as_deref().unwrap_or_default(),
             aborted,
         };
         worker.access.borrow_mut().record(&record);

@@ -310,6 +310,7 @@ impl Connection {
         if plain.is_particular
             || secured.is_some_and(|it| !it.is_open_to_all())
             || snapshot.settings.trusts(self.peer.remote.ip().to_canonical())
+            || snapshot.settings.stands_apart(self.peer.remote.ip())
             || self.bell.is_announced()
         {
             return None;
@@ -354,6 +355,7 @@ impl Connection {
             upstream: "",
             upstream_duration: None,
             reason: "",
+            ray: "",
             aborted,
         };
         self.worker.access.borrow_mut().record(&record);

@@ -8,6 +8,7 @@ use std::{
 use config::UnderscoreHeaders;
 use http::{HeaderName, HeaderValue, StatusCode, Version, header, request::Parts};
 
+use super::edge;
 use crate::{
     exchange::{Context, Failure, Peer, Scheme, headers, is_call, reason},
     net::{Flaw, Verdict, content_length},
@@ -20,6 +21,8 @@ pub(super) fn context(peer: Peer, started: Instant, started_at: SystemTime) -> C
     Context {
         client_ip: peer.remote.ip().to_canonical(),
         trusted: false,
+        is_edge: false,
+        ray: None,
         scheme: peer.scheme,
         peer,
         host: String::new(),
@@ -182,10 +185,14 @@ fn bad_request(message: &'static str) -> Failure {
 /// A peer in `trusted_proxies` may say who the client is: the rightmost address of X-Forwarded-For that is not itself
 /// trusted. Everybody else's claims are ignored (and dropped before an upstream sees them).
 fn trust(parts: &Parts, context: &mut Context, settings: &Settings) {
+    if settings.is_edge(context.client_ip) {
+        return edge::trust(&parts.headers, context);
+    }
     if !settings.trusts(context.client_ip) {
         return;
     }
     context.trusted = true;
+    context.ray = edge::ray(&parts.headers);
     context.request_id = parts.headers.get(headers::X_REQUEST_ID).filter(|it| is_request_id(it)).cloned();
     if parts.headers.get(headers::X_FORWARDED_PROTO).is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"https")) {
         context.scheme = Scheme::Https;
@@ -201,7 +208,7 @@ fn trust(parts: &Parts, context: &mut Context, settings: &Settings) {
     for hop in hops.iter().rev() {
         let Ok(ip) = hop.parse::<IpAddr>() else { return };
         context.client_ip = ip.to_canonical();
-        if !settings.trusts(context.client_ip) {
+        if !settings.trusts(context.client_ip) && !settings.is_edge(context.client_ip) {
             return;
         }
     }
@@ -233,6 +240,7 @@ pub(super) mod tests {
             redirect_https: None,
             proxy_protocol: false,
             trusted_proxies: vec!["10.0.0.0/8".parse().expect("a network")],
+            edge: None,
             welcome: false,
         }
     }

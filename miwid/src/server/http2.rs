@@ -23,6 +23,8 @@ use crate::{
 /// down. `Guarded` bounds what the library does not.
 const RESETS_PENDING_MAX: usize = 50;
 const RESETS_OURS_MAX: usize = 256;
+/// At Cloudflare's edge many visitors share a connection, and all of them may go away at once.
+const RESETS_PENDING_EDGE_MAX: usize = STREAMS_MAX as usize;
 
 impl Connection {
     pub(super) async fn http2(self, io: impl Io) {
@@ -32,13 +34,17 @@ impl Connection {
         let taken = io.taken();
         let (io, gatherer) = gathered(io);
         let streams = Streams::new(taken, self.worker.metrics.clone());
+        let resets_pending_max = match snapshot.settings.is_edge(self.peer.remote.ip()) {
+            true => RESETS_PENDING_EDGE_MAX,
+            false => RESETS_PENDING_MAX,
+        };
         let mut builder = conn::http2::Builder::new(streams.clone());
         builder
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(CONNECTION_WINDOW)
             .max_send_buf_size(STREAM_WINDOW as usize)
             .max_concurrent_streams(STREAMS_MAX)
-            .max_pending_accept_reset_streams(RESETS_PENDING_MAX)
+            .max_pending_accept_reset_streams(resets_pending_max)
             .max_local_error_reset_streams(RESETS_OURS_MAX)
             .enable_connect_protocol()
             .max_header_list_size(head_max(snapshot.settings.header_bytes_max));

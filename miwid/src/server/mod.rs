@@ -3,6 +3,7 @@
 mod clock;
 mod connection;
 mod direct;
+mod edge;
 mod finish;
 mod front;
 #[doc(hidden)]

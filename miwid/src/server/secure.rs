@@ -1,14 +1,16 @@
 //! What a request may not be answered for on the connection it came over: hosts that the handshake does not cover, hosts
 //! that want client certificates, and plain HTTP where only HTTPS is wanted.
 
+use std::sync::Once;
+
 use http::{HeaderValue, Request, Response, StatusCode, header};
 
+use super::edge;
 use crate::{
     exchange::{Body, Context, Failure, Inbound, Scheme, reason},
     snapshot::Snapshot,
 };
 
-const CF_VISITOR: &str = "cf-visitor";
 const ACME: &str = "/.well-known/acme-challenge/";
 
 /// Whether the client has to make another connection for this host. Asked of every request: HTTP/2 clients send requests for
@@ -37,7 +39,7 @@ pub(super) fn only_over_tls(
     }
     if let Some(port) = snapshot.settings.redirect_https
         && !request.uri().path().starts_with(ACME)
-        && !was_secure(context, request)
+        && !was_secure(snapshot, context, request)
     {
         return Some(to_https(context, port, request));
     }
@@ -50,9 +52,31 @@ pub(super) fn only_over_tls(
 
 /// A trusted proxy says that its client came over HTTPS. To redirect that client would make it come the same way again, for
 /// ever.
-fn was_secure(context: &Context, request: &Request<Inbound>) -> bool {
-    let is_https = |it: &HeaderValue| it.to_str().is_ok_and(|it| it.replace(' ', "").contains("\"scheme\":\"https\""));
-    context.scheme == Scheme::Https || (context.trusted && request.headers().get(CF_VISITOR).is_some_and(is_https))
+///
+/// Cloudflare is believed this much even where it is not trusted: the worst that a lie would do is that a page is not
+/// redirected.
+fn was_secure(snapshot: &Snapshot, context: &Context, request: &Request<Inbound>) -> bool {
+    let is_edge = || snapshot.settings.stands_at_edge(context.peer.remote.ip());
+    let said = || edge::visitor_is_secure(request.headers()) && (context.trusted || is_edge());
+    let was = context.scheme == Scheme::Https || said();
+    if was && is_edge() {
+        static TOLD: Once = Once::new();
+        TOLD.call_once(|| {
+            tracing::warn!(
+                host = %context.host,
+                "Cloudflare comes in cleartext for visitors that came over HTTPS: the zone's SSL mode is Flexible; set it to Full (strict)"
+            );
+        });
+    }
+    was
+}
+
+/// Whether whoever asks is not served at all: with `[cloudflare] only`, those that do not come through it. Asked of every
+/// request, since a connection may be older than the wish.
+pub(super) fn turned_away(snapshot: &Snapshot, context: &Context) -> Option<Failure> {
+    snapshot.settings.turns(context.peer.remote.ip())?;
+    let message = "This server is reached through Cloudflare only.";
+    Some(Failure::client(StatusCode::FORBIDDEN, reason::DENIED, message).closing())
 }
 
 fn to_https(context: &Context, port: u16, request: &Request<Inbound>) -> Result<Response<Body>, Failure> {

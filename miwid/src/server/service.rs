@@ -66,6 +66,9 @@ async fn answer(
         let asked = asked(snapshot.compression.as_deref(), &request);
         return Ok(compressed(asked, response, worker));
     }
+    if let Some(failure) = secure::turned_away(snapshot, context) {
+        return Err(failure);
+    }
     if request.method() == Method::OPTIONS && request.uri().path() == "*" {
         return Ok(internal::options());
     }

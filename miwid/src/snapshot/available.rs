@@ -13,10 +13,6 @@ const UNAVAILABLE: &[&str] = &[
     "server.group",
     "server.io_backend=io_uring",
     "control.acl.**",
-    "cloudflare.trust=true",
-    "cloudflare.only=true",
-    "cloudflare.origin_pulls=true",
-    "acme.http_port_public",
     "cache.**",
     "tracing.**",
     "metrics.per_site=true",
@@ -145,7 +141,7 @@ mod tests {
         let (http3, cloudflare, metrics) =
             (cfg!(feature = "http3"), cfg!(feature = "cloudflare"), cfg!(feature = "metrics"));
         expect("[server]\nhttp3 = true\n", http3, "built without http3", "");
-        expect("[cloudflare]\ntrust = true\n", cloudflare, "built without cloudflare", NOT_YET);
+        expect("[cloudflare]\ntrust = true\n", cloudflare, "built without cloudflare", "");
         expect("[metrics]\nenabled = true\n", metrics, "built without metrics", "");
     }
 }

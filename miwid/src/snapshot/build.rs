@@ -12,6 +12,7 @@ use crate::{
     encoding::Rules,
     exchange::ExtraHeaders,
     files::Root,
+    net::edge::{Edge, Known, Only, Turning},
     proxy::Forwarder,
     routing::{Hosts, Route, Site, Target, normalized},
     tls::Terminator,
@@ -48,6 +49,8 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// Connections from `trusted_proxies` begin with a PROXY protocol header; those of others do not.
     pub proxy_protocol: bool,
+    /// What it means to stand at Cloudflare's edge; `None` when nobody asks.
+    pub edge: Option<Edge>,
     /// Hosts that no site claims get the welcome page (the built-in default only).
     pub welcome: bool,
 }
@@ -61,16 +64,53 @@ impl Settings {
     pub fn trusts(&self, ip: IpAddr) -> bool {
         self.trusted_proxies.iter().any(|it| it.contains(&ip))
     }
+
+    /// Whether anybody speaks for others because of where it stands.
+    pub fn trusts_edge(&self) -> bool {
+        self.edge.as_ref().is_some_and(|it| it.is_trusted)
+    }
+
+    /// Whether this peer stands at Cloudflare's edge, trusted or not, as far as anybody has a use for it.
+    pub fn stands_at_edge(&self, peer: IpAddr) -> bool {
+        self.edge.as_ref().is_some_and(|it| it.known.contains(peer))
+    }
+
+    /// Whether this peer speaks for others because of where it stands.
+    pub fn is_edge(&self, peer: IpAddr) -> bool {
+        self.edge.as_ref().is_some_and(|it| it.speaks_for_others(peer))
+    }
+
+    /// How this peer is turned away, if it is.
+    pub fn turns(&self, peer: IpAddr) -> Option<Turning> {
+        self.edge.as_ref()?.turns(peer)
+    }
+
+    pub fn hangs_up_on(&self, peer: IpAddr) -> bool {
+        self.turns(peer) == Some(Turning::Away)
+    }
+
+    /// What is answered to others is not for this peer.
+    pub fn stands_apart(&self, peer: IpAddr) -> bool {
+        self.edge.as_ref().is_some_and(|it| it.speaks_for_others(peer) || it.turns(peer).is_some())
+    }
+}
+
+/// What outlives configurations: each snapshot takes it over.
+#[derive(Clone, Default)]
+pub struct Lasting {
+    pub directory: Directory,
+    /// The ranges of Cloudflare's edge.
+    pub edge: Known,
 }
 
 /// All that can be wrong is reported at once, with what is wrong with the certificates.
 pub fn build(
     config: &Config,
     generation: u64,
-    directory: &Directory,
+    lasting: &Lasting,
     tls: Result<Option<Arc<Terminator>>, Vec<Problem>>,
 ) -> Result<Snapshot, Vec<Problem>> {
-    let mut builder = Builder { config, directory, problems: Vec::new(), upstreams: Vec::new() };
+    let mut builder = Builder { config, directory: &lasting.directory, problems: Vec::new(), upstreams: Vec::new() };
     let mut hosts = Hosts::default();
     for backend in config.backends.values() {
         let site = Arc::new(builder.site(backend));
@@ -90,7 +130,7 @@ pub fn build(
     Ok(Snapshot {
         generation,
         hosts,
-        settings: settings(config),
+        settings: settings(config, &lasting.edge),
         compression: Rules::new(&config.compression),
         extra: ExtraHeaders::new(&config.security.headers),
         tls,
@@ -98,7 +138,7 @@ pub fn build(
     })
 }
 
-fn settings(config: &Config) -> Settings {
+fn settings(config: &Config, known: &Known) -> Settings {
     let server = &config.server;
     Settings {
         request_bytes_max: server.limits.max_request_size.bytes(),
@@ -114,8 +154,21 @@ fn settings(config: &Config) -> Settings {
         redirect_https: (server.redirect_https && config.https()).then_some(server.https_port),
         trusted_proxies: server.trusted_proxies.clone(),
         proxy_protocol: server.proxy_protocol,
+        edge: edge(config, known),
         welcome: config.path.is_none(),
     }
+}
+
+/// Who redirects has to know Cloudflare too: what it fetches in cleartext for a visitor over HTTPS would go in circles.
+fn edge(config: &Config, known: &Known) -> Option<Edge> {
+    let cloudflare = &config.cloudflare;
+    let turning = match cloudflare.only_refusal {
+        config::OnlyRefusal::Close => Turning::Away,
+        config::OnlyRefusal::Answer => Turning::Answered,
+    };
+    let only = cloudflare.only.then(|| Only { exempt: cloudflare.only_exempt.clone(), turning });
+    let is_asked = cloudflare.trust || only.is_some() || config.server.redirect_https;
+    is_asked.then(|| Edge { known: known.clone(), is_trusted: cloudflare.trust, only })
 }
 
 struct Builder<'a> {

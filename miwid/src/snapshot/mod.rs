@@ -6,5 +6,5 @@ mod build;
 mod current;
 
 pub use available::capabilities;
-pub use build::{Settings, Snapshot, build};
+pub use build::{Lasting, Settings, Snapshot, build};
 pub use current::Current;

@@ -59,6 +59,8 @@ pub struct Record<'a> {
     pub upstream_duration: Option<Duration>,
     /// The `miwi-reason` token of an error that miwid made; else empty.
     pub reason: &'a str,
+    /// The name of the request at Cloudflare; empty when it did not come from there.
+    pub ray: &'a str,
     /// The client went away before the end.
     pub aborted: bool,
 }

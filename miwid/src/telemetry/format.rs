@@ -14,7 +14,7 @@ use config::AccessFormat;
 use super::Record;
 
 /// The JSON fields in the order they are written when `fields` is empty: the eight of the README first.
-const FIELDS: [(&str, Field); 21] = [
+const FIELDS: [(&str, Field); 22] = [
     ("timestamp", Field::Timestamp),
     ("remote_addr", Field::RemoteAddr),
     ("method", Field::Method),
@@ -34,6 +34,7 @@ const FIELDS: [(&str, Field); 21] = [
     ("upstream_time_ms", Field::UpstreamTime),
     ("bytes_received", Field::BytesReceived),
     ("reason", Field::Reason),
+    ("cf_ray", Field::Ray),
     ("peer_addr", Field::PeerAddr),
     ("aborted", Field::Aborted),
 ];
@@ -59,6 +60,7 @@ enum Field {
     UpstreamTime,
     BytesReceived,
     Reason,
+    Ray,
     PeerAddr,
     Aborted,
 }
@@ -185,6 +187,7 @@ impl Formatter {
             Field::Site => json_string(out, record.site.as_bytes()),
             Field::Upstream => json_string(out, record.upstream.as_bytes()),
             Field::Reason => json_string(out, record.reason.as_bytes()),
+            Field::Ray => json_string(out, record.ray.as_bytes()),
         };
     }
 }
@@ -199,6 +202,7 @@ fn is_absent(field: Field, record: &Record<'_>) -> bool {
         Field::Upstream => record.upstream.is_empty(),
         Field::UpstreamTime => record.upstream_duration.is_none(),
         Field::Reason => record.reason.is_empty(),
+        Field::Ray => record.ray.is_empty(),
         _ => false,
     }
 }
@@ -280,6 +284,7 @@ pub(super) mod tests {
             upstream: "",
             upstream_duration: None,
             reason: "",
+            ray: "",
             aborted: false,
         }
     }

@@ -136,6 +136,12 @@ impl<'a> Planner<'a> {
             let message = "there is no ACME authority to ask".to_owned();
             self.problem(&ssl.places.issuer.clone(), "ssl.issuer", message, Some(hint));
         }
+        let is_lax = |it: &str| it != "require";
+        if config.cloudflare.origin_pulls && config.ssl.client_auth.as_deref().is_some_and(is_lax) {
+            let message = "`[cloudflare] origin_pulls` requires client certificates, and this does not".to_owned();
+            let hint = "leave it out here; a site that Cloudflare is not in front of may say `client_auth = \"off\"`";
+            self.problem(&config.ssl.places.client_auth.clone(), "ssl.client_auth", message, Some(hint));
+        }
         if let Some(path) = &config.cloudflare.origin_ca_roots
             && let Err(message) = Authorities::load(path)
         {
@@ -205,17 +211,33 @@ impl<'a> Planner<'a> {
         let demand = match ssl.client_auth.as_deref() {
             Some("request") => Demand::Request,
             Some("require") => Demand::Require,
+            None if self.config.cloudflare.origin_pulls => Demand::Require,
             _ => Demand::Off,
         };
         let only_tls13 = ssl.min_version.as_deref() == Some("1.3");
         let mut policy = Policy { demand, authorities: 0, only_tls13, transport: Transport::Tcp };
-        if let (true, Some(path)) = (demand != Demand::Off, &ssl.client_ca)
-            && let Some(authorities) = self.authorities(path, &ssl.places.client_ca)
-        {
+        let authorities = match &ssl.client_ca {
+            _ if demand == Demand::Off => None,
+            Some(path) => self.authorities(path, &ssl.places.client_ca),
+            None => self.cloudflares(),
+        };
+        if let Some(authorities) = authorities {
             policy.authorities = authorities.id;
             self.plan.authorities.insert(authorities.id, authorities);
         }
         policy
+    }
+
+    /// Who signs what Cloudflare shows when nobody else is named.
+    #[cfg(feature = "cloudflare")]
+    fn cloudflares(&mut self) -> Option<Authorities> {
+        let loaded = Authorities::read(crate::cloudflare::ORIGIN_PULL_CA.as_bytes(), "Cloudflare's own");
+        loaded.map_err(|message| self.problem(&Origin::default(), "cloudflare.origin_pulls", message, None)).ok()
+    }
+
+    #[cfg(not(feature = "cloudflare"))]
+    fn cloudflares(&mut self) -> Option<Authorities> {
+        None
     }
 
     fn authorities(&mut self, path: &Path, place: &Origin) -> Option<Authorities> {
@@ -324,7 +346,8 @@ fn ssl_of_default<'a>(config: &'a Config, rest: Option<&'a Backend>) -> Option<&
 /// Client certificates that nobody would ever ask for, because HTTPS is off, are no protection.
 pub(super) fn unprotected(config: &Config) -> Vec<Problem> {
     let tables = std::iter::once(&config.ssl).chain(config.backends.values().filter_map(|it| it.ssl.as_ref()));
-    let demanding = tables.filter(|it| it.client_auth.as_deref() == Some("require"));
+    let pulls = config.cloudflare.origin_pulls.then_some(&config.ssl);
+    let demanding = tables.filter(|it| it.client_auth.as_deref() == Some("require")).chain(pulls);
     demanding
         .take(1)
         .map(|it| {

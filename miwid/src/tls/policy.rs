@@ -80,16 +80,21 @@ pub(super) struct Authorities {
 impl Authorities {
     pub(super) fn load(path: &Path) -> Result<Self, String> {
         let text = fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        Self::read(&text, &path.display().to_string())
+    }
+
+    /// `place` is where the text is from.
+    pub(super) fn read(text: &[u8], place: &str) -> Result<Self, String> {
         let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(&text) {
-            let certificate = certificate.map_err(|error| format!("{} is not PEM: {error}", path.display()))?;
-            roots.add(certificate).map_err(|error| format!("{}: {error}", path.display()))?;
+        for certificate in CertificateDer::pem_slice_iter(text) {
+            let certificate = certificate.map_err(|error| format!("{place} is not PEM: {error}"))?;
+            roots.add(certificate).map_err(|error| format!("{place}: {error}"))?;
         }
         if roots.is_empty() {
-            return Err(format!("there is no certificate in {}", path.display()));
+            return Err(format!("there is no certificate in {place}"));
         }
         // The lowest bits tell `request` from `require`.
-        let id = u64::from_str_radix(&sha256(&text)[..16], 16).unwrap_or(u64::MAX) & !3 | 4;
+        let id = u64::from_str_radix(&sha256(text)[..16], 16).unwrap_or(u64::MAX) & !3 | 4;
         Ok(Self { roots: Arc::new(roots), id })
     }
 

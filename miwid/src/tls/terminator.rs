@@ -203,20 +203,24 @@ impl std::fmt::Debug for Table {
 }
 
 impl Table {
-    /// The operator's files, else what was requested, else what the local CA made.
     fn find(&self, server_name: Option<&str>) -> Option<Shown> {
+        self.with(server_name, Shown::of)
+    }
+
+    /// The operator's files, else what was requested, else what the local CA made.
+    fn with<T>(&self, server_name: Option<&str>, look: impl FnOnce(&Pair) -> T) -> Option<T> {
         let live = self.live.load();
         let default = self.plan.default.as_ref();
         let Some(name) = server_name else {
             let is_ours = default.is_some_and(|it| it.certificate.issued == Issued::Local);
             let requested = live.named("default").filter(|_| is_ours);
-            return requested.or(default).map(Shown::of);
+            return requested.or(default).map(look);
         };
         let default = default.filter(|_| self.unknown == UnknownSni::Default);
         let name = normalized(name);
         let planned = self.plan.shown.find(&name);
         let given = planned.filter(|it| it.certificate.issued == Issued::File);
-        given.or_else(|| live.find(&name)).or(planned).or(default).map(Shown::of)
+        given.or_else(|| live.find(&name)).or(planned).or(default).map(look)
     }
 
     #[cfg(test)]
@@ -356,6 +360,12 @@ impl Terminator {
     /// Whether `host` is only for clients with a certificate, and so never for anybody in cleartext.
     pub fn demands_certificate(&self, host: &str) -> bool {
         self.table.policy(Some(host)).demand == Demand::Require
+    }
+
+    /// What a client that asks for `host` is shown, and whether it is good for that; `None` when the client is refused.
+    pub fn shown(&self, host: &str) -> Option<(Certificate, bool)> {
+        let host = host.replacen("*.", "any-name.", 1);
+        self.table.with(Some(&host), |it| (it.certificate.clone(), covered(&it.names, &host)))
     }
 
     /// Those of this configuration: from files and from the local CA. Not those of the local CA that nobody sees because

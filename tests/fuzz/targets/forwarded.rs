@@ -159,6 +159,7 @@ fn tells_the_truth(told: &HeaderMap, said: &HeaderMap, context: &Context) {
     assert_eq!(one("x-forwarded-host"), context.authority.as_bytes());
     assert!(one("x-forwarded-port").iter().all(u8::is_ascii_digit));
     assert!(one("x-request-start").starts_with(b"t="));
+    assert!(!told.keys().any(|it| it.as_str().starts_with("cf-")), "{told:?}");
     // None was made here, so none may be there.
     assert!(!told.contains_key("x-request-id"), "{said:?}");
 }

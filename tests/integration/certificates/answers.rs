@@ -1,7 +1,12 @@
 //! What the API may answer, and what the daemon makes of it: the numbers are those of the list of failures that a good
 //! implementation must pass.
 
-use harness::cloudflare::{Cloudflare, Mutation, RetryAfter, Rule, Status, Then, Token};
+use std::time::Duration;
+
+use harness::{
+    cloudflare::{Cloudflare, Mutation, RetryAfter, Rule, Status, Then, Token},
+    wait,
+};
 
 use super::world::{DOMAINS, World};
 
@@ -27,6 +32,7 @@ async fn answers_are_taken_for_what_they_are() {
         ("F7 gzip", Then::Gzip, 1, None),
         ("F7 10 MB", Then::Big(10 << 20), 1, None),
         ("F7 a byte order mark", Then::ByteOrderMark, 1, None),
+        ("F7 half a word", Then::Truncate(1), 1, None),
         ("F8 a reset before", Then::Reset, 1, None),
         ("F8 a reset after", Then::ResetAfter, 1, None),
         ("F9 1100", refuse(400, 1100, "Failed to write certificate to Database"), 1, None),
@@ -63,6 +69,21 @@ async fn answers_are_taken_for_what_they_are() {
     assert_eq!(world.double.violations(), [""; 0]);
 }
 
+// F7, F8
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_never_ends_is_given_up_and_what_it_brought_is_found() {
+    let ask = async |then: Then| {
+        let world = World::start("").await;
+        world.double.rule(Rule::on_create(then).once());
+        let said = world.request(&["app.example.com", "--name", "app"]).await;
+        assert_eq!(said.status, 0, "{said:?}");
+        assert_eq!((world.double.certificates().len(), world.posts()), (1, 1), "one was made, and that is used");
+        assert!(world.shown("app.example.com").await.is_cloudflares());
+        assert_eq!(world.double.violations(), [""; 0]);
+    };
+    tokio::join!(ask(Then::HangAfter), ask(Then::Drip(1)));
+}
+
 // F18 to F24, F26 to F29
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_that_is_not_what_was_asked_for_is_never_shown() {
@@ -75,6 +96,7 @@ async fn a_certificate_that_is_not_what_was_asked_for_is_never_shown() {
     let cases = [
         ("F18", Mutation::WrongKey, false),
         ("F19", Mutation::WrongName, false),
+        ("F19 one of them", Mutation::DropName, false),
         ("F20, with a warning", Mutation::ValidityDays(5475), true),
         ("F21", Mutation::Expired, false),
         ("F22", Mutation::NotYetValid, false),
@@ -106,7 +128,7 @@ async fn a_certificate_that_is_not_what_was_asked_for_is_never_shown() {
         }
     }
     // F27: an identifier with a slash goes back as it came.
-    world.daemon.ctl_ok(&["cert", "revoke", "h15.example.com", "--force"]).await;
+    world.daemon.ctl_ok(&["cert", "revoke", "h16.example.com", "--force"]).await;
     assert!(world.double.certificates().iter().any(|it| it.id == "a/b" && it.revoked_at.is_some()));
 
     world.double.rule(Rule::on_create(Then::Mutate(Mutation::WrongKey)));
@@ -143,8 +165,58 @@ async fn nobody_is_asked_before_the_api_wants_to_be() {
         assert_eq!(said["error"]["code"], "throttled", "{said:#}");
     }
     assert_eq!(world.posts(), posts, "not even by force");
-    world.advance(std::time::Duration::from_secs(1000));
+    world.advance(Duration::from_secs(1000));
     assert_eq!(world.request(&["a.example.com"]).await.status, 0);
+}
+
+// F4, F5
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_that_is_not_told_or_told_badly_is_five_minutes() {
+    let world = World::start("").await;
+    let cases = [
+        (RetryAfter::Absent, 300),
+        (RetryAfter::Text("soon".to_owned()), 300),
+        (RetryAfter::Text("-5".to_owned()), 300),
+        (RetryAfter::HttpDate(1200), 1200),
+    ];
+    for (after, seconds) in cases {
+        let (what, posts) = (format!("{after:?}"), world.posts());
+        // A date is the double's; the daemon's clock must be where it is.
+        world.double.rule(Rule::on_create(Then::RateLimit(after)).once());
+        let ask = async || world.daemon.ctl_json(&["cert", "request", "--force", "a.example.com"]).await;
+        assert_eq!(ask().await["error"]["code"], "throttled", "{what}");
+        world.advance(Duration::from_secs(seconds - 60));
+        assert_eq!(ask().await["error"]["code"], "throttled", "{what}");
+        assert_eq!(world.posts(), posts + 1, "{what}: nobody was asked too early");
+        // A tenth more at most, which is chance.
+        world.advance(Duration::from_secs(60 + seconds / 10 + 1));
+        assert!(ask().await["error"].is_null(), "{what}");
+        world.daemon.ctl_ok(&["cert", "remove", "a.example.com"]).await;
+    }
+}
+
+// F47
+#[tokio::test(flavor = "multi_thread")]
+async fn every_class_of_failure_is_counted_and_has_its_exit_code() {
+    let world = World::start("").await;
+    let cases = [
+        ("auth", refuse(403, 9109, "Invalid access token")),
+        ("config", refuse(400, 6003, "Invalid request headers")),
+        ("unknown", refuse(400, 4242, "Something new")),
+        ("rejected", Then::Mutate(Mutation::WrongKey)),
+        ("transient", refuse(500, 1, "broken")),
+        ("throttled", Then::RateLimit(RetryAfter::Seconds(60))),
+    ];
+    for (class, then) in cases {
+        world.double.no_rules();
+        world.double.rule(Rule::on_create(then));
+        let said = world.daemon.ctl_json(&["cert", "request", "a.example.com"]).await["error"].clone();
+        assert_eq!((&said["code"], &said["exit"]), (&class.into(), &6.into()), "{said:#}");
+        assert!(!said["hint"].as_str().unwrap().is_empty(), "{said:#}");
+        let metrics = world.daemon.get("/metrics").await.text();
+        let line = format!("miwid_certificate_requests_total{{result=\"{class}\"}} 1");
+        assert!(metrics.contains(&line), "{line} in {metrics}");
+    }
 }
 
 // F44
@@ -176,6 +248,40 @@ async fn no_secret_is_in_anything_that_is_said() {
     assert!(said.contains("is not good enough"), "the answer itself is told: {said}");
     for secret in [Cloudflare::TOKEN, "PRIVATE KEY", "Bearer "] {
         assert!(!said.contains(secret), "{secret} was said");
+    }
+}
+
+// F44
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_is_in_a_log_however_much_is_logged() {
+    let world = World::start("").await;
+    let daemon = world.another(DOMAINS).env("RUST_LOG", "trace").start().await;
+    let shown = async || daemon.ctl_json(&["cert", "show", "default"]).await;
+    wait::for_value(wait::LATER, "it is there", shown, |it| it["issuer"] == "cloudflare-origin").await;
+    let echo = format!("the token {} is not good enough", Cloudflare::TOKEN);
+    let mut said = String::new();
+    for (args, is_refused) in [
+        (&["cloudflare", "check"][..], false),
+        (&["cloudflare", "check", "-o", "json"], true),
+        // No token goes along, so none could come back.
+        (&["cloudflare", "ips", "--refresh"], false),
+        (&["cloudflare", "purge", "https://app.example.com/"], true),
+        (&["cloudflare", "purge", "--all"], false),
+        (&["cert", "renew", "default", "--force"], true),
+    ] {
+        world.double.no_rules();
+        if is_refused {
+            world.double.rule(Rule::new("*", "/", refuse(400, 4242, &echo)));
+        }
+        said.push_str(&daemon.ctl(args).await.all());
+    }
+    assert!(said.contains("is not good enough"), "the answer itself is told: {said}");
+    assert_eq!(daemon.get_host("nobody.test", "/").await.status, 404);
+    said.push_str(&daemon.log());
+    assert!(said.contains("DEBUG"), "much is logged");
+    for secret in [Cloudflare::TOKEN, "PRIVATE KEY", "Bearer "] {
+        let line = said.lines().find(|it| it.contains(secret));
+        assert!(line.is_none(), "{secret} was said: {line:?}");
     }
 }
 

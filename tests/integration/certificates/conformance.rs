@@ -108,7 +108,19 @@ async fn answers_keep_to_the_schemas() {
         ("POST", format!("/zones/{zone}/dns_records"), Some(record.clone()), None),
         ("POST", format!("/zones/{zone}/dns_records"), Some(record), None),
     ];
-    for (method, path, body, result) in calls {
+    let at_zone = |path: &str| format!("/zones/{zone}{path}");
+    let purges =
+        [json!({ "purge_everything": true }), json!({ "files": ["https://example.com/a"] }), json!({ "tags": ["a"] })];
+    let of_zone: Vec<_> =
+        ["", "/settings/ssl", "/settings/tls_client_auth", "/settings/nothing", "/dns_records?name=example.com"]
+            .into_iter()
+            .map(|path| ("GET", at_zone(path), None, None))
+            .chain(purges.iter().map(|it| ("POST", at_zone("/purge_cache"), Some(it.clone()), None)))
+            .collect();
+    for purge in &purges {
+        assert_eq!(breaks(&schemas["purge_request"], purge, ""), [""; 0], "{purge}");
+    }
+    for (method, path, body, result) in calls.into_iter().chain(of_zone) {
         let (_, said) = ask(&double, method, &path, body.as_ref()).await;
         assert_eq!(breaks(&schemas["envelope"], &said, ""), [""; 0], "{method} {path}: {said:#}");
         if let Some(schema) = result {

@@ -174,6 +174,38 @@ async fn requests_without_good_headers_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn purges_that_nobody_should_ask_for_are_refused() {
+    let double = Cloudflare::start().await;
+    let path = format!("/zones/{}/purge_cache", Zone::new("example.com").id);
+    let many: Vec<String> = (0..31).map(|it| format!("https://example.com/{it}")).collect();
+    for body in [
+        json!({}),
+        json!([]),
+        json!({ "purge_everything": false }),
+        json!({ "purge_everything": "true" }),
+        json!({ "everything": true }),
+        json!({ "files": [] }),
+        json!({ "files": "https://example.com/" }),
+        json!({ "files": [7] }),
+        json!({ "files": [""] }),
+        json!({ "files": ["/a"] }),
+        json!({ "files": many }),
+        json!({ "tags": ["a b"] }),
+        json!({ "tags": ["a,b"] }),
+        json!({ "hosts": ["https://example.com"] }),
+        json!({ "files": ["https://example.com/"], "tags": ["a"] }),
+    ] {
+        let (status, said) = ask(&double, "POST", &path, Some(&body)).await;
+        assert_eq!((status, &said["success"]), (400, &json!(false)), "{body}: {said:#}");
+    }
+    assert_eq!(double.purged("example.com"), [Value::Null; 0]);
+    let (status, _) = ask(&double, "POST", &path, Some(&json!({ "purge_everything": true }))).await;
+    assert_eq!((status, double.purged("example.com").len()), (200, 1));
+    assert_eq!(ask(&double, "POST", "/zones/0/purge_cache", Some(&json!({ "purge_everything": true }))).await.0, 403);
+    assert_eq!(ask(&double, "GET", &path, None).await.0, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tokens_tell_about_themselves_where_they_belong() {
     let double = Cloudflare::start().await;
     let mut account = Token::user("cfat_account");

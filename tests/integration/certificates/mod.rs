@@ -2,6 +2,7 @@
 
 mod acme;
 mod answers;
+mod authority;
 mod commands;
 mod conformance;
 mod double;

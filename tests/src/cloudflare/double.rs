@@ -170,6 +170,21 @@ impl Cloudflare {
         self.inner.lock().zones.push(zone);
     }
 
+    pub fn update_zone(&self, name: &str, change: impl FnOnce(&mut Zone)) {
+        self.inner.lock().zones.iter_mut().find(|it| it.name == name).into_iter().for_each(change_once(change));
+    }
+
+    /// What was to leave the cache of this zone.
+    pub fn purged(&self, name: &str) -> Vec<Value> {
+        let state = self.inner.lock();
+        state.zones.iter().find(|it| it.name == name).map(|it| it.purged.clone()).unwrap_or_default()
+    }
+
+    /// What it says of its addresses from now on; `None`: the usual.
+    pub fn say_ips(&self, result: Option<Value>) {
+        self.inner.lock().ips = result;
+    }
+
     pub fn certificates(&self) -> Vec<Issued> {
         self.inner.lock().certificates.clone()
     }
@@ -226,7 +241,8 @@ impl Inner {
     /// What TXT records of this name say.
     pub(super) fn texts(&self, name: &str) -> Vec<String> {
         let state = self.lock();
-        let all = state.zones.iter().flat_map(|it| it.records.values()).filter(|it| it["name"] == *name);
+        let is_text = |it: &&Value| it["name"] == *name && it["type"] == "TXT";
+        let all = state.zones.iter().flat_map(|it| it.records.values()).filter(is_text);
         all.filter_map(|it| it["content"].as_str().map(|it| it.trim_matches('"').to_owned())).collect()
     }
 
@@ -244,7 +260,7 @@ impl Inner {
         let mutation = if let Some(Then::Mutate(it)) = fault { Some(it.clone()) } else { None };
         let call = Call { parts, path, body, mutation };
         let answer = match fault.filter(|it| !it.is_after()) {
-            Some(fault) => refused(fault),
+            Some(fault) => refused(fault, state.now()),
             None if over_limit(&mut state) => limited(&RetryAfter::Absent, state.now()),
             None => routes::answer(&mut state, &self.authorities, &call),
         };
@@ -275,11 +291,11 @@ fn over_limit(state: &mut State) -> bool {
     }
 }
 
-fn refused(fault: &Then) -> Answer {
+fn refused(fault: &Then, now: SystemTime) -> Answer {
     match fault {
         Then::Answer { status, content_type, body } => Answer::new(*status, content_type, body.clone()),
         Then::Refuse { status, code, message } => answers::error(*status, *code, message),
-        Then::RateLimit(after) => limited(after, SystemTime::now()),
+        Then::RateLimit(after) => limited(after, now),
         Then::Redirect(to) => Answer::new(301, "text/plain", "elsewhere").with("location", to),
         _ => Answer::new(200, "application/json", "{}"),
     }

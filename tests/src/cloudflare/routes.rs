@@ -10,6 +10,7 @@ use super::{
     authority::{Authority, Mutation, Order, sign},
     judge,
     state::{Issued, Right, State, Token, TokenKind, Zone, id},
+    zoned,
 };
 
 const IPV4: [&str; 15] = [
@@ -75,7 +76,11 @@ pub(super) fn answer(state: &mut State, authorities: &Authorities, call: &Call<'
         .collect();
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
     if let (&Method::GET, ["ips"]) = (&call.parts.method, &segments[..]) {
-        return Answer::ok(json!({ "ipv4_cidrs": IPV4, "ipv6_cidrs": IPV6, "etag": id("ranges") }));
+        let usual = json!({ "ipv4_cidrs": IPV4, "ipv6_cidrs": IPV6, "etag": id("ranges") });
+        if call.parts.headers.contains_key("authorization") {
+            state.violate("a token was shown to an interface that needs none");
+        }
+        return Answer::ok(state.ips.clone().unwrap_or(usual));
     }
     if !is_known(&call.parts.method, &segments) {
         return answers::no_route(call.path);
@@ -90,6 +95,9 @@ pub(super) fn answer(state: &mut State, authorities: &Authorities, call: &Call<'
             verify(&token, TokenKind::Account)
         }
         (&Method::GET, ["zones"]) => zones(state, &token, call),
+        (method, ["zones", zone, rest @ ..]) if zoned::is_known(method.as_str(), rest) => {
+            zoned::answer(state, &token, call, zone, rest)
+        }
         (_, ["zones", zone, "dns_records", ..]) => records(state, &token, call, zone, segments.get(3).copied()),
         (method, ["certificates", ..]) if !token.may_anywhere(Right::SslEdit) => {
             let _ = method;
@@ -107,6 +115,11 @@ pub(super) fn answer(state: &mut State, authorities: &Authorities, call: &Call<'
 }
 
 fn is_known(method: &Method, segments: &[&str]) -> bool {
+    if let ["zones", _, rest @ ..] = segments
+        && zoned::is_known(method.as_str(), rest)
+    {
+        return true;
+    }
     matches!(
         (method.as_str(), segments),
         ("GET", ["user", "tokens", "verify"] | ["accounts", _, "tokens", "verify"] | ["zones"])
@@ -122,7 +135,10 @@ fn verify(token: &Token, kind: TokenKind) -> Answer {
     }
     let message = json!({ "code": 10000, "message": "This API Token is valid and active", "type": null });
     let messages = if token.status.word() == "active" { json!([message]) } else { json!([]) };
-    let result = json!({ "id": token.id, "status": token.status.word() });
+    let mut result = json!({ "id": token.id, "status": token.status.word() });
+    if let Some(at) = token.expires_on {
+        result["expires_on"] = json!(format!("{}Z", &rfc3339(at)[..19]));
+    }
     Answer::json(200, &json!({ "success": true, "errors": [], "messages": messages, "result": result }))
 }
 
@@ -138,10 +154,7 @@ fn zones(state: &State, token: &Token, call: &Call<'_>) -> Answer {
         .iter()
         .filter(|it| it.account == token.account && token.may(&it.id, Right::ZoneRead))
         .filter(|it| name.as_ref().is_none_or(|name| it.name == *name))
-        .map(|it| {
-            let status = if it.is_active { "active" } else { "pending" };
-            json!({ "id": it.id, "name": it.name, "status": status, "account": { "id": it.account } })
-        })
+        .map(zoned::shown)
         .collect();
     paged(shown, call)
 }
@@ -236,6 +249,7 @@ fn records(state: &mut State, token: &Token, call: &Call<'_>, zone: &str, record
     if !token.may(zone, Right::DnsEdit) {
         return answers::error(403, 9109, "Unauthorized to access requested resource");
     }
+    let now = state.now();
     let Some(zone) = state.zones.iter_mut().find(|it| it.id == zone) else { return answers::no_route(call.path) };
     match (&call.parts.method, record) {
         (&Method::GET, None) => {
@@ -246,7 +260,7 @@ fn records(state: &mut State, token: &Token, call: &Call<'_>, zone: &str, record
             paged(shown, call)
         }
         (&Method::POST, None) => match judge::object(&call.parts.headers, call.body) {
-            Ok(body) => add_record(zone, &body),
+            Ok(body) => add_record(zone, &body, now),
             Err(refusal) => *refusal,
         },
         (_, Some(record)) => match zone.records.remove(record) {
@@ -257,7 +271,7 @@ fn records(state: &mut State, token: &Token, call: &Call<'_>, zone: &str, record
     }
 }
 
-fn add_record(zone: &mut Zone, body: &Value) -> Answer {
+fn add_record(zone: &mut Zone, body: &Value, now: SystemTime) -> Answer {
     let known = ["type", "name", "content", "ttl", "comment", "proxied", "tags"];
     if let Some(strange) =
         body.as_object().into_iter().flat_map(|it| it.keys()).find(|it| !known.contains(&it.as_str()))
@@ -284,7 +298,10 @@ fn add_record(zone: &mut Zone, body: &Value) -> Answer {
         None => {}
     }
     let id = id(&format!("{name}{content}{}", zone.records.len()));
-    let record = json!({ "id": id, "type": "TXT", "name": name, "content": content, "ttl": ttl, "proxied": false });
+    let record = json!({
+        "id": id, "type": "TXT", "name": name, "content": content, "ttl": ttl, "proxied": false,
+        "comment": body["comment"], "created_on": rfc3339(now),
+    });
     zone.records.insert(id, record.clone());
     Answer::ok(record)
 }

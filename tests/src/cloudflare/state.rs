@@ -39,6 +39,8 @@ pub enum Right {
     SslEdit,
     ZoneRead,
     DnsEdit,
+    SettingsRead,
+    CachePurge,
 }
 
 #[derive(Clone, Debug)]
@@ -47,6 +49,7 @@ pub struct Token {
     pub id: String,
     pub kind: TokenKind,
     pub status: Status,
+    pub expires_on: Option<SystemTime>,
     pub account: String,
     /// Zone id, or `*` for every zone of the account.
     pub rights: BTreeSet<(String, Right)>,
@@ -55,12 +58,13 @@ pub struct Token {
 impl Token {
     /// An active token of a user, with every right on every zone.
     pub fn user(value: &str) -> Self {
-        let rights = [Right::SslEdit, Right::ZoneRead, Right::DnsEdit];
+        let rights = [Right::SslEdit, Right::ZoneRead, Right::DnsEdit, Right::SettingsRead, Right::CachePurge];
         Self {
             value: value.to_owned(),
             id: id(value),
             kind: TokenKind::User,
             status: Status::Active,
+            expires_on: None,
             account: id("account"),
             rights: rights.into_iter().map(|it| ("*".to_owned(), it)).collect(),
         }
@@ -81,12 +85,38 @@ pub struct Zone {
     pub name: String,
     pub account: String,
     pub is_active: bool,
+    pub is_paused: bool,
+    pub settings: BTreeMap<String, String>,
+    /// What was to leave its cache, in the words of the requests.
+    pub purged: Vec<Value>,
     pub records: BTreeMap<String, Value>,
 }
 
 impl Zone {
     pub fn new(name: &str) -> Self {
-        Self { id: id(name), name: name.to_owned(), account: id("account"), is_active: true, records: BTreeMap::new() }
+        let settings = [("ssl", "strict"), ("tls_client_auth", "off"), ("min_tls_version", "1.2")];
+        Self {
+            id: id(name),
+            name: name.to_owned(),
+            account: id("account"),
+            is_active: true,
+            is_paused: false,
+            settings: settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            purged: Vec::new(),
+            records: BTreeMap::new(),
+        }
+    }
+
+    pub fn set(&mut self, setting: &str, value: &str) {
+        self.settings.insert(setting.to_owned(), value.to_owned());
+    }
+
+    /// Leads visitors of `host` to an address.
+    pub fn lead(&mut self, host: &str, proxied: bool) {
+        let id = id(&format!("A {host}"));
+        let record =
+            json!({ "id": id, "type": "A", "name": host, "content": "192.0.2.1", "ttl": 1, "proxied": proxied });
+        self.records.insert(id, record);
     }
 }
 
@@ -139,6 +169,8 @@ pub(super) struct State {
     /// Requests of the window that began at the instant, for the limit of 1200 in five minutes.
     pub(super) window: Option<(SystemTime, u32)>,
     pub(super) requests_max: Option<u32>,
+    /// What `GET /ips` says in place of the usual.
+    pub(super) ips: Option<Value>,
 }
 
 impl State {

@@ -2,6 +2,7 @@
 
 mod apps;
 mod certificates;
+mod cloudflare;
 mod daemon;
 mod deploy;
 mod events;
@@ -17,6 +18,7 @@ use tonic::{Response, Status};
 
 pub(super) use apps::Apps;
 pub(super) use certificates::Certificates;
+pub(super) use cloudflare::Cloudflare;
 pub(super) use daemon::Daemon;
 pub(super) use events::Events;
 pub(super) use logs::Logs;

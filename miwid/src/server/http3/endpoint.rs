@@ -107,6 +107,10 @@ impl Door {
             }
         }
         let snapshot = worker.snapshot();
+        if snapshot.settings.hangs_up_on(incoming.remote_address().ip()) {
+            worker.metrics.connection_cut("only-cloudflare");
+            return incoming.refuse();
+        }
         let (Some(config), Some(permit)) = (self.config(&snapshot), worker.admission.try_enter()) else {
             return incoming.refuse();
         };

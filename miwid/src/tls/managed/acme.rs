@@ -1,22 +1,27 @@
 //! ACME (RFC 8555) by http-01, tls-alpn-01 and dns-01: an account that is kept, an order, a proof that the authority finds under every
 //! name, and the certificate for our own signing request.
 
-use std::{future::Future, pin::Pin, time::Duration};
+use std::{
+    future::Future,
+    pin::Pin,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use instant_acme::{
     Account, AccountCredentials, AuthorizationHandle, AuthorizationStatus, AuthorizedIdentifier, BodyWrapper,
-    BytesResponse, ChallengeHandle, ChallengeType, Error, ExternalAccountKey, HttpClient, Identifier, NewAccount,
-    NewOrder, Order, OrderStatus, RetryPolicy,
+    BytesResponse, CertificateIdentifier, ChallengeHandle, ChallengeType, Error, ExternalAccountKey, HttpClient,
+    Identifier, NewAccount, NewOrder, Order, OrderStatus, RetryPolicy, RevocationRequest,
 };
-use rustls::pki_types::{CertificateSigningRequestDer, pem::PemObject};
+use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, pem::PemObject};
 use tokio::sync::Mutex;
 
 #[cfg(feature = "cloudflare")]
 use super::dns::Dns;
 use super::{
+    advice,
     issuer::{Answer, Ask, Failure},
     job::blocking,
     renewal::Patience,
@@ -27,7 +32,7 @@ use crate::{
     client::{self, Client},
     tls::{
         challenges::{Challenges, Showing},
-        store::Store,
+        store::{Advice, Store},
     },
 };
 
@@ -48,6 +53,8 @@ pub(super) struct Acme {
     /// Identifier and key of an account elsewhere.
     binding: Option<(String, Vec<u8>)>,
     client: Client,
+    /// The port under which the authority finds us over HTTP.
+    public_port: u16,
     store: Store,
     challenges: Challenges,
     /// `None`: whatever can work.
@@ -70,6 +77,7 @@ impl Acme {
         Self {
             kind,
             has_http,
+            public_port: config.http_port_public.unwrap_or(80),
             #[cfg(feature = "cloudflare")]
             dns: None,
             directory: config.directory.clone().unwrap_or_else(|| DIRECTORY.to_owned()),
@@ -95,7 +103,7 @@ impl Acme {
         let kind = match (&self.kind, wildcard) {
             (Some(kind), _) => kind.clone(),
             (None, Some(_)) => ChallengeType::Dns01,
-            (None, None) if self.has_http => ChallengeType::Http01,
+            (None, None) if self.has_http && self.public_port != 0 => ChallengeType::Http01,
             (None, None) => ChallengeType::TlsAlpn01,
         };
         if kind == ChallengeType::Dns01 && !self.has_dns() {
@@ -139,17 +147,77 @@ impl Acme {
         {
             self.forget().await;
         }
-        let chain_pem = result.map_err(failed)?;
-        Ok(Answer { id: String::new(), chain_pem })
+        let chain_pem = match result {
+            Ok(chain_pem) => chain_pem,
+            Err(error) => return Err(self.explained(error).await),
+        };
+        let id = advice::identifier(&chain_pem).map(|it| it.to_string()).unwrap_or_default();
+        Ok(Answer { id, chain_pem })
+    }
+
+    /// Cannot be undone. One that is revoked already counts as done.
+    pub(super) async fn revoke(&self, chain_pem: &str) -> Result<(), Failure> {
+        let leaf = CertificateDer::from_pem_slice(chain_pem.as_bytes())
+            .map_err(|_| Failure::new("storage", "the certificate on the disk cannot be read"))?;
+        let account = self.account().await?;
+        match account.revoke(&RevocationRequest { certificate: &leaf, reason: None }).await {
+            Err(Error::Api(problem)) if kind(&problem) == "alreadyRevoked" => Ok(()),
+            other => other.map_err(|error| failed(error, self.public_port)),
+        }
+    }
+
+    pub(super) async fn advice(
+        &self,
+        certificate: &CertificateIdentifier<'_>,
+        now: SystemTime,
+    ) -> Result<Option<Advice>, String> {
+        advice::ask(&self.client, &self.directory, certificate, now).await
+    }
+
+    /// What a CAA record would have to say, only the authority knows.
+    async fn explained(&self, error: Error) -> Failure {
+        let is_caa = matches!(&error, Error::Api(problem) if kind(problem) == "caa");
+        let failure = failed(error, self.public_port);
+        if !is_caa {
+            return failure;
+        }
+        let directory = advice::Directory::read(&self.client, &self.directory).await;
+        match directory.as_ref().map(|it| it.names()) {
+            Ok(names) if !names.is_empty() => {
+                let records: Vec<String> = names.iter().map(|it| format!("CAA 0 issue \"{it}\"")).collect();
+                failure
+                    .hint(format!("the domain's CAA records do not allow this authority; add {}", records.join(" or ")))
+            }
+            _ => failure,
+        }
+    }
+
+    async fn new_order(
+        &self,
+        account: &Account,
+        names: &[Identifier],
+        replaces: Option<CertificateIdentifier<'static>>,
+    ) -> Result<Order, Error> {
+        let wanted = || {
+            let wanted = NewOrder::new(names);
+            self.profile.as_deref().map_or(wanted, |it| NewOrder::new(names).profile(it))
+        };
+        let Some(replaces) = replaces else { return account.new_order(&wanted()).await };
+        match account.new_order(&wanted().replaces(replaces)).await {
+            // Somebody has replaced it already, or it is none of theirs: then this one replaces nothing.
+            Err(Error::Api(problem)) if !PASSING.contains(&kind(&problem)) => {
+                tracing::info!(target: "tls", "the authority does not take it as a replacement: {problem}");
+                account.new_order(&wanted()).await
+            }
+            // Since the account was opened the authority has learned to say when to renew.
+            Err(Error::Unsupported(_)) => account.new_order(&wanted()).await,
+            other => other,
+        }
     }
 
     async fn ordered(&self, account: &Account, ask: &Ask<'_>, proofs: &mut Proofs) -> Result<String, Error> {
         let names: Vec<Identifier> = ask.hosts.iter().map(|it| Identifier::Dns(it.clone())).collect();
-        let mut wanted = NewOrder::new(&names);
-        if let Some(profile) = &self.profile {
-            wanted = wanted.profile(profile);
-        }
-        let mut order = account.new_order(&wanted).await?;
+        let mut order = self.new_order(account, &names, ask.replaces.clone()).await?;
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
             let mut authorization = authorization?;
@@ -210,7 +278,9 @@ impl Acme {
         let (store, directory) = (self.store.clone(), self.directory.clone());
         let kept = blocking(move || Ok(store.account(&directory))).await.ok().flatten();
         let account = match kept.and_then(|it| serde_json::from_str::<AccountCredentials>(&it).ok()) {
-            Some(credentials) => self.builder().from_credentials(credentials).await.map_err(failed)?,
+            Some(credentials) => {
+                self.builder().from_credentials(credentials).await.map_err(|error| failed(error, self.public_port))?
+            }
             None => self.registered().await?,
         };
         *known = Some(account.clone());
@@ -222,7 +292,7 @@ impl Acme {
         let wanted = NewAccount { contact: &contact, terms_of_service_agreed: true, only_return_existing: false };
         let binding = self.binding.as_ref().map(|(id, key)| ExternalAccountKey::new(id.clone(), key));
         let made = self.builder().create(&wanted, self.directory.clone(), binding.as_ref()).await;
-        let (account, credentials) = made.map_err(failed)?;
+        let (account, credentials) = made.map_err(|error| failed(error, self.public_port))?;
         let kept = serde_json::to_string(&credentials).map_err(std::io::Error::other);
         let (store, directory) = (self.store.clone(), self.directory.clone());
         let kept = blocking(move || store.put_account(&directory, &kept?)).await;
@@ -258,6 +328,9 @@ fn challenge<'a>(
 ) -> Result<ChallengeHandle<'a>, Error> {
     authorization.challenge(kind.clone()).ok_or(Error::Unsupported("this challenge for this name"))
 }
+
+/// Refusals that have nothing to do with what is replaced.
+const PASSING: [&str; 4] = ["rateLimited", "serverInternal", "badNonce", "accountDoesNotExist"];
 
 /// Mail addresses are URLs to an authority.
 fn contact(text: &str) -> String {
@@ -310,7 +383,7 @@ fn kind(problem: &instant_acme::Problem) -> &str {
     problem.r#type.as_deref().and_then(|it| it.rsplit(':').next()).unwrap_or_default()
 }
 
-fn failed(error: Error) -> Failure {
+fn failed(error: Error, public_port: u16) -> Failure {
     let said = error.to_string();
     let Error::Api(problem) = error else {
         let class = if matches!(error, Error::Unsupported(_)) { "config" } else { "transient" };
@@ -319,13 +392,13 @@ fn failed(error: Error) -> Failure {
     let detail = problem.detail.clone().unwrap_or_else(|| said.clone());
     let of_parts: Vec<String> = problem.subproblems.iter().filter_map(|it| it.detail.clone()).collect();
     let message = format!("the authority says: {} ({})", [vec![detail], of_parts].concat().join("; "), kind(&problem));
+    let leads_here = format!(
+        "the name must lead here: port {public_port} to miwid's http_port for http-01, port 443 to its https_port for tls-alpn-01"
+    );
     let (class, hint) = match kind(&problem) {
         "rateLimited" => ("throttled", "authorities count for hours and days; what is there already goes on"),
         "serverInternal" | "badNonce" | "orderNotReady" => ("transient", "it is asked again by itself"),
-        "connection" | "dns" | "unauthorized" | "incorrectResponse" | "tls" => (
-            "config",
-            "the name must lead here: port 80 to miwid's http_port for http-01, port 443 to its https_port for tls-alpn-01",
-        ),
+        "connection" | "dns" | "unauthorized" | "incorrectResponse" | "tls" => ("config", &*leads_here),
         "caa" => ("config", "a CAA record of the domain does not allow this authority"),
         "externalAccountRequired" => ("config", "this authority wants `[acme] eab`"),
         "accountDoesNotExist" => ("transient", "a new account is made with the next attempt"),
@@ -384,7 +457,7 @@ mod tests {
     fn problems_are_classed_by_what_is_to_be_done() {
         let class = |kind: &str| {
             let text = format!(r#"{{"type":"urn:ietf:params:acme:error:{kind}","detail":"d","status":400}}"#);
-            failed(Error::Api(serde_json::from_str(&text).expect("a problem"))).class
+            failed(Error::Api(serde_json::from_str(&text).expect("a problem")), 80).class
         };
         for (kind, expected) in [
             ("rateLimited", "throttled"),

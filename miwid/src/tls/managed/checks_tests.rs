@@ -84,6 +84,7 @@ fn a_good_one_passes_however_it_is_written() {
     assert!(judged.chain_pem.starts_with(&pem) && judged.warnings[0].contains("order"));
 }
 
+// F23, F24
 #[test]
 fn what_is_no_certificate_of_ours_is_rejected() {
     let case = Case::new();
@@ -134,6 +135,7 @@ fn it_must_outlive_the_old_one_and_not_be_one_that_was_revoked() {
     assert_eq!(case.judge(&pem, |it| it.revoked = std::slice::from_ref(&serial)).err(), Some("revoked"));
 }
 
+// F28
 #[test]
 fn a_known_root_must_have_signed_it_even_if_it_ends_before_the_leaf() {
     let case = Case::new();

@@ -165,7 +165,8 @@ impl Keeper {
             conflict("whoever signed it cannot be asked to revoke it", "`miwictl cert remove` forgets it")
         })?;
         let id = current.bundle.meta.id.clone();
-        issuer.revoke(&id, self.clock.now()).await.map_err(failed)?;
+        let chain_pem = current.bundle.chain_pem.clone();
+        issuer.revoke(&id, &chain_pem, self.clock.now()).await.map_err(failed)?;
         if wish.origin == "configuration" {
             if let Some(entry) = self.entries.get_mut(name) {
                 entry.revoked(id);

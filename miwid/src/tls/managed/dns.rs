@@ -12,7 +12,15 @@ impl Dns {
     }
 
     pub(super) async fn add(&self, host: &str, value: &str, now: SystemTime) -> Result<Record, Error> {
-        self.0.add_txt(&format!("_acme-challenge.{host}"), value, now).await
+        let name = format!("_acme-challenge.{host}");
+        match self.0.sweep_txt(&name, now).await {
+            Ok(0) => {}
+            Ok(count) => {
+                tracing::info!(target: "tls", "{count} TXT records that were left behind under {name} are taken away");
+            }
+            Err(error) => tracing::info!(target: "tls", %error, "whether something was left behind cannot be seen"),
+        }
+        self.0.add_txt(&name, value, now).await
     }
 
     /// What cannot be taken away is told; it does no harm but to the eye.

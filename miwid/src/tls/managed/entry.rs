@@ -5,6 +5,7 @@ use std::{
     time::SystemTime,
 };
 
+use instant_acme::CertificateIdentifier;
 use rustls::{
     crypto::CryptoProvider,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
@@ -12,6 +13,7 @@ use rustls::{
 use tokio::sync::oneshot;
 
 use super::{
+    advice,
     handle::Answer,
     issuer::Failure,
     renewal::{self, Due, Held, Situation},
@@ -65,11 +67,44 @@ pub(super) struct Entry {
     pub(super) warned: Option<u64>,
     /// When the issuer was last asked whether it has revoked it.
     pub(super) looked: SystemTime,
+    /// When its authority is asked for advice next.
+    pub(super) inquire: SystemTime,
 }
 
 impl Entry {
     pub(super) fn new(record: Record, current: Option<Current>, now: SystemTime) -> Self {
-        Self { record, current, is_busy: false, is_unsaved: false, waiting: Vec::new(), warned: None, looked: now }
+        let inquire = record.advice.as_ref().and_then(|it| it.again).unwrap_or(now);
+        Self {
+            record,
+            current,
+            is_busy: false,
+            is_unsaved: false,
+            waiting: Vec::new(),
+            warned: None,
+            looked: now,
+            inquire,
+        }
+    }
+
+    /// What an authority calls the certificate that is there.
+    pub(super) fn identifier(&self) -> Option<CertificateIdentifier<'static>> {
+        advice::identifier(&self.current.as_ref()?.bundle.chain_pem)
+    }
+
+    /// Advice about this very certificate.
+    fn advised(&self) -> Option<(SystemTime, SystemTime)> {
+        let advice = self.record.advice.as_ref()?;
+        let is_this = match self.current.as_ref()?.bundle.meta.id.as_str() {
+            // Written down by a version that did not know it.
+            "" => self.identifier()?.to_string() == advice.of,
+            id => id == advice.of,
+        };
+        is_this.then_some((advice.start?, advice.end?))
+    }
+
+    /// Its authority knows it: it has given advice about it.
+    pub(super) fn replaces(&self) -> Option<CertificateIdentifier<'static>> {
+        self.advised().and_then(|_| self.identifier())
     }
 
     pub(super) fn is_of_configuration(&self) -> bool {
@@ -115,6 +150,7 @@ impl Entry {
             held: self.held(),
             next_attempt: self.record.next_attempt,
             blocked: self.record.blocked,
+            advised: self.advised(),
             seed: self.seed(),
         }
     }
@@ -138,6 +174,7 @@ impl Entry {
         let record = &mut self.record;
         (record.attempts, record.next_attempt, record.blocked, record.last_error) = (0, rest, None, None);
         self.warned = None;
+        self.inquire = now;
     }
 
     pub(super) fn failed(&mut self, failure: &Failure, now: SystemTime) {

@@ -2,12 +2,13 @@
 
 use std::time::SystemTime;
 
+use instant_acme::CertificateIdentifier;
 use rustls::pki_types::CertificateDer;
 
 use super::{acme::Acme, renewal::Patience};
 #[cfg(feature = "cloudflare")]
 use crate::cloudflare::{Api, Class, Error};
-use crate::tls::{Tls, pair::Issued};
+use crate::tls::{Tls, pair::Issued, store::Advice};
 
 /// What is asked for.
 #[cfg_attr(not(feature = "cloudflare"), expect(dead_code, reason = "only Cloudflare is told for how long"))]
@@ -16,6 +17,8 @@ pub(super) struct Ask<'a> {
     pub(super) hosts: &'a [String],
     pub(super) days: u32,
     pub(super) now: SystemTime,
+    /// What it takes the place of, for an authority that wants to know.
+    pub(super) replaces: Option<CertificateIdentifier<'static>>,
 }
 
 pub(super) struct Answer {
@@ -114,15 +117,29 @@ impl Issuer {
         }
     }
 
-    pub(super) async fn revoke(&self, id: &str, now: SystemTime) -> Result<(), Failure> {
+    /// `chain_pem` begins with the certificate that is meant.
+    pub(super) async fn revoke(&self, id: &str, chain_pem: &str, now: SystemTime) -> Result<(), Failure> {
         match self {
             #[cfg(feature = "cloudflare")]
             Self::Cloudflare { api, .. } => Ok(api.revoke(id, now).await?),
-            Self::Acme(_) | Self::Local(_) => {
+            Self::Acme(acme) => acme.revoke(chain_pem).await,
+            Self::Local(_) => {
                 let _ = (id, now);
                 Err(Failure::new("config", "whoever signed it is not asked to revoke in this version")
                     .hint("`miwictl cert remove` forgets a certificate"))
             }
+        }
+    }
+
+    /// When the issuer wants this certificate replaced; `None` when it does not say such things.
+    pub(super) async fn advice(
+        &self,
+        certificate: &CertificateIdentifier<'_>,
+        now: SystemTime,
+    ) -> Result<Option<Advice>, String> {
+        match self {
+            Self::Acme(acme) => acme.advice(certificate, now).await,
+            _ => Ok(None),
         }
     }
 

@@ -33,19 +33,7 @@ fn cloudflare(config: &Config) -> Option<Issuer> {
 /// With a token there is somebody to ask.
 #[cfg(feature = "cloudflare")]
 fn api(config: &Config) -> Option<crate::cloudflare::Api> {
-    use crate::{
-        client::Client,
-        cloudflare::{Api, Settings},
-    };
-    let cloudflare = &config.cloudflare;
-    let settings = Settings {
-        base: cloudflare.api_base.clone(),
-        token: cloudflare.api_token.clone()?,
-        token_file: cloudflare.api_token_file.clone(),
-        zone_id: cloudflare.zone_id.clone(),
-        account_id: cloudflare.account_id.clone(),
-    };
-    Some(Api::new(settings, Client::default()))
+    crate::cloudflare::Api::of(&config.cloudflare)
 }
 
 /// Those that cannot be read were refused when the configuration was.

@@ -7,6 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use instant_acme::CertificateIdentifier;
 use rustls::crypto::CryptoProvider;
 use tokio::sync::mpsc;
 
@@ -55,6 +56,7 @@ pub(super) struct Job {
     /// When the certificate ends that is shown now, if the new one has to outlive it.
     pub(super) outlives: Option<SystemTime>,
     pub(super) revoked: Vec<String>,
+    pub(super) replaces: Option<CertificateIdentifier<'static>>,
     pub(super) progress: Progress,
 }
 
@@ -142,7 +144,8 @@ impl Job {
         }
         self.progress.tell(format!("asking {} for {}", self.wish.issuer, self.wish.hosts.join(", ")));
         let (hosts, days) = (&*self.wish.hosts, self.wish.days.unwrap_or(DAYS));
-        let ask = Ask { csr_pem: &pending.csr_pem, hosts, days, now: self.clock.now() };
+        let replaces = self.replaces.clone();
+        let ask = Ask { csr_pem: &pending.csr_pem, hosts, days, now: self.clock.now(), replaces };
         let answer = match self.issuer.issue(&ask).await {
             Ok(answer) => answer,
             Err(failure) => {

@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use super::{
+    advice,
     clock::Clock,
     entry::{Current, Entry},
     handle::{Answer, Command, Handle},
@@ -29,7 +30,7 @@ use crate::{
     telemetry::{Events, Metrics},
     tls::{
         Tls,
-        store::{Loaded, Record, Store, Wish},
+        store::{Advice, Loaded, Record, Store, Wish},
     },
 };
 
@@ -59,6 +60,8 @@ pub(super) enum Ended {
     Job(String, Box<Result<Success, Failure>>),
     /// The identifiers that the issuer has revoked.
     Look(String, Vec<String>),
+    /// What its authority says about when to replace it; an error is told and asked again later.
+    Advice(String, Result<Option<Advice>, String>),
 }
 
 /// Reads the store, shows what is in it, and starts the task. The store's state keeps nothing from starting.
@@ -121,6 +124,7 @@ impl Keeper {
                 Some(ended) = self.jobs.join_next() => match ended {
                     Ok(Ended::Job(name, result)) => self.ended(&name, *result).await,
                     Ok(Ended::Look(name, revoked)) => self.looked(&name, &revoked).await,
+                    Ok(Ended::Advice(name, advice)) => self.advised(&name, advice).await,
                     // A job that panicked must not keep its certificate waiting for ever.
                     Err(error) => self.lost(&error.to_string()),
                 },
@@ -194,6 +198,8 @@ impl Keeper {
                 if !self.begin(&name, Progress::default()) {
                     self.nobody_to_ask(&name, now);
                 }
+            } else if now >= entry.inquire {
+                self.inquire(&name, now);
             } else if now.duration_since(entry.looked).unwrap_or_default() >= LOOK_EVERY {
                 self.look(&name, now);
             }
@@ -225,12 +231,40 @@ impl Keeper {
             // An operator may have reasons for one that ends earlier.
             outlives: entry.outlives(&wish).filter(|_| progress.0.is_none()),
             revoked: entry.record.revoked.clone(),
+            replaces: entry.replaces(),
             progress,
             wish,
         };
         let name = name.to_owned();
         self.jobs.spawn(async move { Ended::Job(name, Box::new(job.run().await)) });
         true
+    }
+
+    fn inquire(&mut self, name: &str, now: SystemTime) {
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        entry.inquire = advice::later(now);
+        let Some(wish) = entry.record.wish.as_ref().filter(|it| it.issuer == "acme") else { return };
+        let (Some(issuer), Some(certificate)) = (self.issuers.get(&wish.issuer).cloned(), entry.identifier()) else {
+            return;
+        };
+        let name = name.to_owned();
+        self.jobs.spawn(async move { Ended::Advice(name, issuer.advice(&certificate, now).await) });
+    }
+
+    async fn advised(&mut self, name: &str, advice: Result<Option<Advice>, String>) {
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        let advice = match advice {
+            Ok(advice) => advice,
+            // What it said before still counts.
+            Err(why) => return tracing::info!(target: "tls", certificate = name, "no advice on renewal: {why}"),
+        };
+        if let Some(again) = advice.as_ref().and_then(|it| it.again) {
+            entry.inquire = again;
+        }
+        if entry.record.advice != advice {
+            entry.record.advice = advice;
+            self.write_down(name).await;
+        }
     }
 
     fn look(&mut self, name: &str, now: SystemTime) {

@@ -12,6 +12,7 @@
 //! ```
 
 mod acme;
+mod advice;
 mod checks;
 mod clock;
 mod commands;

@@ -18,6 +18,8 @@ pub(super) struct Situation {
     pub(super) held: Option<Held>,
     pub(super) next_attempt: Option<SystemTime>,
     pub(super) blocked: Option<SystemTime>,
+    /// The window in which the authority wants it replaced.
+    pub(super) advised: Option<(SystemTime, SystemTime)>,
     /// Always the same for the same certificate, so that looking twice does not throw the dice twice.
     pub(super) seed: u64,
 }
@@ -38,7 +40,10 @@ pub(super) enum Due {
 
 pub(super) fn due(now: SystemTime, situation: &Situation) -> Due {
     let wished = match situation.held {
-        Some(held) if held.is_as_wanted => window(&held, situation.seed),
+        Some(held) if held.is_as_wanted => match situation.advised {
+            Some(advised) => chosen(&held, advised, situation.seed),
+            None => window(&held, situation.seed),
+        },
         _ => now,
     };
     let is_credible = |it: &SystemTime| *it <= now + WAIT_MAX;
@@ -54,6 +59,15 @@ pub(super) fn window(held: &Held, seed: u64) -> SystemTime {
     // A moment of a very short life is not ten minutes.
     let most = JITTER_MAX.min(life / 50);
     held.not_after - left + most.mul_f64(unit(seed))
+}
+
+/// A moment of the window that an authority asks for: the same whenever this window is looked at, another for another. It
+/// knows more than we do, but not that a certificate may end.
+fn chosen(held: &Held, (start, end): (SystemTime, SystemTime), seed: u64) -> SystemTime {
+    let life = held.not_after.duration_since(held.not_before).unwrap_or_default();
+    let begun = start.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let within = end.duration_since(start).unwrap_or_default().mul_f64(unit(seed ^ begun));
+    (start + within).min(held.not_after - life / 20)
 }
 
 /// However an answer is: nobody is asked again at once. An issuer whose certificates are due as soon as they come, or a
@@ -144,6 +158,25 @@ mod tests {
         assert_eq!(due(day(59), &of(held(90))), Due::At(window(&held(90), 0)));
         assert_eq!(due(day(61), &of(held(90))), Due::Now);
         assert_eq!(due(day(500), &of(held(90))), Due::Now, "a machine that slept");
+    }
+
+    #[test]
+    fn the_authoritys_window_counts_for_more_than_our_own_judgement() {
+        let advised =
+            |start: u32, end: u32, seed: u64| Situation { advised: Some((day(start), day(end))), seed, ..of(held(90)) };
+        let at = |situation: &Situation| match due(day(0), situation) {
+            Due::At(at) => at,
+            Due::Now => day(0),
+        };
+        let mut chosen: Vec<SystemTime> = (0..500).map(|seed| at(&advised(20, 22, seed))).collect();
+        assert!(chosen.iter().all(|it| (day(20)..=day(22)).contains(it)));
+        assert_eq!(at(&advised(20, 22, 7)), chosen[7], "looking twice throws the dice once");
+        assert_ne!(at(&advised(21, 23, 7)) - DAY, chosen[7], "another window is another choice");
+        chosen.sort();
+        assert!(chosen[450].duration_since(chosen[50]).expect("sorted") > DAY, "all over the window");
+        assert_eq!(due(day(30), &advised(20, 22, 7)), Due::Now, "a window that is over");
+        assert!(at(&advised(80, 82, 7)) >= day(80), "later than we would");
+        assert_eq!(at(&advised(400, 402, 7)), day(90) - DAY * 90 / 20, "but never so late that it ends");
     }
 
     #[test]

@@ -22,5 +22,5 @@ mod versions;
 
 pub(super) use lock::Lock;
 pub(super) use pending::{Asked, Pending};
-pub(super) use record::{Meta, Record, Wish};
+pub(super) use record::{Advice, Meta, Record, Wish};
 pub(super) use versions::{Bundle, Loaded, Store};

@@ -33,6 +33,23 @@ pub(in crate::tls) struct Record {
     /// Identifiers that were revoked: never to be shown again.
     #[serde(default)]
     pub(in crate::tls) revoked: Vec<String>,
+    /// When its authority wants it replaced.
+    #[serde(default)]
+    pub(in crate::tls) advice: Option<Advice>,
+}
+
+/// What an authority says about one certificate.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(in crate::tls) struct Advice {
+    /// The identifier of the certificate.
+    pub(in crate::tls) of: String,
+    #[serde(default, with = "seconds")]
+    pub(in crate::tls) start: Option<SystemTime>,
+    #[serde(default, with = "seconds")]
+    pub(in crate::tls) end: Option<SystemTime>,
+    /// When to ask for another.
+    #[serde(default, with = "seconds")]
+    pub(in crate::tls) again: Option<SystemTime>,
 }
 
 /// Of one version.

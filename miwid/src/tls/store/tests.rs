@@ -120,6 +120,7 @@ fn the_state_survives_a_crash_while_it_is_written() {
 /// What happens to a version.
 type Damage = fn(&Path);
 
+// F33
 #[test]
 fn damage_costs_one_version_and_is_told() {
     let damages: [(&str, Damage); 6] = [
@@ -146,6 +147,7 @@ fn damage_costs_one_version_and_is_told() {
     }
 }
 
+// F33
 #[test]
 fn a_bad_pointer_leads_to_the_newest_version_that_works() {
     for pointer in ["", "\0\0\0\0", "v-gone", "../../../etc"] {
@@ -158,6 +160,7 @@ fn a_bad_pointer_leads_to_the_newest_version_that_works() {
     }
 }
 
+// F33
 #[test]
 fn keys_are_private_and_made_so_again() {
     let directory = tempfile::tempdir().unwrap();
