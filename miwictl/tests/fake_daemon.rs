@@ -7,7 +7,8 @@ use std::process::Output;
 use proto::v1::{
     CancelOperationRequest, ConfigReply, ConfigRequest, GetOperationRequest, ListOperationsReply,
     ListOperationsRequest, Operation, OperationError, ReloadReport, ReloadRequest, ShutdownReply, ShutdownRequest,
-    StatusReply, StatusRequest, VersionReply, VersionRequest, WatchOperationRequest, daemon_server, operations_server,
+    StatusReply, StatusRequest, UpgradeRequest, VersionReply, VersionRequest, WatchOperationRequest, daemon_server,
+    operations_server,
 };
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
@@ -36,6 +37,9 @@ impl daemon_server::Daemon for Script {
     }
     async fn config(&self, _: Request<ConfigRequest>) -> Reply<ConfigReply> {
         Err(Status::permission_denied("not you"))
+    }
+    async fn upgrade(&self, _: Request<UpgradeRequest>) -> Reply<Operation> {
+        Err(Status::failed_precondition("already stopping"))
     }
     async fn shutdown(&self, _: Request<ShutdownRequest>) -> Reply<ShutdownReply> {
         Err(Status::failed_precondition("already stopping"))

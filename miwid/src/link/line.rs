@@ -285,9 +285,8 @@ mod tests {
         let Beginning { line, mut orders, engine, .. } = Line::begin(engine).await.expect("a beginning");
         assert_eq!(engine, 3);
         let null = || OwnedFd::from(std::fs::File::open("/dev/null").expect("there is one"));
-        let launching = tokio::spawn(async move {
-            line.launch("a-0".into(), [null(), null(), null(), null(), null()]).await.map(|(pid, exit)| (pid, exit))
-        });
+        let launching =
+            tokio::spawn(async move { line.launch("a-0".into(), [null(), null(), null(), null(), null()]).await });
         let reading = watched(warden.try_clone().expect("a copy")).expect("watched");
         let asked = heard(&reading).await;
         assert_eq!((asked.message, asked.descriptors.len()), (ToWarden::Launch { id: 0, name: "a-0".into() }, 5));
