@@ -4,6 +4,7 @@ mod containment;
 mod deploy;
 mod exit;
 mod health;
+mod many;
 mod output;
 mod probes;
 mod recycle;
