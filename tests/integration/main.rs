@@ -10,6 +10,7 @@ mod cloudflare;
 mod compression;
 mod connections;
 mod control;
+mod day;
 mod direct;
 mod files;
 mod grpc;
