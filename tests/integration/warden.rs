@@ -218,7 +218,7 @@ async fn an_engine_that_dies_while_it_proves_itself_gives_everything_back() {
     is_generation(&daemon, 2).await;
     assert_eq!(daemon.get_host("chaos.test", "/").await.status, 200, "the new one serves");
     let second = daemon.ctl(&["upgrade"]).await;
-    assert_eq!(second.status, 6, "one at a time: {second:?}");
+    assert_eq!(second.status, 8, "one at a time: {second:?}");
     let new = engines(&daemon).into_iter().find(|it| !old.contains(it)).expect("a second engine");
     daemon.signal_pid(new, Signal::SIGKILL);
     is_generation(&daemon, 1).await;
@@ -240,9 +240,11 @@ async fn an_app_that_ends_while_nobody_looks_is_started_by_the_next_engine() {
     let pid = daemon.app_pids("chaos").await[0];
     let engine = engines(&daemon)[0];
     daemon.signal_pid(engine, Signal::SIGKILL);
-    daemon.signal_pid(pid, Signal::SIGKILL);
+    daemon.signal_pid(pid, Signal::SIGUSR2);
     let app = daemon.app_where("chaos", "it runs again", |it| it["ready"] == 1 && it["restarts"] == 1).await;
     assert_ne!(app["instances"][0]["pid"], pid);
+    let ended = app["instances"][0]["last_exit"].to_string();
+    assert!(ended.contains("SIGUSR2"), "how it ended is known: {ended}");
     assert_eq!(daemon.get_host("chaos.test", "/").await.status, 200);
 }
 

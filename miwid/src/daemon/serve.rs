@@ -244,7 +244,8 @@ impl Daemon {
             }
             Order::Upgrading(line) => upgrades.say(line),
             Order::Upgraded(engine) => upgrades.end(Ok(format!("engine {engine} serves"))),
-            Order::NotUpgraded(why) => upgrades.end(Err(upgrade::refused(why))),
+            Order::NotUpgraded { why, busy: false } => upgrades.end(Err(upgrade::refused(why))),
+            Order::NotUpgraded { why, busy: true } => upgrades.end(Err(upgrade::busy(why, "miwictl op list"))),
             Order::Alone => {
                 tracing::error!("the warden has gone: nothing would look after the apps");
                 return Some(Ending::Stopped);

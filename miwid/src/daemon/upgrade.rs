@@ -129,7 +129,7 @@ impl Upgrades {
             })
         };
         if let Some((message, hint)) = why {
-            let refused = NoUpgrade { exit: CONFLICT, message, hint: hint.to_owned() };
+            let refused = self::busy(message, hint);
             tracing::warn!("no upgrade: {}", refused.message);
             let _ = upgrade.reply.send(Err(refused));
             return;
@@ -179,6 +179,11 @@ impl Upgrades {
 /// A wish that came as a signal: the log hears how it goes.
 pub(super) fn unheard() -> Upgrade {
     Upgrade { binary: None, progress: mpsc::unbounded_channel().0, reply: oneshot::channel().0 }
+}
+
+/// Not now.
+pub(super) fn busy(message: String, hint: &str) -> NoUpgrade {
+    NoUpgrade { exit: CONFLICT, message, hint: hint.to_owned() }
 }
 
 pub(super) fn refused(message: String) -> NoUpgrade {

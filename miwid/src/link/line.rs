@@ -67,7 +67,10 @@ pub enum Order {
     TakeQuic,
     Upgrading(String),
     Upgraded(u64),
-    NotUpgraded(String),
+    NotUpgraded {
+        why: String,
+        busy: bool,
+    },
     /// The warden is gone.
     Alone,
 }
@@ -184,6 +187,8 @@ async fn hear(link: Arc<UnixDatagram>, children: Arc<Mutex<Children>>, orders: m
         let packet = match next(&link).await {
             Ok(Some(packet)) => packet,
             Ok(None) | Err(_) => {
+                // Nobody tells of an end any more.
+                *lock(&children) = Children::default();
                 let _ = orders.send(Order::Alone).await;
                 return;
             }
@@ -212,7 +217,7 @@ async fn hear(link: Arc<UnixDatagram>, children: Arc<Mutex<Children>>, orders: m
             ToEngine::TakeQuic => Some(Order::TakeQuic),
             ToEngine::Upgrading { line } => Some(Order::Upgrading(line)),
             ToEngine::Upgraded { engine } => Some(Order::Upgraded(engine)),
-            ToEngine::NotUpgraded { why } => Some(Order::NotUpgraded(why)),
+            ToEngine::NotUpgraded { why, busy } => Some(Order::NotUpgraded { why, busy }),
             other => {
                 lock(&children).hear(other);
                 None

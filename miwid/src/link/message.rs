@@ -119,8 +119,11 @@ pub enum ToEngine {
     Upgraded {
         engine: u64,
     },
+    /// `busy`: it was not even tried.
     NotUpgraded {
         why: String,
+        #[serde(default)]
+        busy: bool,
     },
     #[serde(other)]
     Unknown,

@@ -205,7 +205,7 @@ impl Warden {
                 }
                 Err(error) => {
                     let why = format!("{}: {error}", program.display());
-                    self.tell(number, ToEngine::NotUpgraded { why }, Vec::new());
+                    self.tell(number, ToEngine::NotUpgraded { why, busy: false }, Vec::new());
                 }
             },
             ToWarden::Keep { key } => self.kept.entry(key).or_default().append(&mut descriptors),
@@ -276,13 +276,16 @@ impl Warden {
                 voice::info(&format!("engine {engine} has taken over"));
                 self.tell(number, ToEngine::Upgraded { engine }, Vec::new());
             }
-            Effect::Tell(number, Report::Failed(why)) => {
-                voice::warn(&format!("no upgrade: {why}"));
-                self.tell(number, ToEngine::NotUpgraded { why }, Vec::new());
-            }
+            Effect::Tell(number, Report::Failed(why)) => self.not_upgraded(number, why, false),
+            Effect::Tell(number, Report::Refused(why)) => self.not_upgraded(number, why, true),
             Effect::Exit(code) => return Some(code),
         }
         None
+    }
+
+    fn not_upgraded(&mut self, number: succession::Engine, why: String, busy: bool) {
+        voice::warn(&format!("no upgrade: {why}"));
+        self.tell(number, ToEngine::NotUpgraded { why, busy }, Vec::new());
     }
 
     fn start(&mut self, number: succession::Engine, mode: Mode) -> Option<u8> {

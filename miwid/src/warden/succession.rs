@@ -68,6 +68,8 @@ pub(super) enum Report {
     Line(String),
     Done(Engine),
     Failed(String),
+    /// It was not even tried.
+    Refused(String),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -189,7 +191,7 @@ impl Succession {
             None
         };
         if let Some(why) = refused {
-            effects.push(Effect::Tell(asked, Report::Failed(why.to_owned())));
+            effects.push(Effect::Tell(asked, Report::Refused(why.to_owned())));
             return;
         }
         self.last += 1;
@@ -375,7 +377,7 @@ mod tests {
 
     fn failed(effects: &[Effect]) -> Option<&str> {
         effects.iter().find_map(|it| match it {
-            Effect::Tell(_, Report::Failed(why)) => Some(why.as_str()),
+            Effect::Tell(_, Report::Failed(why) | Report::Refused(why)) => Some(why.as_str()),
             _ => None,
         })
     }
