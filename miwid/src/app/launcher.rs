@@ -83,12 +83,7 @@ impl Default for InProcess {
 
 impl Launcher for InProcess {
     fn launch(&self, launch: Launch) -> Job<Result<Launched, LaunchError>> {
-        let program = self.program.clone();
-        Box::pin(async move {
-            tokio::time::timeout(EXEC_PATIENCE, start(program, launch))
-                .await
-                .unwrap_or_else(|_| Err(LaunchError { step: "exec (no answer)".into(), errno: 0 }))
-        })
+        in_time(start(self.program.clone(), launch))
     }
 }
 
@@ -99,17 +94,22 @@ pub struct ByWarden {
 
 impl Launcher for ByWarden {
     fn launch(&self, launch: Launch) -> Job<Result<Launched, LaunchError>> {
-        let line = self.line.clone();
-        Box::pin(async move {
-            tokio::time::timeout(EXEC_PATIENCE, start_by(line, launch))
-                .await
-                .unwrap_or_else(|_| Err(LaunchError { step: "exec (no answer)".into(), errno: 0 }))
-        })
+        in_time(start_by(self.line.clone(), launch))
     }
 
     fn warden(&self) -> Option<&Line> {
         Some(&self.line)
     }
+}
+
+fn in_time<F>(starting: F) -> Job<Result<Launched, LaunchError>>
+where
+    F: Future<Output = Result<Launched, LaunchError>> + Send + 'static,
+{
+    Box::pin(async move {
+        let late = |_| Err(LaunchError { step: "exec (no answer)".into(), errno: 0 });
+        tokio::time::timeout(EXEC_PATIENCE, starting).await.unwrap_or_else(late)
+    })
 }
 
 /// A stub that does not answer in time must not become an app that nobody knows.

@@ -302,7 +302,7 @@ mod tests {
         let secured = size(|(connection, io): (Connection, Box<TlsStream<TcpStream>>)| connection.http1(io));
         assert!(secured <= plain, "{secured} bytes");
         assert!(size_of::<Serving>() <= 24, "{} bytes", size_of::<Serving>());
-        assert!(size_of::<Lasting>() <= 280, "{} bytes", size_of::<Lasting>());
+        assert!(size_of::<Lasting>() <= 272, "{} bytes", size_of::<Lasting>());
     }
 
     #[test]

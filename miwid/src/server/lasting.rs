@@ -27,6 +27,9 @@ pub(super) struct Asked {
     pub(super) meter: Meter,
 }
 
+/// What Cloudflare calls the request.
+struct Ray(Box<str>);
+
 /// Dropped unwritten, it says that the client went away.
 pub(super) struct Lasting {
     worker: Rc<Worker>,
@@ -40,7 +43,8 @@ pub(super) struct Lasting {
     asked: Asked,
     host: Box<str>,
     request_id: Box<[u8]>,
-    ray: Option<Box<str>>,
+    /// Behind a thin pointer, which most have no use for.
+    ray: Option<Box<Ray>>,
     site: Option<Arc<str>>,
     upstream: Option<Arc<str>>,
     upstream_duration: Option<Duration>,
@@ -68,7 +72,7 @@ impl Lasting {
             asked,
             host: std::mem::take(&mut context.host).into(),
             request_id: context.request_id.as_ref().map_or(&[][..], HeaderValue::as_bytes).into(),
-            ray: context.ray.take(),
+            ray: context.ray.take().map(|it| Box::new(Ray(it))),
             site: context.site.take(),
             upstream: context.upstream.take(),
             upstream_duration: context.upstream_duration,
@@ -99,7 +103,7 @@ impl Lasting {
             referer: &asked.referer,
             user_agent: &asked.user_agent,
             request_id: str::from_utf8(&self.request_id).unwrap_or_default(),
-            ray: self.ray.as_deref().unwrap_or_default(),
+            ray: self.ray.as_ref().map_or("", |it| &it.0),
             site: self.site.as_deref().unwrap_or_default(),
             upstream: self.upstream.as_deref().unwrap_or_default(),
             upstream_duration: self.upstream_duration,

@@ -238,3 +238,20 @@ async fn a_wildcard_comes_by_dns_01_and_leaves_no_record_behind() {
     assert_eq!((double.records(), double.count("POST", "/zones")), (vec![], 2));
     assert_eq!(double.violations(), [""; 0]);
 }
+
+// F46
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_the_authority_never_sees_is_taken_away_again() {
+    let storage = tempfile::tempdir().unwrap();
+    let double = Cloudflare::start().await;
+    let cloudflare = format!("[cloudflare]\napi_token = \"{}\"\napi_base = \"{}\"\n", Cloudflare::TOKEN, double.base());
+    std::fs::write(storage.path().join("api-ca.pem"), double.ca()).unwrap();
+    let builder = builder(storage.path()).env("SSL_CERT_FILE", storage.path().join("api-ca.pem"));
+    // It asks name servers that know nothing of the zone.
+    let Some(pebble) = Pebble::start(&builder, json!({})).await else { skip!("pebble is not installed") };
+    let daemon = builder.file("acme.toml", &format!("{}{cloudflare}", pebble.acme())).start().await;
+    let said = daemon.ctl(&["cert", "request", "--issuer", "acme", "*.example.net"]).await;
+    assert_eq!(said.status, 6, "{said:?}\n{}", daemon.log());
+    assert_eq!((double.records(), double.count("POST", "/zones")), (vec![], 1), "{}", daemon.log());
+    assert_eq!(double.violations(), [""; 0]);
+}
