@@ -187,20 +187,37 @@ fn response(status: u16, body: Bytes) -> Response<Full<Bytes>> {
     response
 }
 
-/// An origin that reads a request head and answers fixed bytes, then closes: for answers that no HTTP library would send.
+/// An origin that reads a request head and answers fixed bytes: for answers that no HTTP library would send.
 pub struct RawOrigin {
     address: SocketAddr,
     task: JoinHandle<()>,
     heads: Arc<Mutex<Vec<String>>>,
 }
 
+/// What it does behind its answer.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Behind {
+    Close,
+    /// Answers the next request, unless the answer says that it closes.
+    Next,
+}
+
 impl RawOrigin {
-    /// Answers every request with `bytes`.
+    /// Answers every request with `bytes`, and closes.
     pub async fn start(bytes: &'static [u8]) -> Self {
+        Self::serving(bytes, Behind::Close).await
+    }
+
+    /// Answers request after request with `bytes`.
+    pub async fn lasting(bytes: &'static [u8]) -> Self {
+        Self::serving(bytes, Behind::Next).await
+    }
+
+    async fn serving(bytes: &'static [u8], behind: Behind) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("binds");
         let address = listener.local_addr().expect("a bound address");
         let heads = Arc::new(Mutex::new(Vec::new()));
-        let task = tokio::spawn(serve_raw(listener, bytes, heads.clone()));
+        let task = tokio::spawn(serve_raw(listener, bytes, behind, heads.clone()));
         Self { address, task, heads }
     }
 
@@ -220,23 +237,30 @@ impl Drop for RawOrigin {
     }
 }
 
-async fn serve_raw(listener: TcpListener, bytes: &'static [u8], heads: Arc<Mutex<Vec<String>>>) {
+async fn serve_raw(listener: TcpListener, bytes: &'static [u8], behind: Behind, heads: Arc<Mutex<Vec<String>>>) {
     let mut connections = tokio::task::JoinSet::new();
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
-        connections.spawn(answer_raw(stream, bytes, heads.clone()));
+        connections.spawn(answer_raw(stream, bytes, behind, heads.clone()));
     }
 }
 
-async fn answer_raw(mut stream: TcpStream, bytes: &'static [u8], heads: Arc<Mutex<Vec<String>>>) {
-    let mut head = Vec::new();
-    let mut chunk = [0; 4096];
-    while !head.windows(4).any(|it| it == b"\r\n\r\n") && head.len() < 1 << 20 {
-        match stream.read(&mut chunk).await {
-            Ok(0) | Err(_) => return,
-            Ok(count) => head.extend_from_slice(&chunk[..count]),
+async fn answer_raw(mut stream: TcpStream, bytes: &'static [u8], behind: Behind, heads: Arc<Mutex<Vec<String>>>) {
+    let text = String::from_utf8_lossy(bytes).to_ascii_lowercase();
+    let is_last = !text.contains("content-length") && !text.contains("chunked") && !text.contains(" 304 ")
+        || text.contains("connection: close");
+    loop {
+        let mut head = Vec::new();
+        let mut chunk = [0; 4096];
+        while !head.windows(4).any(|it| it == b"\r\n\r\n") && head.len() < 1 << 20 {
+            match stream.read(&mut chunk).await {
+                Ok(0) | Err(_) => return,
+                Ok(count) => head.extend_from_slice(&chunk[..count]),
+            }
+        }
+        heads.lock().expect("no panic under the lock").push(String::from_utf8_lossy(&head).into_owned());
+        if stream.write_all(bytes).await.is_err() || behind == Behind::Close || is_last {
+            return;
         }
     }
-    heads.lock().expect("no panic under the lock").push(String::from_utf8_lossy(&head).into_owned());
-    let _ = stream.write_all(bytes).await;
 }

@@ -31,14 +31,24 @@ impl ExtraHeaders {
     /// What the answer says by itself stays. Strict-Transport-Security is for HTTPS only: a client must ignore it elsewhere,
     /// and a server must not send it (RFC 6797, 7.2).
     pub fn apply(&self, to: &mut HeaderMap, scheme: Scheme) {
-        for (name, value) in &self.added {
-            if (scheme == Scheme::Https || name != header::STRICT_TRANSPORT_SECURITY) && !to.contains_key(name) {
+        for (name, value) in self.added(scheme) {
+            if !to.contains_key(name) {
                 to.insert(name.clone(), value.clone());
             }
         }
         for name in &self.removed {
             to.remove(name);
         }
+    }
+
+    /// The fields for answers that do not have them.
+    pub fn added(&self, scheme: Scheme) -> impl Iterator<Item = &(HeaderName, HeaderValue)> {
+        self.added.iter().filter(move |it| scheme == Scheme::Https || it.0 != header::STRICT_TRANSPORT_SECURITY)
+    }
+
+    /// In whatever letters it is spelled.
+    pub fn removes(&self, name: &str) -> bool {
+        self.removed.iter().any(|it| it.as_str().eq_ignore_ascii_case(name))
     }
 
     pub fn adds(&self, name: &HeaderName) -> bool {

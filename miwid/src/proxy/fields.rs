@@ -39,6 +39,15 @@ impl Fields {
         }
     }
 
+    /// Lines that go behind others.
+    pub(super) fn behind(lines: Vec<u8>) -> Self {
+        Self(lines)
+    }
+
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.0
+    }
+
     /// Whole lines.
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.0

@@ -14,6 +14,7 @@ use hyper::upgrade::OnUpgrade;
 
 use super::{
     blame,
+    errand::{Resumed, Stage},
     fields::Fields,
     headers, hold,
     patience::Patience,
@@ -49,6 +50,8 @@ pub struct Exchange<'a> {
     pub tunnels: &'a Tunnels,
     /// Path and query to ask the upstream for (after `strip_prefix`).
     pub target: &'a str,
+    /// What an errand has left undone.
+    pub resumed: Option<Resumed>,
 }
 
 /// A request while it looks for an endpoint.
@@ -99,6 +102,12 @@ impl Outgoing {
         let failure = blame::cut(self.meter.as_ref()).unwrap_or_else(|| blame::broken(cause));
         Trouble { sent, failure }
     }
+
+    fn overdue(&self) -> Trouble {
+        let message = "The site's server did not answer in time.";
+        let failure = Failure::upstream(StatusCode::GATEWAY_TIMEOUT, reason::HEAD_TIMEOUT, message);
+        Trouble { sent: Sent::Unanswered, failure: blame::cut(self.meter.as_ref()).unwrap_or(failure) }
+    }
 }
 
 impl Forwarder {
@@ -131,14 +140,16 @@ impl Forwarder {
             let message = "CONNECT is not forwarded.";
             return Err(Failure::client(StatusCode::METHOD_NOT_ALLOWED, reason::METHOD, message));
         }
-        let Exchange { context, pools, tunnels, target } = exchange;
+        let Exchange { context, pools, tunnels, target, resumed } = exchange;
         let mut outgoing = self.outgoing(request, context, target)?;
-        let mut fresh = false;
-        let mut admitted = hold::admit(&self.set, context.client_ip, &[]).await?;
+        let (mut admitted, mut stage) = match resumed {
+            Some(Resumed { in_flight, stage }) => (hold::Admitted { in_flight, _release: None }, stage),
+            None => (hold::admit(&self.set, context.client_ip, &[]).await?, Stage::Picked),
+        };
         loop {
             let endpoint = admitted.in_flight.endpoint().clone();
             context.upstream = Some(endpoint.text.clone());
-            let trouble = match self.attempt(&mut outgoing, &endpoint, context, pools, fresh).await {
+            let trouble = match self.attempt(&mut outgoing, &endpoint, context, pools, stage).await {
                 Ok((response, connection)) => {
                     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                         return self.switch(response, connection, admitted, outgoing, context, tunnels);
@@ -149,9 +160,9 @@ impl Forwarder {
             };
             match retry::decide(self.tried(&outgoing, trouble.sent)) {
                 Decision::GiveUp => return Err(trouble.failure),
-                Decision::Fresh => fresh = true,
+                Decision::Fresh => stage = Stage::Stale,
                 Decision::Elsewhere => {
-                    fresh = false;
+                    stage = Stage::Picked;
                     outgoing.tried.push(endpoint.id);
                     outgoing.retried += 1;
                     drop(admitted);
@@ -229,12 +240,17 @@ impl Forwarder {
         endpoint: &Arc<Endpoint>,
         context: &mut Context,
         pools: &Rc<Pools>,
-        fresh: bool,
+        stage: Stage,
     ) -> Result<(Response<Incoming>, Connection), Trouble> {
         let order = self.order(outgoing, context);
+        let fresh = matches!(stage, Stage::Stale);
         // A fresh one is asked for because an idle one was dead; a shared one that was is not in its pool any more.
-        let connecting = match (fresh, order.protocol) {
-            (true, Protocol::Http1) => Box::pin(pools.connect(endpoint, &order)).await,
+        let connecting = match (stage, order.protocol) {
+            (Stage::Overdue, _) => return Err(outgoing.overdue()),
+            (Stage::Sent(connection, begun), _) => {
+                return Box::pin(self.hear(outgoing, connection, begun, context)).await;
+            }
+            (Stage::Stale, Protocol::Http1) => Box::pin(pools.connect(endpoint, &order)).await,
             _ => pools.obtain(endpoint, &order).await,
         };
         let mut connection = connecting.map_err(|error| {
@@ -254,9 +270,7 @@ impl Forwarder {
             biased;
             answer = connection.send(head, body, outgoing.interim.clone()) => answer,
             () = outgoing.patience.over(outgoing.meter.as_ref()) => {
-                let message = "The site's server did not answer in time.";
-                let failure = Failure::upstream(StatusCode::GATEWAY_TIMEOUT, reason::HEAD_TIMEOUT, message);
-                return Err(Trouble { sent: Sent::Unanswered, failure: blame::cut(outgoing.meter.as_ref()).unwrap_or(failure) });
+                return Err(outgoing.overdue());
             }
         };
         context.upstream_duration = Some(begun.elapsed());
@@ -266,6 +280,23 @@ impl Forwarder {
             let stale = !fresh && (reused || error.unprocessed);
             outgoing.recover(error, stale)
         })
+    }
+
+    /// The answer to what an errand has sent.
+    async fn hear(
+        &self,
+        outgoing: &mut Outgoing,
+        mut connection: Connection,
+        begun: Instant,
+        context: &mut Context,
+    ) -> Result<(Response<Incoming>, Connection), Trouble> {
+        let answer = tokio::select! {
+            biased;
+            answer = connection.hear(&outgoing.head.method, outgoing.interim.clone()) => answer,
+            () = outgoing.patience.over(None) => return Err(outgoing.overdue()),
+        };
+        context.upstream_duration = Some(begun.elapsed());
+        answer.map(|it| (it, connection)).map_err(|error| outgoing.recover(error, true))
     }
 
     fn order(&self, outgoing: &Outgoing, context: &Context) -> Order {

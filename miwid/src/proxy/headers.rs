@@ -1,14 +1,12 @@
 //! What of a head is forwarded, and what is added. Pure. The one thing to get wrong: what a client says about itself
 //! (`X-Forwarded-For` and its like) is believed only from a trusted proxy.
 
-use std::time::UNIX_EPOCH;
-
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header, request,
     uri::{self, Authority, PathAndQuery},
 };
 
-use super::fields::{Fields, address, decimal};
+use super::{fields::Fields, stamp::Stamp};
 use crate::{
     exchange::{
         Context, Failure, Scheme,
@@ -227,28 +225,22 @@ fn join_cookies(headers: &mut HeaderMap) {
 
 fn forwarding(headers: &mut HeaderMap, noted: Seen, more: &mut Fields, context: &Context) {
     disbelieve(headers, context);
-    let peer = context.peer.remote.ip().to_canonical();
-    extend(headers, noted, more, X_FORWARDED_FOR, |into| address(into, peer));
-    extend(headers, noted, more, header::FORWARDED, |into| forwarded(into, context));
+    let stamp = Stamp::of(context);
+    extend(headers, noted, more, X_FORWARDED_FOR, |into| stamp.write_peer(into));
+    extend(headers, noted, more, header::FORWARDED, |into| stamp.write_forwarded(into));
     if noted.has(&X_FORWARDED_PROTO) {
         headers.remove(X_FORWARDED_PROTO);
     }
-    more.put(&X_FORWARDED_PROTO, context.scheme.as_str().as_bytes());
-    let port = context.authority.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
-    let port = port.unwrap_or(if context.scheme == Scheme::Https { 443 } else { 80 });
-    let millis = || context.started_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    more.put(&X_FORWARDED_PROTO, stamp.scheme.as_str().as_bytes());
     // What a trusted proxy has said already stays.
     let mut default = |name: HeaderName, value: &dyn Fn(&mut Vec<u8>)| {
         if !noted.has(&name) || !headers.contains_key(&name) {
             more.write(&name, value);
         }
     };
-    default(X_FORWARDED_HOST, &|into| into.extend_from_slice(context.authority.as_bytes()));
-    default(X_FORWARDED_PORT, &|into| decimal(into, port.into()));
-    default(X_REQUEST_START, &|into| {
-        into.extend_from_slice(b"t=");
-        decimal(into, millis());
-    });
+    default(X_FORWARDED_HOST, &|into| into.extend_from_slice(stamp.authority.as_bytes()));
+    default(X_FORWARDED_PORT, &|into| stamp.write_port(into));
+    default(X_REQUEST_START, &|into| stamp.write_start(into));
     if let Some(id) = &context.request_id {
         if noted.has(&X_REQUEST_ID) {
             headers.remove(X_REQUEST_ID);
@@ -281,7 +273,7 @@ fn disbelieve(headers: &mut HeaderMap, context: &Context) {
 const EDGE_WRITES: [&str; 2] = ["x-forwarded-for", "x-forwarded-proto"];
 
 /// Names under which proxies say who a client is and how it came.
-fn is_claim(name: &str) -> bool {
+pub(super) fn is_claim(name: &str) -> bool {
     const CLAIMS: [&str; 10] = [
         "forwarded",
         "x-real-ip",
@@ -295,19 +287,6 @@ fn is_claim(name: &str) -> bool {
         "front-end-https",
     ];
     name.starts_with("x-forwarded") || name.starts_with("cf-") || CLAIMS.contains(&name)
-}
-
-/// RFC 7239, 4: a node that is no IPv4 address is quoted.
-fn forwarded(into: &mut Vec<u8>, context: &Context) {
-    let peer = context.peer.remote.ip().to_canonical();
-    let (open, close) = if peer.is_ipv6() { (&b"for=\"["[..], &b"]\""[..]) } else { (&b"for="[..], &b""[..]) };
-    into.extend_from_slice(open);
-    address(into, peer);
-    into.extend_from_slice(close);
-    into.extend_from_slice(b";host=\"");
-    into.extend(context.authority.bytes().filter(|it| !matches!(it, b'"' | b'\\')));
-    into.extend_from_slice(b"\";proto=");
-    into.extend_from_slice(context.scheme.as_str().as_bytes());
 }
 
 /// A list, with ours behind what is said already, in one line: some apps read only the first.
@@ -360,7 +339,7 @@ fn websocket_key() -> HeaderValue {
 pub(super) mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::time::{Duration, Instant};
+    use std::time::{Duration, Instant, UNIX_EPOCH};
 
     use super::*;
     use crate::exchange::Peer;

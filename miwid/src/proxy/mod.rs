@@ -3,20 +3,27 @@
 
 mod blame;
 mod boundary;
+mod errand;
 mod fields;
 mod forward;
 #[doc(hidden)]
 pub mod fuzzing;
 mod headers;
 mod hold;
+mod lines;
 mod patience;
 mod pump;
 mod relay;
 mod replay;
 mod retry;
+mod stamp;
 #[cfg(test)]
 mod tests;
 mod upgrade;
 
+pub use errand::{Errand, Outcome, Resumed, Start};
 pub use forward::{Exchange, Forwarder};
+pub use lines::PlainGet;
+pub use relay::Relay;
+pub use stamp::Stamp;
 pub use upgrade::Tunnels;

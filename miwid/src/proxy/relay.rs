@@ -38,7 +38,8 @@ impl Lease {
     }
 }
 
-pub(super) struct Relay {
+/// The body that a client gets.
+pub struct Relay {
     incoming: Incoming,
     lease: Option<Lease>,
     chunk_timeout: Duration,

@@ -18,7 +18,12 @@ use tokio::{
     net::TcpStream,
 };
 
-use super::{finish::Tracked, listeners::Kind, service, worker::Worker};
+use super::{
+    finish::Tracked,
+    listeners::Kind,
+    service::{self, TakenUp},
+    worker::Worker,
+};
 use crate::{
     exchange::{Peer, Scheme, Source},
     net::{
@@ -231,8 +236,18 @@ impl Connection {
         }
     }
 
-    pub(super) fn ask(&self, request: Request<Source>) -> Answer {
-        answer(&self.worker, &self.peer, &self.activity, request)
+    pub(super) fn ask(&self, request: Request<Source>, taken_up: Option<TakenUp>) -> Answer {
+        answer(&self.worker, &self.peer, &self.activity, request, taken_up)
+    }
+
+    /// Whether it speaks for its own client alone, and like all others: a trusted peer speaks for others, a certificate may
+    /// open more, and who has to go is told so.
+    pub(super) fn is_ordinary(&self, snapshot: &Snapshot) -> bool {
+        let remote = self.peer.remote.ip();
+        self.peer.secured.as_ref().is_none_or(|it| it.is_open_to_all())
+            && !snapshot.settings.trusts(remote.to_canonical())
+            && !snapshot.settings.stands_apart(remote)
+            && !self.bell.is_announced()
     }
 
     pub(super) async fn called(&self, timeouts: Timeouts) -> Call {
@@ -285,7 +300,7 @@ impl std::error::Error for Aborted {}
 /// Answers the requests of one connection, whatever version they came in.
 pub(super) fn service<B: Into<Source> + 'static>(connection: &Connection) -> impl Fn(Request<B>) -> Answer + use<B> {
     let (worker, peer, activity) = (connection.worker.clone(), connection.peer.clone(), connection.activity.clone());
-    move |request| answer(&worker, &peer, &activity, request)
+    move |request| answer(&worker, &peer, &activity, request, None)
 }
 
 fn answer<B: Into<Source> + 'static>(
@@ -293,10 +308,11 @@ fn answer<B: Into<Source> + 'static>(
     peer: &Peer,
     activity: &Activity,
     request: Request<B>,
+    taken_up: Option<TakenUp>,
 ) -> Answer {
     // In its box at once: it is large.
     let begin = || -> Pin<Box<dyn Future<Output = Response<Tracked>>>> {
-        Box::pin(service::serve(worker.clone(), peer.clone(), activity, request))
+        Box::pin(service::serve(worker.clone(), peer.clone(), activity, request, taken_up))
     };
     Answer { worker: worker.clone(), making: catch_unwind(AssertUnwindSafe(begin)).ok() }
 }

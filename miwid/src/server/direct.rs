@@ -15,8 +15,11 @@ use http_body::{Body as _, Frame};
 use super::{
     clock::DATE_BYTES,
     connection::{Aborted, Answer, Connection, Io},
+    dress::Framing,
+    errand::{Errand, Passed, Told},
     finish::Tracked,
-    plain::Plain,
+    plain::{Fields, Plain, plain},
+    service::TakenUp,
 };
 use crate::{
     exchange::Source,
@@ -27,7 +30,7 @@ use crate::{
 /// An exchange whose request has been read: its answer is awaited or being written.
 pub(super) struct Direct {
     /// Where informational answers come from.
-    desk: Desk,
+    desk: Option<Desk>,
     stage: Stage,
     staged: Staged,
     unflushed: bool,
@@ -37,17 +40,31 @@ pub(super) struct Direct {
 
 enum Stage {
     Asking(Answer),
-    Telling { body: Tracked, framing: Framing },
+    Errand(Errand),
+    Telling { body: Telling, framing: Framing },
     Told,
 }
 
-/// How the body of an answer is framed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Framing {
-    /// Its status has none.
-    None,
-    Length(u64),
-    Chunked,
+/// Whatever is told.
+enum Telling {
+    Tracked(Tracked),
+    Passed(Passed),
+}
+
+impl Telling {
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<io::Result<Frame<Bytes>>>> {
+        match self {
+            Self::Tracked(body) => Pin::new(body).poll_frame(cx),
+            Self::Passed(body) => body.poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Tracked(body) => body.is_end_stream(),
+            Self::Passed(body) => body.is_end_stream(),
+        }
+    }
 }
 
 /// What becomes of the connection.
@@ -72,23 +89,48 @@ pub(super) fn request(head: &[u8], plain: &Plain<'_>, settings: &Settings) -> Op
 }
 
 impl Direct {
-    pub(super) fn new(connection: &Connection, request: Request<Source>) -> Box<Self> {
-        let desk = Desk::default();
-        connection.activity.set_desk(Some(desk.clone()));
-        let stage = Stage::Asking(connection.ask(request));
-        Box::new(Self { desk, stage, staged: Staged::new(), unflushed: false, is_last: false })
+    pub(super) fn new(connection: &Connection, request: Request<Source>, taken_up: Option<TakenUp>) -> Box<Self> {
+        let (stage, desk) = asking(connection, request, taken_up);
+        Box::new(Self { desk: Some(desk), stage, staged: Staged::new(), unflushed: false, is_last: false })
+    }
+
+    pub(super) fn errand(errand: Errand) -> Box<Self> {
+        let stage = Stage::Errand(errand);
+        Box::new(Self { desk: None, stage, staged: Staged::new(), unflushed: false, is_last: false })
+    }
+
+    /// When the answer must have begun, where nobody else looks after that.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match &self.stage {
+            Stage::Errand(errand) => Some(errand.deadline()),
+            _ => None,
+        }
+    }
+
+    /// It has not begun in time.
+    pub(super) fn overdue(&mut self, connection: &Connection) {
+        if let Stage::Errand(errand) = std::mem::replace(&mut self.stage, Stage::Told) {
+            self.follow(errand.overdue(), connection);
+        }
     }
 
     /// Resolves when the answer has been taken, or cannot be given.
     pub(super) fn poll<T: Io>(&mut self, connection: &Connection, io: &mut T, cx: &mut Context<'_>) -> Poll<Then> {
+        if let Stage::Errand(errand) = &mut self.stage {
+            self.is_last = connection.bell.is_announced();
+            let (heard, framing) = ready!(errand.poll(connection, self.is_last, &mut self.staged.before, cx));
+            if let Stage::Errand(errand) = std::mem::replace(&mut self.stage, Stage::Told) {
+                self.follow(errand.end(heard, framing), connection);
+            }
+            let Ok(()) = self.poll_first(cx) else { return Poll::Ready(Then::Close) };
+        }
         if let Stage::Asking(answer) = &mut self.stage {
             match Pin::new(answer).poll(cx) {
                 Poll::Ready(answer) => {
                     let Ok(()) = self.begin(answer, connection, cx) else { return Poll::Ready(Then::Close) };
                 }
                 Poll::Pending => {
-                    self.desk.listen(cx.waker());
-                    self.staged.before.extend_from_slice(&self.desk.take_interim().unwrap_or_default());
+                    self.hear_interim(Some(cx));
                     let written = ready!(self.poll_write(connection, io, cx));
                     return if written.is_err() { Poll::Ready(Then::Close) } else { Poll::Pending };
                 }
@@ -108,6 +150,35 @@ impl Direct {
         }
     }
 
+    fn follow(&mut self, told: Told, connection: &Connection) {
+        match told {
+            Told::Answered(body, framing) => {
+                self.stage = Stage::Telling { body: Telling::Passed(body), framing };
+            }
+            Told::Service(head, taken_up) => {
+                let mut fields = Fields::default();
+                let settings = &taken_up.snapshot.clone().settings;
+                // It was one before.
+                let request = plain(&head, settings, &mut fields).and_then(|it| request(&head, &it, settings));
+                match request {
+                    Some(request) => {
+                        let (stage, desk) = asking(connection, request, Some(taken_up));
+                        (self.stage, self.desk) = (stage, Some(desk));
+                    }
+                    None => self.is_last = true,
+                }
+            }
+        }
+    }
+
+    fn hear_interim(&mut self, waiting: Option<&mut Context<'_>>) {
+        let Some(desk) = &self.desk else { return };
+        if let Some(cx) = waiting {
+            desk.listen(cx.waker());
+        }
+        self.staged.before.extend_from_slice(&desk.take_interim().unwrap_or_default());
+    }
+
     /// The head goes with what is there of the body.
     fn begin(
         &mut self,
@@ -115,24 +186,28 @@ impl Direct {
         connection: &Connection,
         cx: &mut Context<'_>,
     ) -> Result<(), ()> {
-        let (mut parts, mut body) = answer.map_err(drop)?.into_parts();
+        let (mut parts, body) = answer.map_err(drop)?.into_parts();
         if connection.bell.is_announced() {
             parts.headers.insert(header::CONNECTION, http::HeaderValue::from_static("close"));
         }
         self.is_last = parts.headers.get(header::CONNECTION).is_some_and(|it| it == "close");
         let framing = frame(parts.status, &mut parts.headers, &body);
-        self.staged.before.extend_from_slice(&self.desk.take_interim().unwrap_or_default());
+        self.hear_interim(None);
         // An idle connection needs no desk.
         connection.activity.set_desk(None);
         let date = || connection.worker.clock.date(Instant::now());
         write_head(&mut self.staged.before, parts.status, &parts.headers, date);
+        self.stage = Stage::Telling { body: Telling::Tracked(body), framing };
+        self.poll_first(cx)
+    }
+
+    fn poll_first(&mut self, cx: &mut Context<'_>) -> Result<(), ()> {
+        let Stage::Telling { body, framing } = &mut self.stage else { return Ok(()) };
         if matches!(framing, Framing::None | Framing::Length(0)) {
             self.stage = Stage::Told;
             return Ok(());
         }
-        let first = Pin::new(&mut body).poll_frame(cx);
-        self.stage = Stage::Telling { body, framing };
-        match first {
+        match body.poll_frame(cx) {
             Poll::Ready(frame) => self.accept(frame).map_err(drop),
             Poll::Pending => Ok(()),
         }
@@ -142,7 +217,7 @@ impl Direct {
         loop {
             ready!(self.poll_write(connection, io, cx))?;
             let Stage::Telling { body, .. } = &mut self.stage else { return Poll::Ready(Ok(())) };
-            let frame = ready!(Pin::new(body).poll_frame(cx));
+            let frame = ready!(body.poll_frame(cx));
             self.accept(frame)?;
         }
     }
@@ -205,6 +280,12 @@ impl Direct {
     }
 }
 
+fn asking(connection: &Connection, request: Request<Source>, taken_up: Option<TakenUp>) -> (Stage, Desk) {
+    let desk = Desk::default();
+    connection.activity.set_desk(Some(desk.clone()));
+    (Stage::Asking(connection.ask(request, taken_up)), desk)
+}
+
 fn misframed(how: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("the body is {how} than its head says"))
 }
@@ -212,10 +293,8 @@ fn misframed(how: &str) -> io::Error {
 /// Settles how the body is framed, and makes the head say so (RFC 9112, 6).
 fn frame(status: StatusCode, headers: &mut HeaderMap, body: &Tracked) -> Framing {
     headers.remove(header::TRANSFER_ENCODING);
-    if status == StatusCode::NOT_MODIFIED {
-        return Framing::None;
-    }
-    if status == StatusCode::NO_CONTENT || status.is_informational() {
+    // The parser's way leaves the length out of a 304 as well.
+    if matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) || status.is_informational() {
         headers.remove(header::CONTENT_LENGTH);
         return Framing::None;
     }
@@ -233,11 +312,19 @@ fn frame(status: StatusCode, headers: &mut HeaderMap, body: &Tracked) -> Framing
     Framing::Chunked
 }
 
+pub(super) fn status_line(into: &mut Vec<u8>, status: StatusCode) {
+    if status == StatusCode::OK {
+        return into.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+    }
+    for part in ["HTTP/1.1 ", status.as_str(), " ", status.canonical_reason().unwrap_or_default(), "\r\n"] {
+        into.extend_from_slice(part.as_bytes());
+    }
+}
+
 /// `date`: for an answer that has none of its own.
 fn write_head(into: &mut Vec<u8>, status: StatusCode, headers: &HeaderMap, date: impl Fn() -> [u8; DATE_BYTES]) {
+    status_line(into, status);
     let mut put = |parts: &[&[u8]]| parts.iter().for_each(|it| into.extend_from_slice(it));
-    let reason = status.canonical_reason().unwrap_or_default();
-    put(&[b"HTTP/1.1 ", status.as_str().as_bytes(), b" ", reason.as_bytes(), b"\r\n"]);
     let mut is_dated = false;
     for (name, value) in headers {
         is_dated |= *name == header::DATE;

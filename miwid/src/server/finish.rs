@@ -30,7 +30,7 @@ use crate::{
 };
 
 /// No status is sent to a client that has gone; logs know it by nginx's number.
-const CLIENT_GONE: u16 = 499;
+pub(super) const CLIENT_GONE: u16 = 499;
 
 /// What the access record needs of the head, kept when the head itself has moved on. Copies are reference counts.
 pub(super) struct Summary {

@@ -20,7 +20,8 @@ use tokio::{io::ReadBuf, time::Sleep};
 use super::{
     connection::{Connection, Io},
     direct::{self, Direct, Then},
-    plain::{Plain, plain},
+    errand::{self, Asked, Taken},
+    plain::{Fields, Plain, plain},
     progress::{Content, Progress},
     shelf::{Label, Ready},
 };
@@ -92,20 +93,27 @@ impl<T: Io> Front<T> {
     pub(super) fn poll_serve(
         &mut self,
         connection: &Connection,
-        timer: Pin<&mut Sleep>,
+        mut timer: Pin<&mut Sleep>,
         rung: &mut Rung,
         cx: &mut Context<'_>,
     ) -> Poll<Departure> {
-        if let Poll::Ready(departure) = self.poll(connection, cx) {
-            return Poll::Ready(departure);
+        loop {
+            if let Poll::Ready(departure) = self.poll(connection, cx) {
+                return Poll::Ready(departure);
+            }
+            if self.owed.is_none() && self.direct.is_none() && Pin::new(&mut *rung).poll(cx).is_ready() {
+                return Poll::Ready(Departure::End);
+            }
+            if let Poll::Ready(phase) = connection.activity.poll_expired(connection.timeouts, timer.as_mut(), cx) {
+                return Poll::Ready(if phase == Phase::Stalled { Departure::Stalled } else { Departure::End });
+            }
+            let Some(direct) = &mut self.direct else { return Poll::Pending };
+            let Some(due) = direct.deadline() else { return Poll::Pending };
+            if !is_past(due.into(), timer.as_mut(), cx) {
+                return Poll::Pending;
+            }
+            direct.overdue(connection);
         }
-        if self.owed.is_none() && self.direct.is_none() && Pin::new(rung).poll(cx).is_ready() {
-            return Poll::Ready(Departure::End);
-        }
-        connection.activity.poll_expired(connection.timeouts, timer, cx).map(|phase| match phase {
-            Phase::Stalled => Departure::Stalled,
-            _ => Departure::End,
-        })
     }
 
     fn poll(&mut self, connection: &Connection, cx: &mut Context<'_>) -> Poll<Departure> {
@@ -153,7 +161,8 @@ impl<T: Io> Front<T> {
                 return None;
             }
             let started = Instant::now();
-            let Some(plain) = plain(&bytes[at..], &snapshot.settings) else {
+            let mut fields = Fields::default();
+            let Some(plain) = plain(&bytes[at..], &snapshot.settings, &mut fields) else {
                 return Some(Departure::Parser(Bytes::copy_from_slice(&bytes[at..])));
             };
             let found = connection.shelved(&snapshot, &plain, started).and_then(|ready| {
@@ -161,10 +170,17 @@ impl<T: Io> Front<T> {
                 Some((ready, status, content))
             });
             let Some((ready, status, content)) = found else {
-                let Some(request) = direct::request(&bytes[at..][..plain.length], &plain, &snapshot.settings) else {
-                    return Some(Departure::Parser(Bytes::copy_from_slice(&bytes[at..])));
+                let head = &bytes[at..][..plain.length];
+                let asked = Asked { head, plain: &plain, fields: plain.fields, started };
+                self.direct = match errand::take(connection, &snapshot, &asked) {
+                    Taken::Errand(errand) => Some(Direct::errand(errand)),
+                    Taken::Service(taken_up) => {
+                        let Some(request) = direct::request(head, &plain, &snapshot.settings) else {
+                            return Some(Departure::Parser(Bytes::copy_from_slice(&bytes[at..])));
+                        };
+                        Some(Direct::new(connection, request, taken_up))
+                    }
                 };
-                self.direct = Some(Direct::new(connection, request));
                 at += plain.length;
                 continue;
             };
@@ -248,6 +264,15 @@ impl<T: Io> Front<T> {
     }
 }
 
+/// Whether that moment has come. If not, the timer rings then, or before, and it is looked at again.
+fn is_past(due: tokio::time::Instant, mut timer: Pin<&mut Sleep>, cx: &mut Context<'_>) -> bool {
+    if timer.deadline() <= due {
+        return false;
+    }
+    timer.as_mut().reset(due);
+    timer.poll(cx).is_ready()
+}
+
 /// A client that goes away before it has taken its answer.
 impl<T> Front<T> {
     pub(super) fn abandon(&mut self, connection: &Connection) {
@@ -305,14 +330,7 @@ impl Kept {
 impl Connection {
     /// The answer to a plain request, as long as it is fresh and this connection may give it.
     fn shelved(&self, snapshot: &Arc<Snapshot>, plain: &Plain<'_>, now: Instant) -> Option<Rc<Ready>> {
-        let secured = self.peer.secured.as_ref();
-        // A trusted peer speaks for others, a certificate may open more, and who has to go is told so.
-        if plain.is_particular
-            || secured.is_some_and(|it| !it.is_open_to_all())
-            || snapshot.settings.trusts(self.peer.remote.ip().to_canonical())
-            || snapshot.settings.stands_apart(self.peer.remote.ip())
-            || self.bell.is_announced()
-        {
+        if plain.is_particular || !self.is_ordinary(snapshot) {
             return None;
         }
         let label = Label {
@@ -322,7 +340,7 @@ impl Connection {
             target: plain.target.as_bytes(),
         };
         let ready = self.worker.shelf.find(snapshot, &label, now)?;
-        if let Some(secured) = secured
+        if let Some(secured) = &self.peer.secured
             && !snapshot.tls.as_ref().is_some_and(|it| it.covers(secured, &ready.host))
         {
             return None;

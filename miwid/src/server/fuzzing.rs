@@ -4,7 +4,10 @@ use std::time::{Instant, SystemTime};
 
 use http::{Request, request::Parts};
 
-use super::{direct, head, plain::plain};
+use super::{
+    direct, head,
+    plain::{Fields, plain},
+};
 use crate::{
     exchange::{Context, Failure, Peer, Source},
     snapshot::Settings,
@@ -16,7 +19,8 @@ pub fn context(peer: Peer) -> Context {
 
 /// A request that does without the parser, and how many bytes its head has.
 pub fn unparsed(bytes: &[u8], settings: &Settings) -> Option<(usize, Request<Source>)> {
-    let plain = plain(bytes, settings)?;
+    let mut fields = Fields::default();
+    let plain = plain(bytes, settings, &mut fields)?;
     Some((plain.length, direct::request(&bytes[..plain.length], &plain, settings)?))
 }
 

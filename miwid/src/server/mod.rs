@@ -3,7 +3,9 @@
 mod clock;
 mod connection;
 mod direct;
+mod dress;
 mod edge;
+mod errand;
 mod finish;
 mod front;
 #[doc(hidden)]

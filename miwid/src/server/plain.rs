@@ -4,8 +4,10 @@
 //! What is answered from the shelf is safe because it is found by the exact bytes of host and target: those that are found
 //! have been judged before. What is not found there is held against the letter of the gate (`direct`).
 
+use std::mem::MaybeUninit;
+
 use config::UnderscoreHeaders;
-use httparse::{EMPTY_HEADER, Request, Status};
+use httparse::{Header, Request, Status};
 
 use crate::{net::NAME_MAX, snapshot::Settings};
 
@@ -17,6 +19,7 @@ pub(super) struct Plain<'a> {
     /// Of the head, its empty line included.
     pub(super) length: usize,
     pub(super) target: &'a str,
+    pub(super) fields: &'a [Header<'a>],
     pub(super) host: &'a [u8],
     pub(super) accept_encoding: &'a [u8],
     pub(super) if_none_match: Option<&'a [u8]>,
@@ -26,21 +29,29 @@ pub(super) struct Plain<'a> {
     pub(super) is_particular: bool,
 }
 
+/// Room for the fields of a head.
+pub(super) struct Fields<'a>([MaybeUninit<Header<'a>>; FIELDS_MAX]);
+
+impl Default for Fields<'_> {
+    fn default() -> Self {
+        Self([const { MaybeUninit::uninit() }; FIELDS_MAX])
+    }
+}
+
 /// `None`: not plain, or not whole yet.
-pub(super) fn plain<'a>(bytes: &'a [u8], settings: &Settings) -> Option<Plain<'a>> {
-    let mut fields = [EMPTY_HEADER; FIELDS_MAX];
-    let mut request = Request::new(&mut fields);
+pub(super) fn plain<'a>(bytes: &'a [u8], settings: &Settings, fields: &'a mut Fields<'a>) -> Option<Plain<'a>> {
+    let mut request = Request::new(&mut []);
     // The parser would skip empty lines.
     if !bytes.starts_with(b"GET /") {
         return None;
     }
-    let Ok(Status::Complete(length)) = request.parse(bytes) else { return None };
-    let (head, fields) = (&bytes[..length], &*request.headers);
+    let Ok(Status::Complete(length)) = request.parse_with_uninit_headers(bytes, &mut fields.0) else { return None };
+    let (head, fields): (_, &'a [Header<'a>]) = (&bytes[..length], request.headers);
     let is_short = length <= settings.header_bytes_max && fields.len() <= settings.headers_max;
     if request.version != Some(1) || !is_short || !is_beyond_doubt(head) {
         return None;
     }
-    let mut plain = Plain { length, target: request.path?, ..Plain::default() };
+    let mut plain = Plain { length, target: request.path?, fields, ..Plain::default() };
     let mut seen = Seen::default();
     for field in fields {
         take(field, &mut plain, &mut seen, settings.underscore_headers)?;
@@ -67,12 +78,7 @@ fn first(seen: &mut bool) -> bool {
 }
 
 /// `None`: this field makes the request one for the parser.
-fn take<'a>(
-    field: &httparse::Header<'a>,
-    plain: &mut Plain<'a>,
-    seen: &mut Seen,
-    underscores: UnderscoreHeaders,
-) -> Option<()> {
+fn take<'a>(field: &Header<'a>, plain: &mut Plain<'a>, seen: &mut Seen, underscores: UnderscoreHeaders) -> Option<()> {
     let (name, value) = (field.name, field.value);
     let is = |known: &str| name.eq_ignore_ascii_case(known);
     match name.len() {
@@ -111,7 +117,8 @@ mod tests {
     use crate::server::head::tests::settings;
 
     fn is_plain(head: &str) -> bool {
-        plain(head.as_bytes(), &Settings { header_bytes_max: 1000, headers_max: 10, ..settings() }).is_some()
+        let settings = Settings { header_bytes_max: 1000, headers_max: 10, ..settings() };
+        plain(head.as_bytes(), &settings, &mut Fields::default()).is_some()
     }
 
     #[test]
@@ -128,8 +135,12 @@ mod tests {
             referer: b"r",
             user_agent: b"one",
             is_particular: false,
+            fields: &[],
         };
-        assert_eq!(plain(head.as_bytes(), &settings), Some(expected));
+        let mut fields = Fields::default();
+        let plain = plain(head.as_bytes(), &settings, &mut fields).expect("it is plain");
+        assert_eq!((plain.fields.len(), plain.fields[1].name), (7, "User-Agent"));
+        assert_eq!(Plain { fields: &[], ..plain }, expected);
     }
 
     #[test]
@@ -137,7 +148,8 @@ mod tests {
         let settings = Settings { header_bytes_max: 10_000, headers_max: 10, ..settings() };
         for (length, expected) in [(NAME_MAX, true), (NAME_MAX + 1, false)] {
             let head = format!("GET / HTTP/1.1\r\nhost: a\r\n{}: x\r\n\r\n", "x".repeat(length));
-            assert_eq!(plain(head.as_bytes(), &settings).is_some(), expected, "{length}");
+            let is_plain = plain(head.as_bytes(), &settings, &mut Fields::default()).is_some();
+            assert_eq!(is_plain, expected, "{length}");
         }
     }
 
@@ -155,7 +167,8 @@ mod tests {
             ("accept: */*", false),
         ] {
             let head = format!("GET / HTTP/1.1\r\nhost: a\r\n{field}\r\n\r\n");
-            let is_particular = plain(head.as_bytes(), &settings).map(|it| it.is_particular);
+            let mut fields = Fields::default();
+            let is_particular = plain(head.as_bytes(), &settings, &mut fields).map(|it| it.is_particular);
             assert_eq!(is_particular, Some(expected), "{field}");
         }
     }

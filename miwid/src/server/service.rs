@@ -1,6 +1,6 @@
 //! The life of a request (hot): from its head to the last byte of its answer, on one screen.
 
-use std::{rc::Rc, time::Instant};
+use std::{rc::Rc, sync::Arc, time::Instant};
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
 
@@ -15,10 +15,24 @@ use crate::{
     files::Sought,
     net::Activity,
     policy::{Asked, compress},
-    proxy::Exchange,
+    proxy::{Exchange, Resumed},
     routing::{NoPlan, Target, plan},
     snapshot::Snapshot,
 };
+
+/// A request that was taken up in another way, under the configuration of that moment.
+pub(super) struct TakenUp {
+    pub(super) started: Instant,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) request_id: Option<HeaderValue>,
+    pub(super) resumed: Option<Resumed>,
+}
+
+impl TakenUp {
+    fn now(worker: &Worker) -> Self {
+        Self { started: Instant::now(), snapshot: worker.snapshot(), request_id: None, resumed: None }
+    }
+}
 
 /// Not an `async fn`, and the same below: that would keep room for its arguments twice, and every request pays for its size.
 pub(super) fn serve<S: Into<Source>>(
@@ -26,10 +40,10 @@ pub(super) fn serve<S: Into<Source>>(
     peer: Peer,
     activity: &Activity,
     request: Request<S>,
+    taken_up: Option<TakenUp>,
 ) -> impl Future<Output = Response<Tracked>> + use<S> {
-    let started = Instant::now();
+    let TakenUp { started, snapshot, request_id, resumed } = taken_up.unwrap_or_else(|| TakenUp::now(&worker));
     let running = activity.request(started);
-    let snapshot = worker.snapshot();
     let (mut parts, incoming) = request.into_parts();
     let inbound = Inbound::new(incoming, body_limit(&parts, &snapshot), snapshot.settings.request_timeout)
         .with_interim((parts.version == Version::HTTP_11).then(|| activity.desk()).flatten());
@@ -37,6 +51,7 @@ pub(super) fn serve<S: Into<Source>>(
     let mut pending =
         Pending::new(worker.clone(), head::context(peer, started, worker.clock.time(started)), summary, running);
     pending.context.extra.clone_from(&snapshot.extra);
+    pending.context.request_id = request_id;
     let examined = head::examine(&mut parts, &mut pending.context, &snapshot.settings);
     let request = Request::from_parts(parts, inbound);
 
@@ -44,7 +59,7 @@ pub(super) fn serve<S: Into<Source>>(
         let context = &mut pending.context;
         let answer = match examined {
             Ok(()) if secure::is_misdirected(&snapshot, context) => Err(secure::misdirected()),
-            Ok(()) => answer(&worker, &snapshot, context, request).await,
+            Ok(()) => answer(&worker, &snapshot, context, request, resumed).await,
             Err(failure) => Err(failure),
         };
         let response = answer.unwrap_or_else(|failure| explain(failure, &mut pending));
@@ -58,6 +73,7 @@ async fn answer(
     snapshot: &Snapshot,
     context: &mut Context,
     request: Request<Inbound>,
+    resumed: Option<Resumed>,
 ) -> Result<Response<Body>, Failure> {
     if let Some(response) = internal::challenge(snapshot, &request) {
         return Ok(response);
@@ -99,7 +115,8 @@ async fn answer(
                 None => plan.path,
                 Some(query) => format!("{}?{query}", plan.path).into(),
             };
-            let exchange = Exchange { context, pools: &worker.pools, tunnels: &worker.tunnels, target: &target };
+            let Worker { pools, tunnels, .. } = &**worker;
+            let exchange = Exchange { context, pools, tunnels, target: &target, resumed };
             // Boxed, so that other requests have no room for it.
             Box::pin(forwarder.forward(request, exchange)).await
         }

@@ -18,6 +18,7 @@ pub(super) struct Sums {
     pub(super) closed: u64,
     pub(super) idle: u64,
     pub(super) shelved: u64,
+    pub(super) handed_on: u64,
     pub(super) handshakes: [u64; HANDSHAKES.len()],
     pub(super) reloads: BTreeMap<&'static str, u64>,
     pub(super) dropped: BTreeMap<String, u64>,
@@ -119,6 +120,12 @@ fn daemon(text: &mut Text, sums: &Sums) {
     text.sample("miwid_connections_total", &[], sums.opened);
     text.family("miwid_shelf_answers_total", "counter", "Answers that were at hand, without parser and file");
     text.sample("miwid_shelf_answers_total", &[], sums.shelved);
+    text.family(
+        "miwid_handed_on_answers_total",
+        "counter",
+        "Answers of upstreams that were handed on without a parser",
+    );
+    text.sample("miwid_handed_on_answers_total", &[], sums.handed_on);
     text.family("miwid_reloads_total", "counter", "Reloads of the configuration by result");
     for (result, count) in &sums.reloads {
         text.sample("miwid_reloads_total", &[("result", result)], count);

@@ -138,6 +138,7 @@ pub struct Shard {
     closed: AtomicU64,
     idle: AtomicU64,
     shelved: AtomicU64,
+    handed_on: AtomicU64,
     handshakes: [AtomicU64; HANDSHAKES.len()],
 }
 
@@ -151,6 +152,7 @@ impl Default for Shard {
             closed: AtomicU64::new(0),
             idle: AtomicU64::new(0),
             shelved: AtomicU64::new(0),
+            handed_on: AtomicU64::new(0),
             handshakes: Default::default(),
         }
     }
@@ -184,6 +186,11 @@ impl Shard {
         add(&self.shelved, 1);
     }
 
+    /// An answer of an upstream was handed on as it came.
+    pub fn handed_on(&self) {
+        add(&self.handed_on, 1);
+    }
+
     /// A connection waits for its next request.
     pub fn connection_idle(&self) {
         add(&self.idle, 1);
@@ -207,6 +214,7 @@ impl Shard {
         for (sum, counter) in sums.handshakes.iter_mut().zip(&self.handshakes) {
             *sum += counter.load(Ordering::Relaxed);
         }
+        sums.handed_on += self.handed_on.load(Ordering::Relaxed);
         sums.shelved += self.shelved.load(Ordering::Relaxed);
         sums.micros += self.micros.load(Ordering::Relaxed);
         // Closed before opened, so that a connection that ends meanwhile never counts as less than none.

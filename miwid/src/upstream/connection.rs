@@ -5,18 +5,23 @@ use std::{
     pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::Bytes;
-use http::{Request, Response, request};
+use http::{Method, Request, Response, request};
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Endpoint, Protocol, SendError, client::Slot, http1, stream::Stream};
+use super::{
+    Endpoint, PlainHead, Protocol, SendError,
+    client::Slot,
+    http1::{self, Fault},
+    stream::Stream,
+};
 use crate::{
     exchange::Body,
-    net::{Desk, Prefixed, fields},
+    net::{Desk, Prefixed, Staged, fields},
 };
 
 /// A connection to an endpoint, ready for a request.
@@ -108,12 +113,52 @@ impl Connection {
         }
     }
 
+    /// It is about to carry what `poll_lines` sends.
+    pub fn begin_lines(&self) {
+        if let Carrier::Own(wire) = &self.carrier {
+            wire.borrow_mut().begin();
+        }
+    }
+
+    /// Sends a GET that is written out, and shows the head of its answer to `take` if it is plain. Only on a connection from
+    /// `checkout`. Whoever drops it before it resolves has used it up.
+    pub fn poll_lines(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: &mut Staged,
+        take: impl FnOnce(&PlainHead<'_>) -> bool,
+    ) -> Poll<Heard> {
+        let Carrier::Own(wire) = &self.carrier else { return Poll::Ready(Heard::Nothing) };
+        Poll::Ready(match ready!(http1::poll_lines(wire, cx, request, take)) {
+            Ok(Some(body)) => Heard::Plain(Incoming(Source::Own(body))),
+            Ok(None) => Heard::Something,
+            Err(_) => Heard::Nothing,
+        })
+    }
+
+    /// The answer to a request that `poll_lines` has sent, when it was not plain.
+    pub async fn hear(&mut self, method: &Method, interim: Option<Desk>) -> Result<Response<Incoming>, SendError> {
+        let Carrier::Own(wire) = &self.carrier else { return Err(Fault::Closed.into()) };
+        let answer = http1::hear(wire, method, interim.as_ref()).await?;
+        Ok(answer.map(|it| Incoming(Source::Own(it))))
+    }
+
     /// After a 101 whose body has been dropped. `None`: the other end has switched before it had the whole request.
     pub fn into_upgraded(self) -> Option<impl AsyncRead + AsyncWrite + Unpin + 'static> {
         let Carrier::Own(wire) = self.carrier else { return None };
         let (unread, stream) = Rc::into_inner(wire)?.into_inner().into_upgraded()?;
         Some(Prefixed::new(unread, stream))
     }
+}
+
+/// What came of a request that was written out.
+pub enum Heard {
+    /// Its head was taken; this is the body.
+    Plain(Incoming),
+    /// An answer that has to be read the usual way: `hear`.
+    Something,
+    /// The connection broke, or had been closed.
+    Nothing,
 }
 
 /// The body of an answer.

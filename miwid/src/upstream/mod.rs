@@ -22,10 +22,11 @@ mod workers;
 
 pub use client::{Cause, SendError};
 pub use connect::{ConnectError, Order};
-pub use connection::{Connection, Head, Incoming};
+pub use connection::{Connection, Head, Heard, Incoming};
 pub use directory::Directory;
 pub use endpoint::{Address, Endpoint, InFlight};
 pub use health::{Verdict, probe};
+pub use http1::PlainHead;
 pub use pool::Pools;
 pub use prober::Prober;
 pub use set::{Availability, Held, Picked, Set, Unavailable};

@@ -136,7 +136,8 @@ async fn serve(
                 let accept = request.headers().clone();
                 let target = request.uri().path_and_query().map_or("/", |it| it.as_str()).to_owned();
                 let request = request.map(|it| Inbound::new(it, 1024 * 1024, DEADLINE));
-                let exchange = Exchange { context: &mut context, pools: &pools, tunnels: &open, target: &target };
+                let exchange =
+                    Exchange { context: &mut context, pools: &pools, tunnels: &open, target: &target, resumed: None };
                 let response = forwarder.forward(request, exchange).await.unwrap_or_else(|it| it.response(&accept));
                 if let Some(ending) = context.tunnel {
                     let (heard, ended) = oneshot::channel();

@@ -75,7 +75,7 @@ async fn answer(worker: Rc<Worker>, peer: Peer, activity: Activity, accepted: Ac
     };
     let request: Request<Source> = request.map(|()| Source::Stream(Box::pin(body)));
     // A client that cancels takes its request with it, wherever that may wait.
-    let Some(answer) = stopped.first(service::serve(worker, peer, &activity, request)).await else { return };
+    let Some(answer) = stopped.first(service::serve(worker, peer, &activity, request, None)).await else { return };
     if let Err(error) = response::send(&mut sending, (&mut stopped, &ahead), answer, head).await {
         if error.kind() == std::io::ErrorKind::TimedOut {
             metrics.connection_cut("write-stall");

@@ -1,9 +1,16 @@
 //! One exchange: the request goes out while the answer is awaited, in the same task. Only a request whose answer comes
 //! before all of it is sent gets a task of its own, since whoever reads the answer may wait for the request to end.
 
-use std::{future::poll_fn, io, pin::Pin, rc::Rc, task::Poll, time::Duration};
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
-use http::{Response, StatusCode, request};
+use http::{Method, Response, StatusCode, request};
 use http_body::Body as _;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -14,10 +21,14 @@ use tokio::{
 use super::{
     head::{After, Head, NotHttp},
     incoming::{Incoming, Rest},
+    lines::PlainHead,
     upload::{self, Upload},
     wire::Shared,
 };
-use crate::{exchange::Body, net::Desk};
+use crate::{
+    exchange::Body,
+    net::{Desk, Staged},
+};
 
 /// When the answer has come to its end, what is left of the request may stand still for so long.
 const REST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -80,6 +91,34 @@ where
         (error, _) => error,
     })?;
     Ok(respond(wire, answer, upload))
+}
+
+/// Sends a request that is written out, on a wire that has begun; the body of its answer, when `take` took the head. `None`: it
+/// is still to be heard.
+pub(in crate::upstream) fn poll_lines<S>(
+    wire: &Shared<S>,
+    cx: &mut Context<'_>,
+    request: &mut Staged,
+    take: impl FnOnce(&PlainHead<'_>) -> bool,
+) -> Poll<io::Result<Option<Incoming<S>>>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let framing = ready!(wire.borrow_mut().poll_lines(cx, request, take))?;
+    Poll::Ready(Ok(framing.map(|it| Incoming::new(wire.clone(), it, None))))
+}
+
+/// The answer to a request that is with the other end already.
+pub(in crate::upstream) async fn hear<S>(
+    wire: &Shared<S>,
+    method: &Method,
+    interim: Option<&Desk>,
+) -> Result<Response<Incoming<S>>, Fault>
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+{
+    let answer = poll_fn(|cx| wire.borrow_mut().poll_head(cx, method, interim)).await?;
+    Ok(respond(wire, answer, None))
 }
 
 fn respond<S>(wire: &Shared<S>, answer: Head, upload: Option<Upload>) -> Response<Incoming<S>>

@@ -9,7 +9,7 @@ use httparse::{ParserConfig, Status};
 
 /// An app may answer with more headers than a client may send.
 const HEAD_MAX: usize = 400 * 1024;
-const FIELDS_MAX: usize = 100;
+pub(super) const FIELDS_MAX: usize = 100;
 
 /// The answer is not HTTP/1.1, in one sentence for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

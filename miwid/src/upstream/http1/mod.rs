@@ -6,6 +6,7 @@ mod decoder;
 mod exchange;
 mod head;
 mod incoming;
+mod lines;
 mod request;
 #[cfg(test)]
 mod tests;
@@ -13,6 +14,7 @@ mod upload;
 mod wire;
 
 pub(super) use buffers::trim;
-pub(super) use exchange::{Fault, send};
+pub(super) use exchange::{Fault, hear, poll_lines, send};
 pub(super) use incoming::Incoming;
+pub use lines::PlainHead;
 pub(super) use wire::{Shared, Wire};

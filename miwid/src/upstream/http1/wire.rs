@@ -10,16 +10,17 @@ use std::{
     task::{Context, Poll, Waker, ready},
 };
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::Method;
-use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
 use super::{
     buffers::{Buffer, LARGE, SMALL},
     exchange::Fault,
-    head::{Head, Heads},
+    head::{Framing, Head, Heads},
+    lines::{self, PlainHead},
 };
-use crate::net::Desk;
+use crate::net::{Desk, Staged};
 
 /// Held by the exchange, by the body of its answer, and by a rest of its request that is still being sent.
 pub(in crate::upstream) type Shared<S> = Rc<RefCell<Wire<S>>>;
@@ -76,7 +77,8 @@ impl<S> Wire<S> {
         (!self.sending).then_some((unread, self.stream))
     }
 
-    pub(super) fn begin(&mut self) {
+    /// From now on it carries an exchange.
+    pub(in crate::upstream) fn begin(&mut self) {
         (self.sending, self.answering) = (true, true);
         self.heads = Heads::default();
     }
@@ -153,5 +155,30 @@ impl<S: AsyncRead + Unpin> Wire<S> {
                 return Poll::Ready(Err(Fault::Closed));
             }
         }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    /// Sends a request that is written out, and shows the head of its answer to `take`, if that head is plain. `None`: it was
+    /// not taken, and is still to be read.
+    pub(super) fn poll_lines(
+        &mut self,
+        cx: &mut Context<'_>,
+        request: &mut Staged,
+        take: impl FnOnce(&PlainHead<'_>) -> bool,
+    ) -> Poll<io::Result<Option<Framing>>> {
+        if self.sending {
+            while !request.is_empty() {
+                self.written += ready!(request.poll_write(cx, &mut self.stream))? as u64;
+            }
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.sending = false;
+        }
+        if self.unread.bytes.is_empty() && ready!(self.poll_fill(cx, self.usual))? == 0 {
+            return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+        }
+        let Some((length, framing)) = lines::read(&self.unread.bytes, take) else { return Poll::Ready(Ok(None)) };
+        self.unread.bytes.advance(length);
+        Poll::Ready(Ok(Some(framing)))
     }
 }

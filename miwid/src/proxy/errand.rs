@@ -1,0 +1,117 @@
+//! A plain GET that is sent over a connection which is open already, and whose answer's head is handed on line by line (hot):
+//! no map is made of either. As soon as anything else turns up, `forward` goes on from there.
+
+use std::{
+    rc::Rc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use super::{
+    Forwarder,
+    lines::{self, PlainGet},
+    relay::{Lease, Relay},
+};
+use crate::{
+    net::Staged,
+    upstream::{Connection, Heard, InFlight, PlainHead, Pools},
+};
+
+/// An exchange that is under way.
+pub struct Errand {
+    connection: Connection,
+    in_flight: InFlight,
+    request: Staged,
+    begun: Instant,
+    idle_timeout: Duration,
+    timeout: Duration,
+}
+
+/// What became of a plain GET that was to be sent over an open connection.
+pub enum Start {
+    Begun(Box<Errand>),
+    /// It has its endpoint, and needs a connection.
+    Picked(Resumed),
+    /// Nothing has been done.
+    Weigh,
+}
+
+pub enum Outcome {
+    /// The head was taken.
+    Answered { body: Relay, after: Duration },
+    /// The rest is for `forward`.
+    Unfinished(Resumed),
+}
+
+/// A request that has its endpoint.
+pub struct Resumed {
+    pub(super) in_flight: InFlight,
+    pub(super) stage: Stage,
+}
+
+/// How far it came.
+pub(super) enum Stage {
+    Picked,
+    /// The answer is to be read, since the request was sent at that moment.
+    Sent(Connection, Instant),
+    /// Its connection had been idle, and broke.
+    Stale,
+    Overdue,
+}
+
+impl Forwarder {
+    /// Whether it can be done by writing lines to a connection that is open.
+    pub fn errand(&self, get: &PlainGet<'_>, pools: &Pools) -> Start {
+        // A connection that has told whose it is carries nothing of others.
+        if self.set.transport().proxy_protocol().is_some() {
+            return Start::Weigh;
+        }
+        let Ok(picked) = self.set.pick(get.stamp.peer, &[]) else { return Start::Weigh };
+        let in_flight = picked.in_flight;
+        let endpoint = in_flight.endpoint();
+        let named = if self.preserve_host { None } else { endpoint.host(self.set.is_managed()) };
+        let host = named.map_or(get.stamp.authority.as_bytes(), |it| it.as_bytes());
+        let mut request = Staged::new();
+        let written = lines::write(get, host, &mut request.before);
+        let Some(connection) = written.and_then(|()| pools.checkout(endpoint)) else {
+            return Start::Picked(Resumed { in_flight, stage: Stage::Picked });
+        };
+        connection.begin_lines();
+        let (idle_timeout, timeout) = (self.set.idle_timeout(), self.request_timeout);
+        Start::Begun(Box::new(Errand { connection, in_flight, request, begun: Instant::now(), idle_timeout, timeout }))
+    }
+}
+
+impl Errand {
+    /// When the answer must have begun.
+    pub fn deadline(&self) -> Instant {
+        self.begun + self.timeout
+    }
+
+    pub fn in_flight(&self) -> &InFlight {
+        &self.in_flight
+    }
+
+    /// Shows the answer's head to `take`, which says whether it can be handed on as it is.
+    pub fn poll(&mut self, cx: &mut Context<'_>, take: impl FnOnce(&PlainHead<'_>) -> bool) -> Poll<Heard> {
+        self.connection.poll_lines(cx, &mut self.request, take)
+    }
+
+    pub fn end(self, heard: Heard, pools: &Rc<Pools>) -> Outcome {
+        let Self { connection, in_flight, begun, idle_timeout, timeout, .. } = self;
+        match heard {
+            Heard::Plain(incoming) => {
+                let lease =
+                    Lease { connection, _in_flight: in_flight, pools: pools.clone(), idle_timeout, meter: None };
+                Outcome::Answered { body: Relay::new(incoming, lease, timeout, None), after: begun.elapsed() }
+            }
+            Heard::Something => Outcome::Unfinished(Resumed { in_flight, stage: Stage::Sent(connection, begun) }),
+            Heard::Nothing => Outcome::Unfinished(Resumed { in_flight, stage: Stage::Stale }),
+        }
+    }
+
+    /// The answer did not begin in time.
+    pub fn overdue(self) -> Resumed {
+        Resumed { in_flight: self.in_flight, stage: Stage::Overdue }
+    }
+}
