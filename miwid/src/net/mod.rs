@@ -10,8 +10,10 @@ mod frames;
 mod gate;
 mod gathered;
 mod http2;
+mod line;
 mod lingering;
 mod listener;
+mod pipe;
 mod prefixed;
 pub mod proxy_protocol;
 mod sendfile;
@@ -30,10 +32,12 @@ pub use gate::{
 };
 pub use gathered::{Gatherer, gathered};
 pub use http2::{CONNECTION_WINDOW, LocalExecutor, STREAM_WINDOW, STREAMS_MAX, head_max};
+pub use line::put_line;
 pub use lingering::Lingering;
 #[cfg(feature = "http3")]
 pub use listener::bind_udp_group;
 pub use listener::{BindError, bind_beside, bind_group};
+pub use pipe::Pipe;
 pub use prefixed::{Preface, Prefixed, is_preface, sniff};
 pub use sendfile::{Sending, poll_send_more};
 pub use staged::Staged;

@@ -73,12 +73,13 @@ impl Forwarder {
         let host = named.map_or(get.stamp.authority.as_bytes(), |it| it.as_bytes());
         let mut request = Staged::new();
         let written = lines::write(get, host, &mut request.before);
-        let Some(connection) = written.and_then(|()| pools.checkout(endpoint)) else {
+        let Some(connection) = written.and_then(|()| pools.checkout(endpoint, get.started)) else {
             return Start::Picked(Resumed { in_flight, stage: Stage::Picked });
         };
         connection.begin_lines();
         let (idle_timeout, timeout) = (self.set.idle_timeout(), self.request_timeout);
-        Start::Begun(Box::new(Errand { connection, in_flight, request, begun: Instant::now(), idle_timeout, timeout }))
+        let begun = get.started;
+        Start::Begun(Box::new(Errand { connection, in_flight, request, begun, idle_timeout, timeout }))
     }
 }
 

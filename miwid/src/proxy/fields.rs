@@ -39,15 +39,6 @@ impl Fields {
         }
     }
 
-    /// Lines that go behind others.
-    pub(super) fn behind(lines: Vec<u8>) -> Self {
-        Self(lines)
-    }
-
-    pub(super) fn into_bytes(self) -> Vec<u8> {
-        self.0
-    }
-
     /// Whole lines.
     pub(super) fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -60,26 +51,7 @@ impl Fields {
 }
 
 pub(super) fn decimal(into: &mut Vec<u8>, number: u64) {
-    // Most are octets of an address: a loop and a copy would be most of the work.
-    let digit = |it: u64| b'0' + it as u8;
-    match number {
-        0..10 => return into.push(digit(number)),
-        10..100 => return into.extend_from_slice(&[digit(number / 10), digit(number % 10)]),
-        100..1000 => {
-            return into.extend_from_slice(&[digit(number / 100), digit(number / 10 % 10), digit(number % 10)]);
-        }
-        _ => {}
-    }
-    let (mut digits, mut at, mut rest) = ([0; 20], 20, number);
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    into.extend_from_slice(&digits[at..]);
+    into.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 pub(super) fn address(into: &mut Vec<u8>, address: IpAddr) {

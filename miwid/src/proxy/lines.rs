@@ -1,9 +1,12 @@
 //! The head of a plain GET, rewritten for an endpoint line by line. Pure. It says the same as what `headers` makes of a map,
 //! and gives up where that would have to weigh something.
 
+use std::time::Instant;
+
 use httparse::Header;
 
-use super::{fields::Fields, headers::is_claim, stamp::Stamp};
+use super::{headers::is_claim, stamp::Stamp};
+use crate::net::put_line;
 
 /// A GET without a body from a client that speaks for itself alone, whose head has been held against the letter of the
 /// gate: no `TE`, `Expect`, `Upgrade`, `Transfer-Encoding` or `Content-Length`, and `Connection` says no more than keep-alive.
@@ -12,6 +15,7 @@ pub struct PlainGet<'a> {
     pub target: &'a str,
     pub fields: &'a [Header<'a>],
     pub stamp: Stamp<'a>,
+    pub started: Instant,
 }
 
 /// `host`: what goes into `Host`. `None`: it takes more than this.
@@ -24,25 +28,13 @@ pub(super) fn write(get: &PlainGet<'_>, host: &[u8], into: &mut Vec<u8>) -> Opti
         match judge(field.name, &mut has_cookie) {
             Judgement::Weigh => return None,
             Judgement::Drop => {}
-            Judgement::Host => line(into, b"host", host),
-            Judgement::Keep => {
-                let at = into.len();
-                line(into, field.name.as_bytes(), field.value);
-                into[at..at + field.name.len()].make_ascii_lowercase();
-            }
+            Judgement::Host => put_line(into, b"host", host),
+            Judgement::Keep => put_line(into, field.name.as_bytes(), field.value),
         }
     }
-    let mut fields = Fields::behind(std::mem::take(into));
-    get.stamp.write(&mut fields);
-    *into = fields.into_bytes();
+    get.stamp.write(into);
     into.extend_from_slice(b"\r\n");
     Some(())
-}
-
-fn line(into: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    for part in [name, b": ", value, b"\r\n"] {
-        into.extend_from_slice(part);
-    }
 }
 
 enum Judgement {
@@ -94,7 +86,11 @@ mod tests {
             request_id: b"id",
         };
         let mut bytes = Vec::new();
-        write(&PlainGet { target: "/a?b", fields: &fields, stamp }, b"127.0.0.1:3000", &mut bytes)?;
+        write(
+            &PlainGet { target: "/a?b", fields: &fields, stamp, started: Instant::now() },
+            b"127.0.0.1:3000",
+            &mut bytes,
+        )?;
         Some(String::from_utf8(bytes).unwrap())
     }
 

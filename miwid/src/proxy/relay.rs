@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use crate::{
     exchange::Meter,
+    net::Pipe,
     upstream::{Connection, InFlight, Incoming, Pools},
 };
 
@@ -72,16 +73,35 @@ impl Relay {
         }
     }
 
-    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+    /// What is left to come, if the kernel can move it by itself.
+    pub fn spliceable(&self) -> Option<u64> {
+        self.incoming.spliceable()
+    }
+
+    /// Moves some of that to a pipe that is empty; Ready with how much.
+    pub fn poll_splice(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+        match self.incoming.poll_splice(cx, pipe) {
+            Poll::Pending => self.poll_wait(cx).map(Err),
+            Poll::Ready(Ok(moved)) => {
+                self.waiting = None;
+                self.settle();
+                Poll::Ready(Ok(moved))
+            }
+            Poll::Ready(Err(error)) => {
+                self.lease = None;
+                Poll::Ready(Err(error))
+            }
+        }
+    }
+
+    /// Resolves when it has been waited for too long.
+    fn poll_wait(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         if let Some(closing) = &mut self.closing
             && closing.as_mut().poll(cx).is_ready()
         {
             self.closing = None;
             self.lease = None;
-            return Poll::Ready(Some(Err(io::Error::new(
-                io::ErrorKind::ConnectionAborted,
-                "the app is being replaced",
-            ))));
+            return Poll::Ready(io::Error::new(io::ErrorKind::ConnectionAborted, "the app is being replaced"));
         }
         let deadline = *self.waiting.get_or_insert_with(Instant::now) + self.chunk_timeout;
         let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
@@ -91,7 +111,7 @@ impl Relay {
         }
         ready!(timer.as_mut().poll(cx));
         self.lease = None;
-        Poll::Ready(Some(Err(io::Error::new(io::ErrorKind::TimedOut, "the upstream sent nothing for too long"))))
+        Poll::Ready(io::Error::new(io::ErrorKind::TimedOut, "the upstream sent nothing for too long"))
     }
 }
 
@@ -102,7 +122,7 @@ impl http_body::Body for Relay {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let me = &mut *self;
         match Pin::new(&mut me.incoming).poll_frame(cx) {
-            Poll::Pending => me.poll_wait(cx),
+            Poll::Pending => me.poll_wait(cx).map(|it| Some(Err(it))),
             Poll::Ready(None) => {
                 if let Some(lease) = me.lease.take() {
                     lease.end();

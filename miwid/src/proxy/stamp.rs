@@ -5,13 +5,8 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use http::header;
-
-use super::fields::{Fields, address, decimal};
-use crate::exchange::{
-    Context, Scheme,
-    headers::{X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO, X_REQUEST_ID, X_REQUEST_START},
-};
+use super::fields::{address, decimal};
+use crate::exchange::{Context, Scheme};
 
 #[derive(Clone, Copy)]
 pub struct Stamp<'a> {
@@ -19,7 +14,7 @@ pub struct Stamp<'a> {
     pub peer: IpAddr,
     /// As the client sees it.
     pub scheme: Scheme,
-    /// As in its Host header.
+    /// As in its Host header, which has been found to be a host.
     pub authority: &'a str,
     pub started_at: SystemTime,
     pub request_id: &'a [u8],
@@ -37,15 +32,22 @@ impl<'a> Stamp<'a> {
     }
 
     /// All of it, behind a head of HTTP/1.1 that says nothing of the kind itself.
-    pub(super) fn write(&self, into: &mut Fields) {
-        into.put(&header::VIA, b"1.1 miwid");
-        into.write(&X_FORWARDED_FOR, |it| self.write_peer(it));
-        into.write(&header::FORWARDED, |it| self.write_forwarded(it));
-        into.put(&X_FORWARDED_PROTO, self.scheme.as_str().as_bytes());
-        into.put(&X_FORWARDED_HOST, self.authority.as_bytes());
-        into.write(&X_FORWARDED_PORT, |it| self.write_port(it));
-        into.write(&X_REQUEST_START, |it| self.write_start(it));
-        into.put(&X_REQUEST_ID, self.request_id);
+    pub(super) fn write(&self, into: &mut Vec<u8>) {
+        into.extend_from_slice(b"via: 1.1 miwid\r\nx-forwarded-for: ");
+        self.write_peer(into);
+        into.extend_from_slice(b"\r\nforwarded: ");
+        self.write_forwarded(into);
+        into.extend_from_slice(b"\r\nx-forwarded-proto: ");
+        into.extend_from_slice(self.scheme.as_str().as_bytes());
+        into.extend_from_slice(b"\r\nx-forwarded-host: ");
+        into.extend_from_slice(self.authority.as_bytes());
+        into.extend_from_slice(b"\r\nx-forwarded-port: ");
+        self.write_port(into);
+        into.extend_from_slice(b"\r\nx-request-start: ");
+        self.write_start(into);
+        into.extend_from_slice(b"\r\nx-request-id: ");
+        into.extend_from_slice(self.request_id);
+        into.extend_from_slice(b"\r\n");
     }
 
     pub(super) fn write_peer(&self, into: &mut Vec<u8>) {
@@ -59,13 +61,17 @@ impl<'a> Stamp<'a> {
         address(into, self.peer);
         into.extend_from_slice(close);
         into.extend_from_slice(b";host=\"");
-        into.extend(self.authority.bytes().filter(|it| !matches!(it, b'"' | b'\\')));
+        match memchr::memchr2(b'"', b'\\', self.authority.as_bytes()) {
+            None => into.extend_from_slice(self.authority.as_bytes()),
+            Some(_) => into.extend(self.authority.bytes().filter(|it| !matches!(it, b'"' | b'\\'))),
+        }
         into.extend_from_slice(b"\";proto=");
         into.extend_from_slice(self.scheme.as_str().as_bytes());
     }
 
     pub(super) fn write_port(&self, into: &mut Vec<u8>) {
-        let port = self.authority.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        let colon = self.authority.bytes().rposition(|it| it == b':');
+        let port = colon.and_then(|it| self.authority[it + 1..].parse::<u16>().ok());
         let port = port.unwrap_or(if self.scheme == Scheme::Https { 443 } else { 80 });
         decimal(into, port.into());
     }

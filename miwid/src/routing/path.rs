@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 
 /// `None`: the path climbs above the root or is not valid UTF-8 after decoding; nobody serves it.
 pub fn normalized(path: &str) -> Option<Cow<'_, str>> {
-    if !path.contains('%') && !path.contains("//") && !path.contains("/.") {
+    if !is_odd(path.as_bytes()) {
         return Some(Cow::Borrowed(path));
     }
     let decoded = percent_decode_str(path).decode_utf8().ok()?;
@@ -22,6 +22,15 @@ pub fn normalized(path: &str) -> Option<Cow<'_, str>> {
     let is_directory = decoded.ends_with('/') || decoded.ends_with("/.") || decoded.ends_with("/..");
     let end = if is_directory && !segments.is_empty() { "/" } else { "" };
     Some(Cow::Owned(format!("/{}{end}", segments.join("/"))))
+}
+
+/// Whether something in it is encoded, doubled or relative.
+fn is_odd(path: &[u8]) -> bool {
+    path.iter().enumerate().any(|(at, byte)| match byte {
+        b'%' => true,
+        b'/' => matches!(path.get(at + 1), Some(b'/' | b'.')),
+        _ => false,
+    })
 }
 
 #[cfg(test)]

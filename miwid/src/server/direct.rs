@@ -11,6 +11,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, Uri, header};
 use http_body::{Body as _, Frame};
+use tokio::net::TcpStream;
 
 use super::{
     clock::DATE_BYTES,
@@ -23,9 +24,12 @@ use super::{
 };
 use crate::{
     exchange::Source,
-    net::{Desk, Staged, content_length, fields, is_origin_form},
+    net::{Desk, Pipe, Staged, content_length, fields, is_origin_form},
     snapshot::Settings,
 };
+
+/// A poll moves at most so many stretches past our memory.
+const STRETCHES_AT_ONCE: usize = 8;
 
 /// An exchange whose request has been read: its answer is awaited or being written.
 pub(super) struct Direct {
@@ -33,11 +37,14 @@ pub(super) struct Direct {
     desk: Option<Desk>,
     stage: Stage,
     staged: Staged,
+    /// What goes past our memory, behind what is staged.
+    pipe: Option<Pipe>,
     unflushed: bool,
     /// The client has been told that this is the last answer.
     is_last: bool,
 }
 
+#[expect(clippy::large_enum_variant, reason = "whoever has it is in a box")]
 enum Stage {
     Asking(Answer),
     Errand(Errand),
@@ -91,12 +98,12 @@ pub(super) fn request(head: &[u8], plain: &Plain<'_>, settings: &Settings) -> Op
 impl Direct {
     pub(super) fn new(connection: &Connection, request: Request<Source>, taken_up: Option<TakenUp>) -> Box<Self> {
         let (stage, desk) = asking(connection, request, taken_up);
-        Box::new(Self { desk: Some(desk), stage, staged: Staged::new(), unflushed: false, is_last: false })
+        Box::new(Self { desk: Some(desk), stage, staged: Staged::new(), pipe: None, unflushed: false, is_last: false })
     }
 
     pub(super) fn errand(errand: Errand) -> Box<Self> {
         let stage = Stage::Errand(errand);
-        Box::new(Self { desk: None, stage, staged: Staged::new(), unflushed: false, is_last: false })
+        Box::new(Self { desk: None, stage, staged: Staged::new(), pipe: None, unflushed: false, is_last: false })
     }
 
     /// When the answer must have begun, where nobody else looks after that.
@@ -214,12 +221,63 @@ impl Direct {
     }
 
     fn poll_tell<T: Io>(&mut self, connection: &Connection, io: &mut T, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut stretches = 0;
         loop {
             ready!(self.poll_write(connection, io, cx))?;
             let Stage::Telling { body, .. } = &mut self.stage else { return Poll::Ready(Ok(())) };
+            if let (Telling::Passed(passed), Some(socket)) = (&*body, io.socket())
+                && (self.pipe.is_some() || passed.is_spliceable())
+            {
+                stretches += 1;
+                if stretches > STRETCHES_AT_ONCE {
+                    // A client as fast as we are would keep all others waiting.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                ready!(self.poll_splice(connection, socket, cx))?;
+                continue;
+            }
             let frame = ready!(body.poll_frame(cx));
             self.accept(frame)?;
         }
+    }
+
+    /// One stretch from socket to socket. What is behind the last one is at the end of the body.
+    fn poll_splice(
+        &mut self,
+        connection: &Connection,
+        socket: &TcpStream,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Stage::Telling { body: Telling::Passed(body), framing: Framing::Length(left) } = &mut self.stage else {
+            return Poll::Ready(Err(misframed("other")));
+        };
+        let pipe = match &mut self.pipe {
+            Some(pipe) => pipe,
+            None => self.pipe.insert(Pipe::open()?),
+        };
+        if pipe.is_empty() {
+            let moved = ready!(body.poll_splice(pipe, cx))?;
+            *left = left.checked_sub(moved as u64).ok_or_else(|| misframed("longer"))?;
+        }
+        while !pipe.is_empty() {
+            match pipe.poll_drain(socket, cx) {
+                Poll::Ready(written) => {
+                    let written = written?;
+                    connection.activity.written(written);
+                    body.drained(written);
+                }
+                Poll::Pending => {
+                    connection.activity.write_blocked();
+                    return Poll::Pending;
+                }
+            }
+        }
+        connection.activity.flushed();
+        if *left == 0 {
+            (self.stage, self.pipe) = (Stage::Told, None);
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn accept(&mut self, frame: Option<io::Result<Frame<Bytes>>>) -> io::Result<()> {

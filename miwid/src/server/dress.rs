@@ -8,6 +8,7 @@ use super::{clock::DATE_BYTES, direct::status_line};
 use crate::{
     encoding::Rules,
     exchange::{ExtraHeaders, Scheme},
+    net::put_line,
     upstream::PlainHead,
 };
 
@@ -64,23 +65,21 @@ impl Dress<'_> {
             let fate = self.judge(field, head.status)?;
             is_dated |= fate == Fate::Date;
             if fate != Fate::Drop {
-                let at = into.len();
-                line(into, field.name.as_bytes(), field.value);
-                into[at..at + field.name.len()].make_ascii_lowercase();
+                put_line(into, field.name.as_bytes(), field.value);
             }
         }
         is_dated |= self.add(head.fields, into);
         if !is_dated {
-            line(into, b"date", &date());
+            put_line(into, b"date", &date());
         }
         if self.is_last {
-            line(into, b"connection", b"close");
+            put_line(into, b"connection", b"close");
         }
         let framing = match head.length {
             _ if head.status == StatusCode::NOT_MODIFIED => Framing::None,
             Some(length) => Framing::Length(length),
             None => {
-                line(into, b"transfer-encoding", b"chunked");
+                put_line(into, b"transfer-encoding", b"chunked");
                 Framing::Chunked
             }
         };
@@ -125,7 +124,7 @@ impl Dress<'_> {
         let ours = [("server", server), ("x-request-id", Some(self.request_id)), ("alt-svc", self.alternative)];
         let ours = ours.into_iter().filter_map(|(name, value)| Some((name, value?)));
         for (name, value) in ours.clone().filter(|it| !removes(it.0)) {
-            line(into, name.as_bytes(), value);
+            put_line(into, name.as_bytes(), value);
         }
         let Some(extra) = self.extra else { return false };
         let is_said = |name: &str| {
@@ -134,7 +133,7 @@ impl Dress<'_> {
         let mut is_dated = false;
         for (name, value) in extra.added(self.scheme).filter(|it| !is_said(it.0.as_str())) {
             is_dated |= *name == header::DATE;
-            line(into, name.as_str().as_bytes(), value.as_bytes());
+            put_line(into, name.as_str().as_bytes(), value.as_bytes());
         }
         is_dated
     }
@@ -145,10 +144,4 @@ enum Fate {
     Keep,
     Date,
     Drop,
-}
-
-fn line(into: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    for part in [name, b": ", value, b"\r\n"] {
-        into.extend_from_slice(part);
-    }
 }

@@ -23,14 +23,14 @@ use super::{
     dress::{Dress, Framing},
     finish::CLIENT_GONE,
     plain::Plain,
-    service::{TakenUp, new_request_id},
+    service::{RequestId, TakenUp},
     worker::Worker,
 };
 use crate::{
     builtin::Pages,
     encoding::Rules,
     exchange::{ExtraHeaders, Scheme},
-    net::{Running, is_field_value, is_origin_form},
+    net::{Pipe, Running, is_origin_form},
     proxy::{self, Outcome, PlainGet, Relay, Stamp, Start},
     routing::{Target, host_of, plan},
     snapshot::Snapshot,
@@ -38,6 +38,9 @@ use crate::{
     tls::CHALLENGES,
     upstream::Heard,
 };
+
+/// From here on the kernel moves what is left of an answer from socket to socket by itself.
+const SPLICE_FROM: u64 = 32 << 10;
 
 /// A request whose answer is awaited.
 pub(super) struct Errand {
@@ -61,7 +64,7 @@ struct Kept {
     site: Arc<str>,
     upstream: Arc<str>,
     upstream_duration: Option<Duration>,
-    request_id: HeaderValue,
+    request_id: RequestId,
     peer: IpAddr,
     scheme: Scheme,
     host: String,
@@ -90,7 +93,7 @@ pub(super) struct Asked<'a> {
     pub(super) started: Instant,
 }
 
-/// Takes up what is plainly to be forwarded.
+/// Takes up what is plainly to be forwarded, on a connection that is ordinary.
 pub(super) fn take(connection: &Connection, snapshot: &Arc<Snapshot>, asked: &Asked<'_>) -> Taken {
     begin(connection, snapshot, asked).unwrap_or(Taken::Service(None))
 }
@@ -100,22 +103,25 @@ fn begin(connection: &Connection, snapshot: &Arc<Snapshot>, asked: &Asked<'_>) -
     let Asked { head, plain, fields, started } = *asked;
     let settings = &snapshot.settings;
     let target = plain.target.as_bytes();
-    if !connection.is_ordinary(snapshot) || target.len() > settings.uri_bytes_max || !is_origin_form(target) {
+    if target.len() > settings.uri_bytes_max || !is_origin_form(target) {
         return None;
     }
     let authority = str::from_utf8(plain.host).ok()?;
     let host = host_of(authority)?;
-    if !is_welcome(connection, snapshot, &host) || !fields.iter().all(|it| is_field_value(it.value)) {
+    if !is_welcome(connection, snapshot, &host) {
         return None;
     }
-    let (path, query) = plain.target.split_once('?').map_or((plain.target, None), |(path, query)| (path, Some(query)));
+    let (path, query) = match memchr::memchr(b'?', target) {
+        Some(at) => (&plain.target[..at], Some(&plain.target[at + 1..])),
+        None => (plain.target, None),
+    };
     if Pages::has(path) || path.starts_with(CHALLENGES) {
         return None;
     }
     let plan = plan(&snapshot.hosts, &host, path).ok()?;
     let Target::Proxy(forwarder) = &plan.route.target else { return None };
     let (worker, scheme) = (&connection.worker, connection.peer.scheme);
-    let (request_id, started_at) = (new_request_id(), worker.clock.time(started));
+    let (request_id, started_at) = (RequestId::new(), worker.clock.time(started));
     let peer = connection.peer.remote.ip();
     let stamp = Stamp { peer: peer.to_canonical(), scheme, authority, started_at, request_id: request_id.as_bytes() };
     let stripped = query.filter(|_| *plan.path != *path).map(|query| format!("{}?{query}", plan.path));
@@ -124,10 +130,10 @@ fn begin(connection: &Connection, snapshot: &Arc<Snapshot>, asked: &Asked<'_>) -
         None if *plan.path == *path => plain.target,
         None => &plan.path,
     };
-    let exchange = match forwarder.errand(&PlainGet { target, fields, stamp }, &worker.pools) {
+    let exchange = match forwarder.errand(&PlainGet { target, fields, stamp, started }, &worker.pools) {
         Start::Begun(exchange) => exchange,
         Start::Picked(resumed) => {
-            let (snapshot, request_id, resumed) = (snapshot.clone(), Some(request_id), Some(resumed));
+            let (snapshot, request_id, resumed) = (snapshot.clone(), Some(request_id.value()), Some(resumed));
             return Some(Taken::Service(Some(TakenUp { started, snapshot, request_id, resumed })));
         }
         Start::Weigh => return None,
@@ -218,7 +224,7 @@ impl Errand {
             Outcome::Answered { body, after } => {
                 kept.upstream_duration = Some(after);
                 kept.worker.shard.handed_on();
-                Told::Answered(Passed { body, kept }, framing.unwrap_or(Framing::None))
+                Told::Answered(Passed { body, in_pipe: 0, kept }, framing.unwrap_or(Framing::None))
             }
             Outcome::Unfinished(resumed) => kept.hand_over(resumed),
         }
@@ -234,7 +240,7 @@ impl Kept {
     fn hand_over(mut self: Box<Self>, resumed: proxy::Resumed) -> Told {
         self.running = None;
         let (started, snapshot) = (self.started, self.snapshot.clone());
-        let taken_up = TakenUp { started, snapshot, request_id: Some(self.request_id.clone()), resumed: Some(resumed) };
+        let taken_up = TakenUp { started, snapshot, request_id: Some(self.request_id.value()), resumed: Some(resumed) };
         Told::Service(self.head.clone(), taken_up)
     }
 
@@ -264,7 +270,7 @@ impl Kept {
             bytes_received: 0,
             referer: self.text(&self.referer),
             user_agent: self.text(&self.user_agent),
-            request_id: self.request_id.to_str().unwrap_or_default(),
+            request_id: self.request_id.as_str(),
             site: &self.site,
             upstream: &self.upstream,
             upstream_duration: self.upstream_duration,
@@ -285,6 +291,8 @@ impl Drop for Kept {
 /// The body of an answer that is handed on.
 pub(super) struct Passed {
     body: Relay,
+    /// Bytes that have left the upstream and not reached the client.
+    in_pipe: u64,
     kept: Box<Kept>,
 }
 
@@ -294,14 +302,40 @@ impl Passed {
         match &frame {
             Some(Ok(frame)) => {
                 self.kept.sent += frame.data_ref().map_or(0, Bytes::len) as u64;
-                if self.body.is_end_stream() {
-                    self.kept.write(false);
-                }
+                self.settle();
             }
             Some(Err(error)) => tracing::debug!(%error, "response body ended early"),
             None => self.kept.write(false),
         }
         Poll::Ready(frame)
+    }
+
+    /// Whether the kernel should move the rest by itself.
+    pub(super) fn is_spliceable(&self) -> bool {
+        self.body.spliceable().is_some_and(|it| it >= SPLICE_FROM)
+    }
+
+    pub(super) fn poll_splice(&mut self, pipe: &mut Pipe, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let moved = ready!(self.body.poll_splice(cx, pipe));
+        match &moved {
+            Ok(moved) => self.in_pipe += *moved as u64,
+            Err(error) => tracing::debug!(%error, "response body ended early"),
+        }
+        Poll::Ready(moved)
+    }
+
+    /// So much of what is in the pipe has gone to the client.
+    pub(super) fn drained(&mut self, count: usize) {
+        self.in_pipe -= count as u64;
+        self.kept.sent += count as u64;
+        self.settle();
+    }
+
+    /// The record is written with the last byte.
+    fn settle(&mut self) {
+        if self.body.is_end_stream() && self.in_pipe == 0 {
+            self.kept.write(false);
+        }
     }
 
     pub(super) fn is_end_stream(&self) -> bool {
@@ -311,8 +345,6 @@ impl Passed {
 
 impl Drop for Passed {
     fn drop(&mut self) {
-        if self.body.is_end_stream() {
-            self.kept.write(false);
-        }
+        self.settle();
     }
 }

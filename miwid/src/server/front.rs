@@ -154,6 +154,7 @@ impl<T: Io> Front<T> {
         }
         let worker = &connection.worker;
         let snapshot = worker.snapshot();
+        let is_ordinary = connection.is_ordinary(&snapshot);
         let mut at = 0;
         while at < bytes.len() {
             if self.owed.is_some() || self.direct.is_some() {
@@ -165,14 +166,16 @@ impl<T: Io> Front<T> {
             let Some(plain) = plain(&bytes[at..], &snapshot.settings, &mut fields) else {
                 return Some(Departure::Parser(Bytes::copy_from_slice(&bytes[at..])));
             };
-            let found = connection.shelved(&snapshot, &plain, started).and_then(|ready| {
+            let shelved = || connection.shelved(&snapshot, &plain, started);
+            let found = is_ordinary.then(shelved).flatten().and_then(|ready| {
                 let (status, content) = content(&self.io, &ready, &plain)?;
                 Some((ready, status, content))
             });
             let Some((ready, status, content)) = found else {
                 let head = &bytes[at..][..plain.length];
                 let asked = Asked { head, plain: &plain, fields: plain.fields, started };
-                self.direct = match errand::take(connection, &snapshot, &asked) {
+                let taken = is_ordinary.then(|| errand::take(connection, &snapshot, &asked));
+                self.direct = match taken.unwrap_or(Taken::Service(None)) {
                     Taken::Errand(errand) => Some(Direct::errand(errand)),
                     Taken::Service(taken_up) => {
                         let Some(request) = direct::request(head, &plain, &snapshot.settings) else {
@@ -328,9 +331,9 @@ impl Kept {
 }
 
 impl Connection {
-    /// The answer to a plain request, as long as it is fresh and this connection may give it.
+    /// The answer to a plain request of an ordinary connection, as long as it is fresh and is for this one.
     fn shelved(&self, snapshot: &Arc<Snapshot>, plain: &Plain<'_>, now: Instant) -> Option<Rc<Ready>> {
-        if plain.is_particular || !self.is_ordinary(snapshot) {
+        if plain.is_particular {
             return None;
         }
         let label = Label {

@@ -143,6 +143,20 @@ mod tests {
         assert_eq!(Plain { fields: &[], ..plain }, expected);
     }
 
+    /// Fields of a plain request are handed on without another look.
+    #[test]
+    fn values_are_those_of_the_gate() {
+        for byte in (1..=127).filter(|it| !b"\r\n".contains(it)) {
+            let value = [b"a", &[byte][..], b"b"].concat();
+            let head = [b"GET / HTTP/1.1\r\nhost: a\r\nx:  ", &value[..], b" \t\r\n\r\n"].concat();
+            let settings = Settings { header_bytes_max: 1000, headers_max: 10, ..settings() };
+            let mut fields = Fields::default();
+            let plain = plain(&head, &settings, &mut fields);
+            assert_eq!(plain.is_some(), crate::net::is_field_value(&value), "{byte}");
+            assert!(plain.is_none_or(|it| it.fields[1].value == value), "{byte}");
+        }
+    }
+
     #[test]
     fn what_the_gate_refuses_is_not_plain() {
         let settings = Settings { header_bytes_max: 10_000, headers_max: 10, ..settings() };

@@ -187,10 +187,30 @@ fn bad_path() -> Failure {
     Failure::client(StatusCode::BAD_REQUEST, reason::BAD_REQUEST, "The path of the request cannot be resolved.")
 }
 
-/// A random UUID. `fastrand` is enough: the id is a name, not a secret, and a system call per request is not.
 pub(super) fn new_request_id() -> HeaderValue {
-    let id = uuid::Builder::from_random_bytes(fastrand::u128(..).to_ne_bytes()).into_uuid();
-    let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
-    HeaderValue::from_str(id.hyphenated().encode_lower(&mut text))
-        .expect("hexadecimal digits and hyphens are visible ASCII")
+    RequestId::new().value()
+}
+
+/// A random UUID as it is written. `fastrand` is enough: the id is a name, not a secret, and a system call per request is not.
+pub(super) struct RequestId([u8; uuid::fmt::Hyphenated::LENGTH]);
+
+impl RequestId {
+    pub(super) fn new() -> Self {
+        let id = uuid::Builder::from_random_bytes(fastrand::u128(..).to_ne_bytes()).into_uuid();
+        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+        id.hyphenated().encode_lower(&mut text);
+        Self(text)
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    pub(super) fn value(&self) -> HeaderValue {
+        HeaderValue::from_bytes(&self.0).expect("hexadecimal digits and hyphens are visible ASCII")
+    }
 }

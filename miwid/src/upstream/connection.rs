@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     exchange::Body,
-    net::{Desk, Prefixed, Staged, fields},
+    net::{Desk, Pipe, Prefixed, Staged, fields},
 };
 
 /// A connection to an endpoint, ready for a request.
@@ -167,6 +167,24 @@ pub struct Incoming(Source);
 enum Source {
     Own(http1::Incoming<Stream>),
     Shared(hyper::body::Incoming),
+}
+
+impl Incoming {
+    /// What is left to come, if the kernel can move it by itself.
+    pub fn spliceable(&self) -> Option<u64> {
+        match &self.0 {
+            Source::Own(it) => it.spliceable(),
+            Source::Shared(_) => None,
+        }
+    }
+
+    /// Moves some of that to a pipe that is empty; Ready with how much.
+    pub fn poll_splice(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe) -> Poll<io::Result<usize>> {
+        match &mut self.0 {
+            Source::Own(it) => it.poll_splice(cx, pipe),
+            Source::Shared(_) => Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
+        }
+    }
 }
 
 impl http_body::Body for Incoming {

@@ -75,10 +75,9 @@ pub struct Pools {
 
 impl Pools {
     /// An idle connection that is known to be alive, if there is one.
-    pub fn checkout(&self, endpoint: &Arc<Endpoint>) -> Option<Connection> {
+    pub fn checkout(&self, endpoint: &Arc<Endpoint>, now: Instant) -> Option<Connection> {
         let mut pools = self.idle.borrow_mut();
         let pool = pools.get_mut(&endpoint.id)?;
-        let now = Instant::now();
         // One that is not free yet still sends the end of its last request: it stays for a later one.
         while let Some(newest) = pool.iter().rposition(|it| it.wire.borrow().is_free()) {
             let idle = pool.remove(newest);
@@ -97,7 +96,7 @@ impl Pools {
             return Box::pin(self.connect(endpoint, order)).await;
         }
         match order.protocol {
-            Protocol::Http1 => match self.checkout(endpoint) {
+            Protocol::Http1 => match self.checkout(endpoint, Instant::now()) {
                 Some(connection) => Ok(connection),
                 None => Box::pin(self.connect(endpoint, order)).await,
             },

@@ -73,6 +73,21 @@ impl Decoder {
         }
     }
 
+    /// What is left of a body that is framed by its length.
+    pub(super) fn length(&self) -> Option<u64> {
+        if let Self::Length(left) = self { Some(*left) } else { None }
+    }
+
+    /// So much of it went another way.
+    pub(super) fn took(&mut self, count: u64) {
+        if let Self::Length(left) = self {
+            *left = left.saturating_sub(count);
+            if *left == 0 {
+                *self = Self::Ended;
+            }
+        }
+    }
+
     pub(super) fn size_hint(&self) -> SizeHint {
         self.left().map_or_else(SizeHint::default, SizeHint::with_exact)
     }

@@ -13,6 +13,7 @@ use http_body::{Frame, SizeHint};
 use tokio::{io::AsyncRead, sync::Notify, task::AbortHandle};
 
 use super::{decoder::Decoder, head::Framing, wire::Shared};
+use crate::{net::Pipe, upstream::stream::Splice};
 
 pub(in crate::upstream) struct Incoming<S> {
     /// Given up with the last byte: what then happens on the connection is of another exchange.
@@ -77,12 +78,38 @@ impl<S: AsyncRead + Unpin> Incoming<S> {
                 wire.reader = Some(cx.waker().clone());
             }
             if ready!(wire.poll_fill(cx, wire.size(self.decoder.left())))? == 0 && !self.decoder.cut() {
-                let error =
-                    io::Error::new(io::ErrorKind::UnexpectedEof, "the upstream closed in the middle of its answer");
-                return Poll::Ready(Some(Err(error)));
+                return Poll::Ready(Some(Err(cut_off())));
             }
         }
     }
+}
+
+impl<S: Splice> Incoming<S> {
+    /// What is left to come, if the kernel can move it by itself: it is known how much that is, and none of it is here.
+    pub(in crate::upstream) fn spliceable(&self) -> Option<u64> {
+        let wire = self.wire.as_ref().filter(|_| self.rest.is_none())?.borrow();
+        (wire.unread.bytes.is_empty() && wire.stream.is_spliceable()).then(|| self.decoder.length()).flatten()
+    }
+
+    /// Moves some of that to a pipe that is empty; Ready with how much.
+    pub(in crate::upstream) fn poll_splice(
+        &mut self,
+        cx: &mut Context<'_>,
+        pipe: &mut Pipe,
+    ) -> Poll<io::Result<usize>> {
+        let (Some(wire), Some(limit)) = (&self.wire, self.decoder.length()) else { return Poll::Ready(Ok(0)) };
+        let moved = ready!(wire.borrow_mut().poll_splice(cx, pipe, limit))?;
+        if moved == 0 {
+            return Poll::Ready(Err(cut_off()));
+        }
+        self.decoder.took(moved as u64);
+        self.settle();
+        Poll::Ready(Ok(moved))
+    }
+}
+
+fn cut_off() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the upstream closed in the middle of its answer")
 }
 
 impl<S: AsyncRead + Unpin> http_body::Body for Incoming<S> {

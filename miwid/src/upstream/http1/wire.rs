@@ -20,7 +20,10 @@ use super::{
     head::{Framing, Head, Heads},
     lines::{self, PlainHead},
 };
-use crate::net::{Desk, Staged};
+use crate::{
+    net::{Desk, Pipe, Staged},
+    upstream::stream::Splice,
+};
 
 /// Held by the exchange, by the body of its answer, and by a rest of its request that is still being sent.
 pub(in crate::upstream) type Shared<S> = Rc<RefCell<Wire<S>>>;
@@ -180,5 +183,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         let Some((length, framing)) = lines::read(&self.unread.bytes, take) else { return Poll::Ready(Ok(None)) };
         self.unread.bytes.advance(length);
         Poll::Ready(Ok(Some(framing)))
+    }
+}
+
+impl<S: Splice> Wire<S> {
+    /// Past our memory, as long as nothing has been read that comes before.
+    pub(super) fn poll_splice(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe, limit: u64) -> Poll<io::Result<usize>> {
+        // The next answer may go the same way: its beginning is all that should be read.
+        self.usual = SMALL;
+        self.stream.poll_splice(cx, pipe, limit)
     }
 }
