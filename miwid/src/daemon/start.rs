@@ -215,6 +215,10 @@ async fn assemble(
         Some(engine) => engine.wait_until_told().await?,
         None => Takeover::default(),
     };
+    if let Some(engine) = &engine {
+        let line = engine.line.clone();
+        tls.inherit(&takeover.secrets, move |keys| line.entrust(keys));
+    }
     let takes_over = engine.as_ref().is_some_and(|it| it.mode == Mode::Beside) || !takeover.instances.is_empty();
 
     let supervisor = app::Supervisor {

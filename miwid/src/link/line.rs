@@ -3,7 +3,7 @@
 
 use std::{
     collections::HashMap,
-    io,
+    fmt, io,
     os::fd::{AsFd, OwnedFd},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -17,6 +17,7 @@ use tokio::{
     net::UnixDatagram,
     sync::{mpsc, oneshot},
 };
+use zeroize::Zeroizing;
 
 use super::{
     Kept,
@@ -79,7 +80,26 @@ pub enum Order {
 #[derive(Debug, Default)]
 pub struct Takeover {
     pub state: Vec<u8>,
+    pub secrets: Secrets,
     pub instances: Vec<Heir>,
+}
+
+/// What no log may have and no memory longer than needed.
+#[derive(Default)]
+pub struct Secrets(Zeroizing<Vec<u8>>);
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("secrets")
+    }
+}
+
+impl std::ops::Deref for Secrets {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 /// A process that outlived its engine.
@@ -141,6 +161,14 @@ impl Line {
         }
     }
 
+    /// What the next engine needs and nobody else may know.
+    pub fn entrust(&self, secrets: &[u8]) {
+        match memory(secrets) {
+            Ok(memory) => self.say_with(ToWarden::Secrets, vec![memory]),
+            Err(error) => tracing::warn!(%error, "clients will not resume their sessions with the next engine"),
+        }
+    }
+
     /// Starts the launch stub with these as fd 0, 1 and 2; the warden keeps the last two, the ends that are read.
     pub async fn launch(&self, name: String, descriptors: [OwnedFd; 5]) -> Result<Started, i32> {
         let id = self.last.fetch_add(1, Relaxed);
@@ -197,6 +225,11 @@ async fn hear(link: Arc<UnixDatagram>, children: Arc<Mutex<Children>>, orders: m
         let order = match packet.message {
             ToEngine::State => {
                 takeover.state = descriptors.next().and_then(|it| read_memory(it).ok()).unwrap_or_default();
+                None
+            }
+            ToEngine::Secrets => {
+                let read = descriptors.next().and_then(|it| read_memory(it).ok());
+                takeover.secrets = Secrets(Zeroizing::new(read.unwrap_or_default()));
                 None
             }
             ToEngine::Instance { name, pid, exit } => {

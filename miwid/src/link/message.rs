@@ -50,6 +50,8 @@ pub enum ToWarden {
     },
     /// With a piece of memory: what the next engine must know of the apps.
     State,
+    /// With a piece of memory that the warden keeps unread: the keys of session tickets.
+    Secrets,
     /// No worker is stuck.
     Alive,
     /// Lines for the service manager.
@@ -84,6 +86,8 @@ pub enum ToEngine {
     Begin,
     /// With what the engine before said last.
     State,
+    /// With what the engine before kept secret.
+    Secrets,
     /// A process that runs for the engine, or has ended meanwhile; with its two pipes.
     Instance {
         name: String,

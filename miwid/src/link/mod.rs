@@ -5,7 +5,7 @@ mod line;
 mod message;
 mod packet;
 
-pub use line::{Beginning, Heir, Line, Order, Takeover};
+pub use line::{Beginning, Heir, Line, Order, Secrets, Takeover};
 pub use message::{Exit, Mode, PROTOCOL, ToEngine, ToWarden};
 pub use packet::{Packet, begin, memory, pair, read_memory, receive, send};
 

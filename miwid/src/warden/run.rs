@@ -59,6 +59,8 @@ struct Warden {
     kept: Kept,
     /// What the engine that has the apps said of them last.
     state: Option<OwnedFd>,
+    /// Never read here.
+    secrets: Option<OwnedFd>,
     manager: Manager,
     watchdog: Option<Duration>,
     pinged: Instant,
@@ -83,6 +85,7 @@ impl Warden {
             children: Children::default(),
             kept: Kept::new(),
             state: None,
+            secrets: None,
             manager: Manager::of_environment(),
             watchdog: sd_notify::watchdog_enabled(),
             pinged: Instant::now(),
@@ -218,10 +221,9 @@ impl Warden {
             ToWarden::Launch { id, name } => self.launch(number, id, name, descriptors),
             ToWarden::Alive => drop(self.alive.insert(number, Instant::now())),
             // An engine that is on its way out has nothing to say of the whole.
-            ToWarden::Notify { text } if !self.engines.range(number + 1..).any(|(_, it)| it.went) => {
-                self.manager.tell(text);
-            }
-            ToWarden::Notify { .. } => {}
+            ToWarden::Notify { .. } | ToWarden::Secrets if self.engines.range(number + 1..).any(|(_, it)| it.went) => {}
+            ToWarden::Notify { text } => self.manager.tell(text),
+            ToWarden::Secrets => self.secrets = descriptors.pop(),
             ToWarden::Unknown => {}
         }
         None
@@ -320,6 +322,9 @@ impl Warden {
         let Some(engine) = self.engines.get_mut(&number) else { return };
         if let Some(state) = self.state.as_ref().and_then(|it| it.try_clone().ok()) {
             engine.tell(ToEngine::State, vec![state]);
+        }
+        if let Some(secrets) = self.secrets.as_ref().and_then(|it| it.try_clone().ok()) {
+            engine.tell(ToEngine::Secrets, vec![secrets]);
         }
         for (pid, it) in &self.children.instances {
             let pipes = it.pipes.iter().filter_map(|pipe| pipe.try_clone().ok()).collect();
