@@ -302,7 +302,7 @@ fn control_socket(
     }
     let socket = control::Socket::bind(place).map_err(StartError::Control)?;
     if let Some(engine) = engine {
-        engine.line.say(ToWarden::Drop { key: key.clone() });
+        engine.line.say(ToWarden::Drop { key: key.clone(), ending: false });
         engine.line.keep(&key, socket.try_clone().into_iter().collect());
     }
     Ok(socket)
@@ -315,18 +315,20 @@ fn admin(
 ) -> Result<Option<tokio::net::TcpListener>, StartError> {
     let Some(address) = config.admin.listen else { return Ok(None) };
     let key = format!("admin:{address}");
-    let before = kept.remove(&key).and_then(|sockets| sockets.into_iter().next());
+    // A service manager that passes a socket does not say what for.
+    let passed = format!("tcp:{address}");
+    let before = kept.remove(&key).into_iter().chain(kept.remove(&passed)).flatten().next();
     let failed = |source| taken(BindError { address, source }, &config.server);
     let bound = match before {
         Some(socket) => TcpListener::from(socket),
-        None => {
-            let socket = TcpListener::bind(address).map_err(failed)?;
-            if let Some(engine) = engine {
-                engine.line.keep(&key, socket.try_clone().map(OwnedFd::from).into_iter().collect());
-            }
-            socket
-        }
+        None => TcpListener::bind(address).map_err(failed)?,
     };
+    if let Some(engine) = engine {
+        for key in [&key, &passed] {
+            engine.line.say(ToWarden::Drop { key: key.clone(), ending: false });
+        }
+        engine.line.keep(&key, bound.try_clone().map(OwnedFd::from).into_iter().collect());
+    }
     bound.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(bound)).map(Some).map_err(failed)
 }
 

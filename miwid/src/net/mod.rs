@@ -33,7 +33,7 @@ pub use http2::{CONNECTION_WINDOW, LocalExecutor, STREAM_WINDOW, STREAMS_MAX, he
 pub use lingering::Lingering;
 #[cfg(feature = "http3")]
 pub use listener::bind_udp_group;
-pub use listener::{BindError, bind_beside, bind_group};
+pub use listener::{BindError, bind_group, more_beside};
 pub use prefixed::{Preface, Prefixed, is_preface, sniff};
 pub use sendfile::{Sending, poll_send_more};
 pub use staged::Staged;

@@ -6,6 +6,7 @@ mod children;
 mod engine;
 mod manager;
 mod run;
+mod store;
 mod succession;
 mod voice;
 

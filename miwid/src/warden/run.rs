@@ -22,6 +22,7 @@ use super::{
     children::{Children, Instance, kill_all, raw, reap},
     engine::{Engine, Program, launch},
     manager::Manager,
+    store::Store,
     succession::{self, Effect, Event, Report, Succession, words},
     voice,
 };
@@ -57,6 +58,7 @@ struct Warden {
     alive: BTreeMap<succession::Engine, Instant>,
     children: Children,
     kept: Kept,
+    store: Store,
     /// What the engine that has the apps said of them last.
     state: Option<OwnedFd>,
     /// Never read here.
@@ -73,6 +75,8 @@ impl Warden {
         let mask: SigSet = wanted.into_iter().collect();
         mask.thread_block()?;
         nix::sys::prctl::set_child_subreaper(true)?;
+        let mut manager = Manager::of_environment();
+        let (store, kept) = Store::open(&mut manager);
         Ok(Self {
             begun: Instant::now(),
             signals: SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?,
@@ -83,10 +87,11 @@ impl Warden {
             engines: BTreeMap::new(),
             alive: BTreeMap::new(),
             children: Children::default(),
-            kept: Kept::new(),
+            kept,
+            store,
             state: None,
             secrets: None,
-            manager: Manager::of_environment(),
+            manager,
             watchdog: sd_notify::watchdog_enabled(),
             pinged: Instant::now(),
         })
@@ -111,8 +116,9 @@ impl Warden {
 
     fn wait(&self) {
         let until = self.succession.wakes_at().map(|at| at.saturating_duration_since(Instant::now()));
+        let wakes = [until, self.store.wakes_in(), self.manager.wakes_in(), Some(LOOK)];
         // A millisecond late rather than early: the deadline must have come.
-        let time = until.map_or(LOOK, |it| it.min(LOOK)) + Duration::from_millis(1);
+        let time = wakes.into_iter().flatten().min().unwrap_or(LOOK) + Duration::from_millis(1);
         let mut polled = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         for engine in self.engines.values() {
             let events = if engine.is_behind() { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
@@ -211,8 +217,14 @@ impl Warden {
                     self.tell(number, ToEngine::NotUpgraded { why, busy: false }, Vec::new());
                 }
             },
-            ToWarden::Keep { key } => self.kept.entry(key).or_default().append(&mut descriptors),
-            ToWarden::Drop { key } => drop(self.kept.remove(&key)),
+            ToWarden::Keep { key } => {
+                self.kept.entry(key).or_default().append(&mut descriptors);
+                self.store.changed();
+            }
+            ToWarden::Drop { key, ending } => {
+                self.kept.remove(&key);
+                if ending { self.store.end() } else { self.store.changed() }
+            }
             ToWarden::State => {
                 self.state = descriptors.pop();
                 // What it was told has come into what it says.
@@ -362,6 +374,7 @@ impl Warden {
             self.pinged = now;
             self.manager.tell("WATCHDOG=1".to_owned());
         }
+        self.store.settle(&self.kept, &mut self.manager);
         self.manager.flush();
     }
 }

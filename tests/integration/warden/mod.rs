@@ -1,6 +1,7 @@
 //! The warden and its engines: what outlives an engine, and what an upgrade leaves alone.
 
 mod sessions;
+mod store;
 
 use std::{net::SocketAddr, time::Duration};
 
