@@ -3,8 +3,11 @@
 
 use std::{
     collections::HashMap,
-    fmt, io,
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher},
+    io,
     os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -56,6 +59,14 @@ pub struct Beginning {
     /// How long the warden has been there.
     pub age: Duration,
     pub kept: Kept,
+    /// A configuration that is to be served whatever the files say.
+    pub instead: Option<Instead>,
+}
+
+/// One that proved itself, and why it is wanted.
+pub struct Instead {
+    pub why: String,
+    pub texts: Vec<(PathBuf, String)>,
 }
 
 /// What only the whole daemon can do.
@@ -120,7 +131,7 @@ impl Line {
         let link = watched(link)?;
         let (out, outbox) = mpsc::unbounded_channel();
         let line = Self { out, children: Arc::default(), last: Arc::default() };
-        let (mut kept, mut welcome) = (Kept::new(), None);
+        let (mut kept, mut welcome, mut instead) = (Kept::new(), None, None);
         loop {
             let packet = next(&link).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
             match packet.message {
@@ -128,6 +139,10 @@ impl Line {
                     welcome = Some((engine, mode, Duration::from_millis(age_ms)))
                 }
                 ToEngine::Kept { key } => kept.entry(key).or_default().extend(packet.descriptors),
+                ToEngine::Instead { why } => {
+                    let text = packet.descriptors.into_iter().next().map(read_memory).transpose()?.unwrap_or_default();
+                    instead = Some(Instead { why, texts: serde_json::from_slice(&text)? });
+                }
                 ToEngine::Begin => break,
                 _ => {}
             }
@@ -137,7 +152,7 @@ impl Line {
         let link = Arc::new(link);
         tokio::spawn(say(link.clone(), outbox));
         tokio::spawn(hear(link, line.children.clone(), orders));
-        Ok(Beginning { line, orders: inbox, engine, mode, age, kept })
+        Ok(Beginning { line, orders: inbox, engine, mode, age, kept, instead })
     }
 
     pub fn say(&self, message: ToWarden) {
@@ -158,6 +173,16 @@ impl Line {
         match memory(state) {
             Ok(memory) => self.say_with(ToWarden::State, vec![memory]),
             Err(error) => tracing::error!(%error, "the next engine will not know the apps"),
+        }
+    }
+
+    /// What is served from now on. If it lasts, it is gone back to when a later one does not.
+    pub fn configured(&self, texts: &[(PathBuf, String)], reloaded: bool) {
+        let written = serde_json::to_vec(texts).map_err(io::Error::from);
+        let memory = written.and_then(|it| memory(&it).map(|memory| (digest(&it), memory)));
+        match memory {
+            Ok((digest, memory)) => self.say_with(ToWarden::Configured { digest, reloaded }, vec![memory]),
+            Err(error) => tracing::warn!(%error, "this configuration cannot be gone back to"),
         }
     }
 
@@ -183,6 +208,13 @@ impl Line {
         // Refused only when the warden has gone, which is an order of its own.
         let _ = self.out.send((message, descriptors));
     }
+}
+
+/// Not against anybody: the texts are ours.
+fn digest(text: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// A packet is a datagram that arrives in order: the runtime need not know the difference.

@@ -46,6 +46,12 @@ pub enum ToWarden {
     Launch { id: u64, name: String },
     /// With a piece of memory: what the next engine must know of the apps.
     State,
+    /// With the texts of the configuration that it serves from now on, and what tells them from others.
+    Configured {
+        digest: u64,
+        /// From the files, because somebody wanted them to be read.
+        reloaded: bool,
+    },
     /// With a piece of memory that the warden keeps unread: the keys of session tickets.
     Secrets,
     /// No worker is stuck.
@@ -73,6 +79,10 @@ pub enum ToEngine {
     /// With descriptors that were kept.
     Kept {
         key: String,
+    },
+    /// With the texts of a configuration that is to be served instead of what the files say.
+    Instead {
+        why: String,
     },
     /// The end of what comes before the work.
     Begin,

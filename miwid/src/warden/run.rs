@@ -21,9 +21,11 @@ use nix::{
 use super::{
     children::{Children, Instance, kill_all, raw, reap},
     engine::{Engine, Program, launch},
+    ladder::Step,
     manager::Manager,
     store::Store,
     succession::{self, Effect, Event, Report, Succession, words},
+    trouble::Trouble,
     voice,
 };
 use crate::link::{Exit, Kept, Mode, Packet, ToEngine, ToWarden};
@@ -61,6 +63,11 @@ struct Warden {
     store: Store,
     /// What the engine that has the apps said of them last.
     state: Option<OwnedFd>,
+    /// What engines serve, as they said; what has proved itself; and the program before with the same. All unread.
+    configured: BTreeMap<succession::Engine, OwnedFd>,
+    good: Option<OwnedFd>,
+    before: Option<(Program, Option<OwnedFd>)>,
+    trouble: Trouble,
     /// Never read here.
     secrets: Option<OwnedFd>,
     manager: Manager,
@@ -90,6 +97,10 @@ impl Warden {
             kept,
             store,
             state: None,
+            configured: BTreeMap::new(),
+            good: None,
+            before: None,
+            trouble: Trouble::default(),
             secrets: None,
             manager,
             watchdog: sd_notify::watchdog_enabled(),
@@ -110,6 +121,7 @@ impl Warden {
         }
         self.children.kill(None);
         kill_all();
+        self.trouble.clear();
         self.manager.flush();
         code.unwrap_or_default()
     }
@@ -162,6 +174,7 @@ impl Warden {
             self.listen_to(number);
             self.engines.remove(&number);
             self.alive.remove(&number);
+            self.configured.remove(&number);
             // The first one says by itself why it cannot begin.
             if exit.code != Some(0) && (number > 1 || exit.signal.is_some()) {
                 voice::warn(&format!("engine {number} (pid {pid}) {}", words(exit)));
@@ -218,6 +231,7 @@ impl Warden {
                 }
             },
             ToWarden::Keep { key } => {
+                self.trouble.clear_beside(&key);
                 self.kept.entry(key).or_default().append(&mut descriptors);
                 self.store.changed();
             }
@@ -234,7 +248,11 @@ impl Warden {
             ToWarden::Alive => drop(self.alive.insert(number, Instant::now())),
             // An engine that is on its way out has nothing to say of the whole.
             ToWarden::Notify { .. } | ToWarden::Secrets if self.engines.range(number + 1..).any(|(_, it)| it.went) => {}
-            ToWarden::Notify { text } => self.manager.tell(text),
+            ToWarden::Notify { text } => self.manager.tell(self.trouble.joined(text)),
+            ToWarden::Configured { digest, reloaded } => {
+                self.configured.extend(descriptors.pop().map(|it| (number, it)));
+                return self.feed(Event::Configured(number, digest, reloaded));
+            }
             ToWarden::Secrets => self.secrets = descriptors.pop(),
             ToWarden::Unknown => {}
         }
@@ -281,9 +299,22 @@ impl Warden {
             Effect::KillLaunched(number) => self.children.kill(Some(number)),
             Effect::KeepProgram => {
                 if let Some(program) = self.candidate.take() {
-                    self.program = program;
+                    let old = std::mem::replace(&mut self.program, program);
+                    self.before = Some((old, self.good.take()));
                 }
             }
+            Effect::KeepConfiguration(number) => {
+                voice::info("the configuration has lasted: a later one that does not gives way to it");
+                self.good = self.configured.get(&number).and_then(|it| it.try_clone().ok());
+            }
+            Effect::FallBack(Step::Configuration) => {}
+            Effect::FallBack(Step::Program) => {
+                if let Some((program, good)) = self.before.take() {
+                    (self.program, self.good) = (program, good);
+                }
+            }
+            Effect::Trouble(why) => self.trouble.begin(why, &self.kept, &mut self.manager),
+            Effect::Recovered => self.trouble.end(),
             Effect::ForgetProgram => self.candidate = None,
             Effect::Tell(number, Report::Line(line)) => self.tell(number, ToEngine::Upgrading { line }, Vec::new()),
             Effect::Tell(number, Report::Done(engine)) => {
@@ -310,6 +341,7 @@ impl Warden {
                 engine.tell(ToEngine::Welcome { engine: number, mode, age_ms }, Vec::new());
                 self.engines.insert(number, engine);
                 self.hand_over_kept(number);
+                self.hand_over_good(number, mode);
                 self.tell(number, ToEngine::Begin, Vec::new());
                 None
             }
@@ -327,6 +359,13 @@ impl Warden {
                 let copies = some.iter().filter_map(|it| it.try_clone().ok()).collect();
                 engine.tell(ToEngine::Kept { key: key.clone() }, copies);
             }
+        }
+    }
+
+    fn hand_over_good(&mut self, number: succession::Engine, mode: Mode) {
+        let is_wanted = mode == Mode::Alone && self.succession.is_fallen();
+        if let Some(good) = self.good.as_ref().filter(|_| is_wanted).and_then(|it| it.try_clone().ok()) {
+            self.tell(number, ToEngine::Instead { why: self.trouble.why().to_owned() }, vec![good]);
         }
     }
 
