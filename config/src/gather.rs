@@ -20,6 +20,7 @@ pub(crate) struct Gathered {
     pub(crate) entries: Entries,
     /// Files that were read.
     pub(crate) files: Vec<PathBuf>,
+    pub(crate) texts: Vec<(PathBuf, String)>,
 }
 
 pub(crate) fn file(path: &Path, overrides: &[(String, String)]) -> Result<Gathered, Vec<Problem>> {
@@ -43,15 +44,33 @@ fn unreadable(path: &Path, error: &io::Error) -> Problem {
     Problem { severity: Severity::Error, file, line: 0, column: 0, key: String::new(), message, hint: None }
 }
 
+/// From texts that were gathered before; the first is the main file's.
+pub(crate) fn texts(texts: &[(PathBuf, String)], overrides: &[(String, String)]) -> Gathered {
+    let mut sources = Sources::default();
+    let mut files = Vec::new();
+    let mut entries = Entries::default();
+    for (path, text) in texts {
+        let more = parse(&mut sources, path, text.clone());
+        merge(&mut sources, &mut entries, more, "");
+        files.push(absolute(path));
+    }
+    finish(sources, entries, files, overrides)
+}
+
 fn gather(name: &Path, text: &str, overrides: &[(String, String)]) -> Gathered {
     let mut sources = Sources::default();
     let mut files = Vec::new();
     let mut entries = parse(&mut sources, name, text.to_owned());
     include(&mut sources, &mut entries, &mut files);
+    finish(sources, entries, files, overrides)
+}
+
+fn finish(mut sources: Sources, mut entries: Entries, files: Vec<PathBuf>, overrides: &[(String, String)]) -> Gathered {
+    let texts = sources.texts();
     for (key, value) in overrides {
         set(&mut sources, &mut entries, key, value);
     }
-    Gathered { sources, entries, files }
+    Gathered { sources, entries, files, texts }
 }
 
 fn parse(sources: &mut Sources, name: &Path, text: String) -> Entries {

@@ -48,6 +48,10 @@ impl Sources {
         self.sources.get(file).map_or("", |it| &it.text)
     }
 
+    pub(crate) fn texts(&self) -> Vec<(PathBuf, String)> {
+        self.sources.iter().map(|it| (it.name.clone(), it.text.clone())).collect()
+    }
+
     pub(crate) fn origin(&self, at: At) -> Origin {
         let Some(source) = self.sources.get(at.file) else { return Origin::default() };
         let (line, column) = position(&source.text, &source.lines, at.byte);

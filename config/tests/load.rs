@@ -6,7 +6,7 @@ use std::{fs, path::Path, time::Duration};
 
 use config::{
     Capabilities, Config, Interface, Listen, Loaded, Problem, Severity, StreamDrain, Target, UpstreamUrl, load,
-    load_text,
+    load_text, load_texts,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -95,6 +95,23 @@ fn included_files_keep_their_own_directory_and_are_listed() {
     assert_eq!(config.files, expected);
     assert_eq!(config.path, Some(dir.path().join("miwid.toml")));
     assert!(!format!("{config:?}{}", config::show(&config)).contains("secret\""), "a secret is shown");
+}
+
+#[test]
+fn what_was_read_is_understood_again_when_the_files_are_gone() {
+    let dir = directory(&[
+        ("miwid.toml", "include = [\"sites/*.toml\"]\n[server]\nhttp_port = 9000\n"),
+        ("sites/a.toml", "[backends.a]\nroot = \"www\"\n"),
+        ("sites/b.toml", "[backends.b]\nroot = \"/srv\"\n[metrics]\nper_site = true\n"),
+    ]);
+    let overrides = [("server.http_port".to_owned(), "9001".to_owned())];
+    let first = load(&dir.path().join("miwid.toml"), &overrides, &Capabilities::default()).unwrap();
+    for name in ["miwid.toml", "sites/a.toml", "sites/b.toml"] {
+        fs::write(dir.path().join(name), "[broken").unwrap();
+    }
+    let again = load_texts(&first.texts, &overrides, &Capabilities::default()).unwrap();
+    assert_eq!(format!("{:?}", again.config), format!("{:?}", first.config));
+    assert_eq!((again.texts, again.config.server.http_port), (first.texts, 9001));
 }
 
 #[test]

@@ -22,12 +22,27 @@ pub(crate) struct Client {
     channel: Channel,
 }
 
+/// Why the daemon does not last, in the words of its warden, which writes them beside the control socket.
+pub(crate) fn trouble(socket: Option<&Path>) -> Option<Error> {
+    let mut file = place(socket).ok()?.into_os_string();
+    file.push(".trouble");
+    let text = fs::read_to_string(file).ok()?;
+    let hint = "the log says how they ended; correct the configuration and `miwictl reload`, or `miwictl upgrade`";
+    Some(Error::new(UNREACHABLE, "crash-loop", text.trim()).hint(hint))
+}
+
+/// Nobody listens there, not even for somebody else.
+pub(crate) fn is_deserted(socket: Option<&Path>) -> bool {
+    place(socket).is_ok_and(|path| std::os::unix::net::UnixStream::connect(path).is_err())
+}
+
+fn place(socket: Option<&Path>) -> Result<PathBuf> {
+    socket.map_or_else(found_socket, |path| Ok(path.to_owned()))
+}
+
 impl Client {
     pub(crate) async fn connect(socket: Option<&Path>) -> Result<Self> {
-        let path = match socket {
-            Some(path) => path.to_owned(),
-            None => found_socket()?,
-        };
+        let path = place(socket)?;
         // The first connection is made by hand, because tonic hides why one failed.
         UnixStream::connect(&path).await.map_err(|error| unreachable(&path, &error))?;
         // h2 refuses any authority but a host name, so a socket path cannot be the address.

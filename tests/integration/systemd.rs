@@ -71,6 +71,7 @@ async fn term_drains_and_a_second_one_does_not_wait() {
 fn the_unit_is_valid() {
     let unit = fs::read_to_string(repository().join("packaging/systemd/miwid.service")).unwrap();
     assert!(unit.contains("Type=notify") && unit.contains("ExecReload=/usr/bin/miwictl reload"));
+    assert!(unit.contains("\nFileDescriptorStoreMax=512\n"), "listeners would be thrown away");
     // Verified with the binaries where they are built; manual pages come with a package.
     let unit: String = unit
         .lines()

@@ -6,6 +6,7 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     net::SocketAddr,
+    os::fd::OwnedFd,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -51,6 +52,7 @@ pub struct Builder {
     env: Vec<(OsString, Option<OsString>)>,
     uid: Option<u32>,
     warden: bool,
+    passed: Vec<(String, OwnedFd)>,
 }
 
 // === impl Output ===
@@ -86,7 +88,13 @@ impl Builder {
             env: Vec::new(),
             uid: None,
             warden: std::env::var_os("MIWI_WARDEN").is_some(),
+            passed: Vec::new(),
         }
+    }
+
+    /// The directory and the ports of a daemon that is gone.
+    pub(crate) fn after(config: &str, dir: TempDir, ports: Vec<u16>) -> Self {
+        Self { dir, ports, ..Self::new(config) }
     }
 
     /// An argument after `miwid run -c FILE --socket PATH`.
@@ -114,6 +122,14 @@ impl Builder {
     #[must_use]
     pub fn without_env(mut self, name: &str) -> Self {
         self.env.push((name.into(), None));
+        self
+    }
+
+    /// Descriptors of a service manager, with their names; at most three. Where none has a name, none is said.
+    #[must_use]
+    pub fn passing(mut self, passed: Vec<(String, OwnedFd)>) -> Self {
+        assert!(passed.len() <= 3, "there are no more than three ways into a process");
+        self.passed = passed;
         self
     }
 
@@ -213,12 +229,37 @@ impl Builder {
         Daemon::running(child, self.dir, self.ports)
     }
 
+    /// What the daemon is started by: itself, or a shell that moves descriptors to where a service manager would pass them.
+    fn command(&self, log: &File) -> Command {
+        let mut stdio = self.passed.iter().map(|(_, it)| Stdio::from(it.try_clone().expect("a copy")));
+        let log_file = || Stdio::from(log.try_clone().expect("a second handle"));
+        let (stdin, stdout, stderr) = (stdio.next(), stdio.next(), stdio.next());
+        let mut command = match self.passed.len() {
+            0 => Command::new(binaries::miwid()),
+            count => {
+                let moves: String = (0..count).map(|it| format!("{}<&{it} ", it + 3)).collect();
+                let mut shell = Command::new("bash");
+                let script = format!("exec {moves} </dev/null >>\"$0\" 2>&1; export LISTEN_PID=$$; exec \"$@\"");
+                shell.args(["-c", &script]).arg(log_path(self.dir.path())).arg(binaries::miwid());
+                shell.env("LISTEN_FDS", count.to_string());
+                let names: Vec<&str> = self.passed.iter().map(|(name, _)| name.as_str()).collect();
+                if names.iter().any(|it| !it.is_empty()) {
+                    shell.env("LISTEN_FDNAMES", names.join(":"));
+                }
+                shell
+            }
+        };
+        command.stdin(stdin.unwrap_or_else(Stdio::null));
+        command.stdout(stdout.unwrap_or_else(log_file)).stderr(stderr.unwrap_or_else(log_file));
+        command
+    }
+
     fn spawn_in(&self) -> Guarded {
         let dir = self.dir.path();
         let config = dir.join("miwid.toml");
         write_config(&config, &self.config, dir, &self.ports);
         let log = File::options().create(true).append(true).open(log_path(dir)).expect("opens the log");
-        let mut command = Command::new(binaries::miwid());
+        let mut command = self.command(&log);
         command
             .arg("run")
             .arg("-c")
@@ -230,10 +271,7 @@ impl Builder {
             .env_remove("NOTIFY_SOCKET")
             .env_remove("MIWID_CONFIG")
             .env_remove("MIWID_SOCKET")
-            .env_remove("RUST_LOG")
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a second handle"))
-            .stderr(log);
+            .env_remove("RUST_LOG");
         if !self.warden {
             command.arg("--single-process");
         }

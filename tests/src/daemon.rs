@@ -268,6 +268,19 @@ impl Daemon {
         self.exit_status(wait::LATER).await
     }
 
+    /// Kills all of it at once, as a service manager does with what is left of a service; what comes back starts another one,
+    /// with `config`, in the same place.
+    pub async fn killed(mut self, config: &str) -> Builder {
+        let family = process::descendants(self.pid());
+        self.signal(Signal::SIGKILL);
+        family.iter().for_each(|it| process::signal(it.pid, Signal::SIGKILL));
+        self.exit_status(wait::LATER).await;
+        wait::until(wait::LATER, "nothing of it is left", async || family.iter().all(|it| !process::exists(it.pid)))
+            .await;
+        let empty = TempDir::new().expect("a temporary directory");
+        Builder::after(config, std::mem::replace(&mut self.dir, empty), std::mem::take(&mut self.ports))
+    }
+
     /// Waits until the daemon ended by itself.
     pub async fn ended(mut self, deadline: Duration) -> Refusal {
         let status = self.exit_status(deadline).await;

@@ -7,11 +7,27 @@ use proto::v1::{App, StatusReply, StatusRequest};
 use super::connect;
 use crate::{
     cli::Globals,
+    client,
     error::{Error, FAILED, Result},
     output,
 };
 
+/// Between two engines the warden keeps the socket, and nobody answers: the next one may not last either.
+const BETWEEN: Duration = Duration::from_secs(3);
+
 pub(super) async fn run(globals: &Globals, check: bool, watch: bool) -> Result {
+    let socket = globals.socket.as_deref();
+    let Some(trouble) = client::trouble(socket).filter(|_| !watch) else { return show(globals, check, watch).await };
+    match tokio::time::timeout(BETWEEN, show(globals, check, watch)).await {
+        Ok(Ok(())) => Err(trouble.answered()),
+        Ok(Err(error)) if error.answered => Err(trouble.answered()),
+        // What a warden has left that is gone is no news.
+        Ok(Err(error)) if client::is_deserted(socket) => Err(error),
+        Ok(Err(_)) | Err(_) => Err(trouble),
+    }
+}
+
+async fn show(globals: &Globals, check: bool, watch: bool) -> Result {
     let client = connect(globals).await?;
     let mut shown = String::new();
     loop {

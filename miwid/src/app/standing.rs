@@ -300,6 +300,7 @@ mod tests {
         let takeover = Takeover {
             state: serde_json::to_vec(&standing).expect("a text"),
             instances: vec![heir("shop-0-1", 5), heir("another", 6), heir("probe-3", 9)],
+            ..Takeover::default()
         };
         let inheritance = Inheritance::of(takeover);
         assert_eq!(inheritance.names(), HashSet::from(["shop-0-1".to_owned()]));

@@ -23,7 +23,7 @@ pub(super) struct Engine {
 
 impl Engine {
     pub(super) fn of(beginning: Option<Beginning>) -> (Option<Self>, Kept) {
-        let Some(Beginning { line, orders, engine: number, mode, age, kept }) = beginning else {
+        let Some(Beginning { line, orders, engine: number, mode, age, kept, .. }) = beginning else {
             return (None, Kept::new());
         };
         notify::through(line.clone());

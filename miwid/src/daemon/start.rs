@@ -18,7 +18,7 @@ use crate::{
     builtin::Pages,
     cli::Run,
     control,
-    link::{self, Beginning, Kept, Line, Mode, Takeover, ToWarden},
+    link::{self, Beginning, Instead, Kept, Line, Mode, Takeover, ToWarden},
     net::{Admission, BindError},
     reload::{self, Parts, Reloader, Source},
     server::{Listeners, Shared, Workers, addresses},
@@ -131,9 +131,6 @@ fn taken(error: BindError, server: &config::Server) -> StartError {
 
 fn start(run: &Run, link: Option<OwnedFd>) -> Result<(), StartError> {
     let source = Source::find(run.config.clone(), run.set.clone()).map_err(|it| StartError::Refused(it.to_string()))?;
-    let loaded = source.load(&capabilities()).map_err(StartError::Config)?;
-    let config = Arc::new(loaded.config);
-    let connections_max = limits::connections(config.server.max_connections).map_err(StartError::Refused)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(CONTROL_THREADS)
         .thread_name("miwid-control")
@@ -142,11 +139,17 @@ fn start(run: &Run, link: Option<OwnedFd>) -> Result<(), StartError> {
         .map_err(|error| StartError::Io("cannot start the control runtime", error))?;
     runtime.block_on(async {
         let signals = Signals::install().map_err(|error| StartError::Io("cannot listen for signals", error))?;
-        let beginning = match link {
+        let mut beginning = match link {
             Some(link) => Some(Line::begin(link).await.map_err(|error| StartError::Io("the warden is silent", error))?),
             None => None,
         };
+        let (loaded, instead) = load(&source, beginning.as_mut())?;
+        let config = Arc::new(loaded.config);
+        let connections_max = limits::connections(config.server.max_connections).map_err(StartError::Refused)?;
         let daemon = assemble(run, source, config, connections_max, beginning).await?;
+        if let Some(why) = instead {
+            tracing::warn!("{why}; `miwictl reload` goes back to the files");
+        }
         let roots = super::check::roots(&daemon.config);
         let tls = daemon.current.load().tls.clone();
         let certificates = tls.iter().flat_map(|it| it.warnings());
@@ -161,6 +164,25 @@ fn start(run: &Run, link: Option<OwnedFd>) -> Result<(), StartError> {
     // Readers of a pipe that nobody closes may still be blocked in threads of the runtime.
     runtime.shutdown_background();
     Ok(())
+}
+
+/// What the files say, or what the warden wants instead, and why.
+fn load(source: &Source, beginning: Option<&mut Beginning>) -> Result<(config::Loaded, Option<String>), StartError> {
+    let Some(beginning) = beginning else {
+        return source.load(&capabilities()).map(|it| (it, None)).map_err(StartError::Config);
+    };
+    let (loaded, why) = match beginning.instead.take() {
+        Some(Instead { why, texts }) => {
+            (config::load_texts(&config::Texts(texts), &source.overrides, &capabilities()), Some(why))
+        }
+        None => (source.load(&capabilities()), None),
+    };
+    let loaded = loaded.map_err(StartError::Config)?;
+    // The built-in default needs nobody who remembers it.
+    if loaded.config.path.is_some() {
+        beginning.line.configured(&loaded.texts.0, false);
+    }
+    Ok((loaded, why))
 }
 
 /// Builds every room's part, ground floor first. Nothing serves before all of it could be built.
@@ -215,6 +237,10 @@ async fn assemble(
         Some(engine) => engine.wait_until_told().await?,
         None => Takeover::default(),
     };
+    if let Some(engine) = &engine {
+        let line = engine.line.clone();
+        tls.inherit(&takeover.secrets, move |keys| line.entrust(keys));
+    }
     let takes_over = engine.as_ref().is_some_and(|it| it.mode == Mode::Beside) || !takeover.instances.is_empty();
 
     let supervisor = app::Supervisor {
@@ -245,6 +271,7 @@ async fn assemble(
         events: events.clone(),
         logs: logs.clone(),
         metrics: metrics.clone(),
+        warden: engine.as_ref().map(|it| it.line.clone()),
     });
     Ok(Daemon {
         run: run.clone(),
@@ -298,7 +325,7 @@ fn control_socket(
     }
     let socket = control::Socket::bind(place).map_err(StartError::Control)?;
     if let Some(engine) = engine {
-        engine.line.say(ToWarden::Drop { key: key.clone() });
+        engine.line.say(ToWarden::Drop { key: key.clone(), ending: false });
         engine.line.keep(&key, socket.try_clone().into_iter().collect());
     }
     Ok(socket)
@@ -311,18 +338,20 @@ fn admin(
 ) -> Result<Option<tokio::net::TcpListener>, StartError> {
     let Some(address) = config.admin.listen else { return Ok(None) };
     let key = format!("admin:{address}");
-    let before = kept.remove(&key).and_then(|sockets| sockets.into_iter().next());
+    // A service manager that passes a socket does not say what for.
+    let passed = format!("tcp:{address}");
+    let before = kept.remove(&key).into_iter().chain(kept.remove(&passed)).flatten().next();
     let failed = |source| taken(BindError { address, source }, &config.server);
     let bound = match before {
         Some(socket) => TcpListener::from(socket),
-        None => {
-            let socket = TcpListener::bind(address).map_err(failed)?;
-            if let Some(engine) = engine {
-                engine.line.keep(&key, socket.try_clone().map(OwnedFd::from).into_iter().collect());
-            }
-            socket
-        }
+        None => TcpListener::bind(address).map_err(failed)?,
     };
+    if let Some(engine) = engine {
+        for key in [&key, &passed] {
+            engine.line.say(ToWarden::Drop { key: key.clone(), ending: false });
+        }
+        engine.line.keep(&key, bound.try_clone().map(OwnedFd::from).into_iter().collect());
+    }
     bound.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(bound)).map(Some).map_err(failed)
 }
 

@@ -3,8 +3,11 @@
 
 use std::{
     collections::HashMap,
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher},
     io,
     os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -17,6 +20,7 @@ use tokio::{
     net::UnixDatagram,
     sync::{mpsc, oneshot},
 };
+use zeroize::Zeroizing;
 
 use super::{
     Kept,
@@ -55,6 +59,14 @@ pub struct Beginning {
     /// How long the warden has been there.
     pub age: Duration,
     pub kept: Kept,
+    /// A configuration that is to be served whatever the files say.
+    pub instead: Option<Instead>,
+}
+
+/// One that proved itself, and why it is wanted.
+pub struct Instead {
+    pub why: String,
+    pub texts: Vec<(PathBuf, String)>,
 }
 
 /// What only the whole daemon can do.
@@ -79,7 +91,26 @@ pub enum Order {
 #[derive(Debug, Default)]
 pub struct Takeover {
     pub state: Vec<u8>,
+    pub secrets: Secrets,
     pub instances: Vec<Heir>,
+}
+
+/// What no log may have and no memory longer than needed.
+#[derive(Default)]
+pub struct Secrets(Zeroizing<Vec<u8>>);
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("secrets")
+    }
+}
+
+impl std::ops::Deref for Secrets {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 /// A process that outlived its engine.
@@ -100,7 +131,7 @@ impl Line {
         let link = watched(link)?;
         let (out, outbox) = mpsc::unbounded_channel();
         let line = Self { out, children: Arc::default(), last: Arc::default() };
-        let (mut kept, mut welcome) = (Kept::new(), None);
+        let (mut kept, mut welcome, mut instead) = (Kept::new(), None, None);
         loop {
             let packet = next(&link).await?.ok_or(io::ErrorKind::UnexpectedEof)?;
             match packet.message {
@@ -108,6 +139,10 @@ impl Line {
                     welcome = Some((engine, mode, Duration::from_millis(age_ms)))
                 }
                 ToEngine::Kept { key } => kept.entry(key).or_default().extend(packet.descriptors),
+                ToEngine::Instead { why } => {
+                    let text = packet.descriptors.into_iter().next().map(read_memory).transpose()?.unwrap_or_default();
+                    instead = Some(Instead { why, texts: serde_json::from_slice(&text)? });
+                }
                 ToEngine::Begin => break,
                 _ => {}
             }
@@ -117,7 +152,7 @@ impl Line {
         let link = Arc::new(link);
         tokio::spawn(say(link.clone(), outbox));
         tokio::spawn(hear(link, line.children.clone(), orders));
-        Ok(Beginning { line, orders: inbox, engine, mode, age, kept })
+        Ok(Beginning { line, orders: inbox, engine, mode, age, kept, instead })
     }
 
     pub fn say(&self, message: ToWarden) {
@@ -141,6 +176,24 @@ impl Line {
         }
     }
 
+    /// What is served from now on. If it lasts, it is gone back to when a later one does not.
+    pub fn configured(&self, texts: &[(PathBuf, String)], reloaded: bool) {
+        let written = serde_json::to_vec(texts).map_err(io::Error::from);
+        let memory = written.and_then(|it| memory(&it).map(|memory| (digest(&it), memory)));
+        match memory {
+            Ok((digest, memory)) => self.say_with(ToWarden::Configured { digest, reloaded }, vec![memory]),
+            Err(error) => tracing::warn!(%error, "this configuration cannot be gone back to"),
+        }
+    }
+
+    /// What the next engine needs and nobody else may know.
+    pub fn entrust(&self, secrets: &[u8]) {
+        match memory(secrets) {
+            Ok(memory) => self.say_with(ToWarden::Secrets, vec![memory]),
+            Err(error) => tracing::warn!(%error, "clients will not resume their sessions with the next engine"),
+        }
+    }
+
     /// Starts the launch stub with these as fd 0, 1 and 2; the warden keeps the last two, the ends that are read.
     pub async fn launch(&self, name: String, descriptors: [OwnedFd; 5]) -> Result<Started, i32> {
         let id = self.last.fetch_add(1, Relaxed);
@@ -155,6 +208,13 @@ impl Line {
         // Refused only when the warden has gone, which is an order of its own.
         let _ = self.out.send((message, descriptors));
     }
+}
+
+/// Not against anybody: the texts are ours.
+fn digest(text: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// A packet is a datagram that arrives in order: the runtime need not know the difference.
@@ -197,6 +257,11 @@ async fn hear(link: Arc<UnixDatagram>, children: Arc<Mutex<Children>>, orders: m
         let order = match packet.message {
             ToEngine::State => {
                 takeover.state = descriptors.next().and_then(|it| read_memory(it).ok()).unwrap_or_default();
+                None
+            }
+            ToEngine::Secrets => {
+                let read = descriptors.next().and_then(|it| read_memory(it).ok());
+                takeover.secrets = Secrets(Zeroizing::new(read.unwrap_or_default()));
                 None
             }
             ToEngine::Instance { name, pid, exit } => {

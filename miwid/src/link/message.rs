@@ -31,35 +31,35 @@ pub struct Exit {
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum ToWarden {
     /// All is built, nothing is served yet. How long an upgrade to this engine may be taken back.
-    Ready {
-        confirm_ms: u64,
-    },
+    Ready { confirm_ms: u64 },
     /// It accepts connections and looks after the apps.
     Serving,
     /// With listening descriptors that must outlive the engine; more of the same key add up.
-    Keep {
-        key: String,
-    },
+    Keep { key: String },
     Drop {
         key: String,
+        /// It is still configured, but the daemon ends: who starts it again may want it back.
+        #[serde(default)]
+        ending: bool,
     },
     /// With fd 0, 1 and 2 of the launch stub, and the ends of 1 and 2 that are read.
-    Launch {
-        id: u64,
-        name: String,
-    },
+    Launch { id: u64, name: String },
     /// With a piece of memory: what the next engine must know of the apps.
     State,
+    /// With the texts of the configuration that it serves from now on, and what tells them from others.
+    Configured {
+        digest: u64,
+        /// From the files, because somebody wanted them to be read.
+        reloaded: bool,
+    },
+    /// With a piece of memory that the warden keeps unread: the keys of session tickets.
+    Secrets,
     /// No worker is stuck.
     Alive,
     /// Lines for the service manager.
-    Notify {
-        text: String,
-    },
+    Notify { text: String },
     /// Begin an engine from this program, which was looked at, beside this one.
-    Upgrade {
-        program: PathBuf,
-    },
+    Upgrade { program: PathBuf },
     /// Nothing is accepted any more and the apps are in nobody's hands; `State` came before.
     Paused,
     #[serde(other)]
@@ -80,10 +80,16 @@ pub enum ToEngine {
     Kept {
         key: String,
     },
+    /// With the texts of a configuration that is to be served instead of what the files say.
+    Instead {
+        why: String,
+    },
     /// The end of what comes before the work.
     Begin,
     /// With what the engine before said last.
     State,
+    /// With what the engine before kept secret.
+    Secrets,
     /// A process that runs for the engine, or has ended meanwhile; with its two pipes.
     Instance {
         name: String,

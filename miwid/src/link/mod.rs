@@ -4,10 +4,12 @@
 mod line;
 mod message;
 mod packet;
+mod place;
 
-pub use line::{Beginning, Heir, Line, Order, Takeover};
+pub use line::{Beginning, Heir, Instead, Line, Order, Secrets, Takeover};
 pub use message::{Exit, Mode, PROTOCOL, ToEngine, ToWarden};
 pub use packet::{Packet, begin, memory, pair, read_memory, receive, send};
+pub use place::trouble_beside;
 
 /// The name (`argv[0]`) under which the warden starts this program as an engine.
 pub const ENGINE: &str = "miwid-engine";

@@ -5,7 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener},
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 /// Connections that the kernel keeps for us while workers are busy (capped by `net.core.somaxconn`).
 const BACKLOG: i32 = 4096;
@@ -38,10 +38,14 @@ pub fn bind_group(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>,
     bound().map_err(|source| BindError { address, source })
 }
 
-/// As many more, beside sockets of ours on the same address.
-pub fn bind_beside(address: SocketAddr, count: usize) -> Result<Vec<TcpListener>, BindError> {
-    let bound: io::Result<Vec<TcpListener>> = (0..count).map(|_| listen(address)).collect();
-    bound.map_err(|source| BindError { address, source })
+/// As many more, beside sockets on the same address: of their own, or, where those do not share it, more descriptors of them.
+pub fn more_beside(address: SocketAddr, open: &[TcpListener], count: usize) -> Result<Vec<TcpListener>, BindError> {
+    let shared = open.iter().all(|it| SockRef::from(it).reuse_port().unwrap_or_default());
+    let more: io::Result<Vec<TcpListener>> = match shared {
+        true => (0..count).map(|_| listen(address)).collect(),
+        false => open.iter().cycle().take(count).map(TcpListener::try_clone).collect(),
+    };
+    more.map_err(|source| BindError { address, source })
 }
 
 /// A group for datagrams. Packets of one connection reach one socket, whatever address they come from.
@@ -111,6 +115,19 @@ mod tests {
         let address = free_address();
         let group = bind_group(address, 3).expect("the port was free");
         assert!(group.iter().all(|it| it.local_addr().ok() == Some(address)));
+    }
+
+    #[test]
+    fn more_share_the_address_or_else_the_socket() {
+        let group = bind_group(free_address(), 1).expect("the port was free");
+        let address = group[0].local_addr().expect("bound");
+        let inode = |it: &TcpListener| rustix::fs::fstat(it).expect("a socket").st_ino;
+        let more = more_beside(address, &group, 2).expect("bound");
+        assert!(more.len() == 2 && more.iter().all(|it| inode(it) != inode(&group[0])));
+        let alone = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
+        let address = alone.local_addr().expect("bound");
+        let more = more_beside(address, std::slice::from_ref(&alone), 2).expect("copied");
+        assert!(more.len() == 2 && more.iter().all(|it| inode(it) == inode(&alone)));
     }
 
     #[test]

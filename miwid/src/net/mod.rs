@@ -36,7 +36,7 @@ pub use line::put_line;
 pub use lingering::Lingering;
 #[cfg(feature = "http3")]
 pub use listener::bind_udp_group;
-pub use listener::{BindError, bind_beside, bind_group};
+pub use listener::{BindError, bind_group, more_beside};
 pub use pipe::Pipe;
 pub use prefixed::{Preface, Prefixed, is_preface, sniff};
 pub use sendfile::{Sending, poll_send_more};

@@ -23,6 +23,7 @@ use tokio::sync::mpsc;
 use super::{Source, certificates};
 use crate::{
     app,
+    link::Line,
     server::{Listeners, addresses},
     snapshot::{Current, Lasting, build, capabilities},
     telemetry::{self, AccessLog, Events, Logs, Metrics, Readiness},
@@ -86,6 +87,8 @@ pub struct Parts {
     pub events: Events,
     pub logs: Logs,
     pub metrics: Metrics,
+    /// Who remembers what is served, in case that a later configuration does not last.
+    pub warden: Option<Line>,
 }
 
 /// Cheap to clone; reloads queue behind one another.
@@ -156,7 +159,7 @@ impl Reloader {
     }
 
     async fn apply(&self, what: Reload, source: Source, loaded: Loaded) -> Report {
-        let Loaded { config, warnings: mut problems } = loaded;
+        let Loaded { config, warnings: mut problems, texts } = loaded;
         let (config, old) = (Arc::new(config), self.config());
         let mut changes = config::diff(&old, &config);
         let make = if what.dry_run { Tls::rehearsed } else { Tls::terminator };
@@ -186,6 +189,9 @@ impl Reloader {
         if is_new && let Err(more) = self.commit(&config, source, terminator) {
             problems.extend(more);
             return self.rejected(problems);
+        }
+        if let Some(warden) = self.0.parts.warden.as_ref().filter(|_| config.path.is_some()) {
+            warden.configured(&texts.0, true);
         }
         // Nobody waits for an issuer.
         self.0.parts.certificates.converge(config.clone()).await;

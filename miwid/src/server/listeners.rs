@@ -13,7 +13,7 @@ use super::Workers;
 use crate::net::bind_udp_group;
 use crate::{
     link::{Kept, Line, ToWarden},
-    net::{BindError, bind_beside, bind_group},
+    net::{BindError, bind_group, more_beside},
 };
 
 /// How long QUIC connections have when another engine takes their socket over.
@@ -86,15 +86,16 @@ fn bind_sockets(binding: &Binding, count: usize) -> Result<Vec<Socket>, BindErro
     }
 }
 
-/// Sockets that another engine has opened. All of them must be read, or what the kernel gives them waits for ever; more workers
-/// than that get sockets of their own.
+/// Sockets that another engine or a service manager has opened. All of them must be read, or what the kernel gives them waits for
+/// ever; more workers than that get sockets of their own, or share where the address cannot be shared.
 fn adopt_sockets(binding: &Binding, kept: Vec<OwnedFd>, count: usize) -> Result<Vec<Socket>, BindError> {
     match binding.kind {
         #[cfg(feature = "http3")]
         Kind::Http3 => Ok(grouped(kept.into_iter().map(std::net::UdpSocket::from).collect())),
         _ => {
-            let more = bind_beside(binding.address, count.saturating_sub(kept.len()))?;
-            Ok(kept.into_iter().map(TcpListener::from).chain(more).map(Socket::Tcp).collect())
+            let kept: Vec<_> = kept.into_iter().map(TcpListener::from).collect();
+            let more = more_beside(binding.address, &kept, count.saturating_sub(kept.len()))?;
+            Ok(kept.into_iter().chain(more).map(Socket::Tcp).collect())
         }
     }
 }
@@ -186,7 +187,7 @@ impl Listeners {
         for (binding, sockets) in prepared.bound {
             if let Some(warden) = &self.warden {
                 // Also what was kept before: only what is open now is kept on.
-                warden.say(ToWarden::Drop { key: binding.name() });
+                warden.say(ToWarden::Drop { key: binding.name(), ending: false });
                 warden.keep(&binding.name(), sockets.iter().filter_map(|it| it.try_clone().ok()).collect());
             }
             self.workers.listen(binding.key(), sockets);
@@ -198,7 +199,7 @@ impl Listeners {
     pub fn drop_kept(&self) {
         for key in std::mem::take(&mut *lock(&self.kept)).into_keys() {
             if let Some(warden) = &self.warden {
-                warden.say(ToWarden::Drop { key });
+                warden.say(ToWarden::Drop { key, ending: false });
             }
         }
     }
@@ -211,7 +212,7 @@ impl Listeners {
                 // No deadline: nobody waits for these connections, and what they are owed they get.
                 self.workers.forget(*key, Duration::MAX);
                 if let Some(warden) = &self.warden {
-                    warden.say(ToWarden::Drop { key: binding.name() });
+                    warden.say(ToWarden::Drop { key: binding.name(), ending: false });
                 }
             }
             keep
@@ -234,10 +235,10 @@ impl Listeners {
         }
     }
 
-    /// The end: nobody will accept what comes now, so it is refused.
+    /// The end: nobody will accept what comes now, so it is refused; unless a service manager has the sockets, too.
     pub fn release(&self) {
         if let Some(warden) = &self.warden {
-            lock(&self.open).values().for_each(|it| warden.say(ToWarden::Drop { key: it.name() }));
+            lock(&self.open).values().for_each(|it| warden.say(ToWarden::Drop { key: it.name(), ending: true }));
         }
     }
 

@@ -1,53 +1,10 @@
-//! Ticket keys and remembered sessions that can be thrown away while running configurations go on using them: nobody may
-//! resume what was settled under a certificate that counts no more.
+//! Remembered sessions that can be thrown away while running configurations go on using them: nobody may resume what was
+//! settled under a certificate that counts no more.
 
 use std::{fmt, sync::Arc};
 
 use arc_swap::ArcSwap;
-use rustls::{
-    crypto::aws_lc_rs,
-    server::{ProducesTickets, ServerSessionMemoryCache, StoresServerSessions},
-};
-
-pub(super) struct Tickets(ArcSwap<Arc<dyn ProducesTickets>>);
-
-impl Tickets {
-    pub(super) fn new() -> Result<Arc<Self>, String> {
-        let keys = aws_lc_rs::Ticketer::new().map_err(|error| format!("no ticket keys: {error}"))?;
-        Ok(Arc::new(Self(ArcSwap::from_pointee(keys))))
-    }
-
-    pub(super) fn forget(&self) {
-        match aws_lc_rs::Ticketer::new() {
-            Ok(fresh) => self.0.store(Arc::new(fresh)),
-            Err(error) => tracing::error!(target: "tls", %error, "old tickets stay good for some hours"),
-        }
-    }
-}
-
-impl fmt::Debug for Tickets {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("ticket keys")
-    }
-}
-
-impl ProducesTickets for Tickets {
-    fn enabled(&self) -> bool {
-        true
-    }
-
-    fn lifetime(&self) -> u32 {
-        self.0.load().lifetime()
-    }
-
-    fn encrypt(&self, plain: &[u8]) -> Option<Vec<u8>> {
-        self.0.load().encrypt(plain)
-    }
-
-    fn decrypt(&self, cipher: &[u8]) -> Option<Vec<u8>> {
-        self.0.load().decrypt(cipher)
-    }
-}
+use rustls::server::{ServerSessionMemoryCache, StoresServerSessions};
 
 /// At most so many sessions.
 pub(super) struct Remembered(ArcSwap<ServerSessionMemoryCache>, usize);
@@ -92,14 +49,6 @@ mod tests {
 
     #[test]
     fn what_is_forgotten_is_resumed_by_nobody_and_others_begin_anew() {
-        let tickets = Tickets::new().expect("ticket keys");
-        let ticket = tickets.encrypt(b"session").expect("a ticket");
-        assert_eq!(tickets.decrypt(&ticket).as_deref(), Some(&b"session"[..]));
-        tickets.forget();
-        assert_eq!(tickets.decrypt(&ticket), None);
-        let ticket = tickets.encrypt(b"session").expect("a ticket");
-        assert!(tickets.decrypt(&ticket).is_some());
-
         let remembered = Remembered::new(8);
         remembered.put(b"id".to_vec(), b"session".to_vec());
         assert_eq!(remembered.get(b"id").as_deref(), Some(&b"session"[..]));

@@ -13,6 +13,7 @@ mod plan;
 mod policy;
 mod store;
 mod terminator;
+mod tickets;
 
 pub use challenges::PREFIX as CHALLENGES;
 pub use managed::{Handle, Order, Refusal as Refused, Standing};

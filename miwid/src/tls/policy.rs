@@ -19,8 +19,9 @@ use rustls::{
 };
 
 use super::{
-    forgettable::{Remembered, Tickets},
+    forgettable::Remembered,
     pair::sha256,
+    tickets::{Keys, Tickets},
 };
 
 /// Sessions of clients that take no tickets, for each policy.
@@ -61,6 +62,12 @@ impl Policy {
             Demand::Request => self.authorities | 1,
             Demand::Require => self.authorities & !1 | 2,
         }
+    }
+
+    /// What a ticket is bound to: the same in every engine that asks the same.
+    fn tag(self) -> Vec<u8> {
+        let head = [self.demand as u8, u8::from(self.only_tls13), self.transport as u8];
+        [&head[..], &self.authorities.to_be_bytes()].concat()
     }
 
     fn versions(self) -> &'static [&'static SupportedProtocolVersion] {
@@ -138,29 +145,38 @@ impl ProducesTickets for NoTickets {
     }
 }
 
-/// Sessions by policy; they outlive reloads.
+/// Sessions by policy; they outlive reloads. Tickets outlive engines, too; what is remembered here does not.
 #[derive(Default)]
-pub(super) struct Sessions(Mutex<HashMap<Policy, Resumption>>);
+pub(super) struct Sessions {
+    keys: Arc<Keys>,
+    known: Mutex<HashMap<Policy, Resumption>>,
+}
 
 impl Sessions {
-    fn of(&self, policy: Policy) -> Result<Resumption, String> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn of(&self, policy: Policy) -> Resumption {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(resumption) = known.get(&policy) {
-            return Ok(resumption.clone());
+            return resumption.clone();
         }
         if known.len() >= POLICIES_MAX {
-            // Running configurations keep theirs; only after the next reload clients begin anew.
+            // Running configurations keep theirs; only after the next reload clients without tickets begin anew.
             known.clear();
         }
-        let resumption = Resumption { ticketer: Tickets::new()?, storage: Remembered::new(SESSIONS_MAX) };
+        let ticketer = Tickets::new(self.keys.clone(), policy.tag());
+        let resumption = Resumption { ticketer, storage: Remembered::new(SESSIONS_MAX) };
         known.insert(policy, resumption.clone());
-        Ok(resumption)
+        resumption
+    }
+
+    /// Goes on with the ticket keys of the engine before; `keeper` has them for the next one.
+    pub(super) fn inherit(&self, keys: &[u8], keeper: impl Fn(&[u8]) + Send + Sync + 'static) {
+        self.keys.inherit(keys, keeper);
     }
 
     /// Nobody resumes what was settled before, under whatever configuration that still runs.
     pub(super) fn forget(&self) {
-        for Resumption { ticketer, storage } in self.0.lock().unwrap_or_else(PoisonError::into_inner).values() {
-            ticketer.forget();
+        self.keys.forget();
+        for Resumption { storage, .. } in self.known.lock().unwrap_or_else(PoisonError::into_inner).values() {
             storage.forget();
         }
     }
@@ -180,7 +196,7 @@ impl Sessions {
             None => builder.with_no_client_auth(),
         };
         let mut config = builder.with_cert_resolver(resolver);
-        let Resumption { ticketer, storage } = self.of(policy)?;
+        let Resumption { ticketer, storage } = self.of(policy);
         (config.ticketer, config.session_storage) = (ticketer, storage);
         config.send_tls13_tickets = TICKETS;
         Ok(config)
@@ -203,7 +219,7 @@ mod tests {
     fn sessions_are_shared_within_a_policy_only() {
         let sessions = Sessions::default();
         let lax = Policy { demand: Demand::Off, authorities: 0, only_tls13: false, transport: Transport::Tcp };
-        let of = |policy| sessions.of(policy).expect("ticket keys");
+        let of = |policy| sessions.of(policy);
         let others = [
             Policy { demand: Demand::Request, authorities: 8, ..lax },
             Policy { demand: Demand::Require, authorities: 8, ..lax },

@@ -101,6 +101,11 @@ impl Tls {
         ca.as_ref().map_or_else(|| Err("there is no local CA".to_owned()), |it| it.sign_request(csr_pem))
     }
 
+    /// Tickets of the engine before stay good; `keeper` has the keys for the next one.
+    pub fn inherit(&self, ticket_keys: &[u8], keeper: impl Fn(&[u8]) + Send + Sync + 'static) {
+        self.0.sessions.inherit(ticket_keys, keeper);
+    }
+
     /// Nobody resumes what was settled before.
     pub(super) fn forget_sessions(&self) {
         self.0.sessions.forget();

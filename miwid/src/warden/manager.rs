@@ -3,23 +3,34 @@
 use std::{
     collections::VecDeque,
     env,
+    io::IoSlice,
+    mem::MaybeUninit,
     os::{
-        linux::net::SocketAddrExt,
-        unix::{
-            ffi::OsStrExt,
-            net::{SocketAddr, UnixDatagram},
-        },
+        fd::{AsFd, OwnedFd},
+        unix::{ffi::OsStrExt, net::UnixDatagram},
     },
+    time::Duration,
 };
+
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix};
 
 /// A manager that takes nothing for so long has other worries than what came first.
 const WAITING_MAX: usize = 64;
+/// How soon it is tried again.
+const AGAIN: Duration = Duration::from_millis(20);
 
 #[derive(Default)]
 pub(super) struct Manager {
     /// `None`: nobody wants to hear.
-    to: Option<(UnixDatagram, SocketAddr)>,
-    waiting: VecDeque<String>,
+    to: Option<(UnixDatagram, SocketAddrUnix)>,
+    waiting: VecDeque<Notice>,
+}
+
+struct Notice {
+    text: String,
+    descriptor: Option<OwnedFd>,
+    /// It must arrive, however late.
+    lasting: bool,
 }
 
 impl Manager {
@@ -27,32 +38,63 @@ impl Manager {
     pub(super) fn of_environment() -> Self {
         let Some(name) = env::var_os("NOTIFY_SOCKET") else { return Self::default() };
         let address = match name.as_bytes().strip_prefix(b"@") {
-            Some(name) => SocketAddr::from_abstract_name(name),
-            None => SocketAddr::from_pathname(&name),
+            Some(name) => SocketAddrUnix::new_abstract_name(name),
+            None => SocketAddrUnix::new(name.as_os_str()),
         };
         let socket = UnixDatagram::unbound().and_then(|it| it.set_nonblocking(true).map(|()| it));
         Self { to: socket.ok().zip(address.ok()), waiting: VecDeque::new() }
     }
 
+    pub(super) fn listens(&self) -> bool {
+        self.to.is_some()
+    }
+
     pub(super) fn tell(&mut self, text: String) {
-        if self.to.is_none() {
-            return;
-        }
         // Of signs of life one is as good as many.
-        if self.waiting.back() != Some(&text) {
-            if self.waiting.len() >= WAITING_MAX {
-                self.waiting.pop_front();
+        if self.waiting.back().is_none_or(|it| it.text != text) {
+            if self.waiting.iter().filter(|it| !it.lasting).count() >= WAITING_MAX
+                && let Some(oldest) = self.waiting.iter().position(|it| !it.lasting)
+            {
+                self.waiting.remove(oldest);
             }
-            self.waiting.push_back(text);
+            self.add(Notice { text, descriptor: None, lasting: false });
         }
-        self.flush();
+    }
+
+    /// Into its store of descriptors: what comes on one that nobody reads is no reason to give it up.
+    pub(super) fn store(&mut self, name: &str, descriptor: OwnedFd) {
+        let text = format!("FDSTORE=1\nFDNAME={name}\nFDPOLL=0");
+        self.add(Notice { text, descriptor: Some(descriptor), lasting: true });
+    }
+
+    pub(super) fn forget(&mut self, name: &str) {
+        self.add(Notice { text: format!("FDSTOREREMOVE=1\nFDNAME={name}"), descriptor: None, lasting: true });
+    }
+
+    /// When the next look must be, because something waits.
+    pub(super) fn wakes_in(&self) -> Option<Duration> {
+        (!self.waiting.is_empty()).then_some(AGAIN)
+    }
+
+    fn add(&mut self, notice: Notice) {
+        if self.listens() {
+            self.waiting.push_back(notice);
+            self.flush();
+        }
     }
 
     pub(super) fn flush(&mut self) {
         let Some((socket, address)) = &self.to else { return };
-        while let Some(text) = self.waiting.front() {
-            match socket.send_to_addr(text.as_bytes(), address) {
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => return,
+        while let Some(Notice { text, descriptor, .. }) = self.waiting.front() {
+            let rights: Vec<_> = descriptor.iter().map(AsFd::as_fd).collect();
+            let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+            let mut ancillary = SendAncillaryBuffer::new(&mut space);
+            if !rights.is_empty() {
+                ancillary.push(SendAncillaryMessage::ScmRights(&rights));
+            }
+            let text = [IoSlice::new(text.as_bytes())];
+            match rustix::net::sendmsg_addr(socket, address, &text, &mut ancillary, SendFlags::NOSIGNAL) {
+                Err(rustix::io::Errno::AGAIN) => return,
                 // A manager that is gone hears nothing, now or later.
                 Ok(_) | Err(_) => drop(self.waiting.pop_front()),
             }

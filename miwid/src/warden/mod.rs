@@ -4,9 +4,12 @@
 
 mod children;
 mod engine;
+mod ladder;
 mod manager;
 mod run;
+mod store;
 mod succession;
+mod trouble;
 mod voice;
 
 pub use run::run;

@@ -21,8 +21,11 @@ use nix::{
 use super::{
     children::{Children, Instance, kill_all, raw, reap},
     engine::{Engine, Program, launch},
+    ladder::Step,
     manager::Manager,
+    store::Store,
     succession::{self, Effect, Event, Report, Succession, words},
+    trouble::Trouble,
     voice,
 };
 use crate::link::{Exit, Kept, Mode, Packet, ToEngine, ToWarden};
@@ -57,8 +60,16 @@ struct Warden {
     alive: BTreeMap<succession::Engine, Instant>,
     children: Children,
     kept: Kept,
+    store: Store,
     /// What the engine that has the apps said of them last.
     state: Option<OwnedFd>,
+    /// What engines serve, as they said; what has proved itself; and the program before with the same. All unread.
+    configured: BTreeMap<succession::Engine, OwnedFd>,
+    good: Option<OwnedFd>,
+    before: Option<(Program, Option<OwnedFd>)>,
+    trouble: Trouble,
+    /// Never read here.
+    secrets: Option<OwnedFd>,
     manager: Manager,
     watchdog: Option<Duration>,
     pinged: Instant,
@@ -71,6 +82,8 @@ impl Warden {
         let mask: SigSet = wanted.into_iter().collect();
         mask.thread_block()?;
         nix::sys::prctl::set_child_subreaper(true)?;
+        let mut manager = Manager::of_environment();
+        let (store, kept) = Store::open(&mut manager);
         Ok(Self {
             begun: Instant::now(),
             signals: SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?,
@@ -81,9 +94,15 @@ impl Warden {
             engines: BTreeMap::new(),
             alive: BTreeMap::new(),
             children: Children::default(),
-            kept: Kept::new(),
+            kept,
+            store,
             state: None,
-            manager: Manager::of_environment(),
+            configured: BTreeMap::new(),
+            good: None,
+            before: None,
+            trouble: Trouble::default(),
+            secrets: None,
+            manager,
             watchdog: sd_notify::watchdog_enabled(),
             pinged: Instant::now(),
         })
@@ -102,14 +121,16 @@ impl Warden {
         }
         self.children.kill(None);
         kill_all();
+        self.trouble.clear();
         self.manager.flush();
         code.unwrap_or_default()
     }
 
     fn wait(&self) {
         let until = self.succession.wakes_at().map(|at| at.saturating_duration_since(Instant::now()));
+        let wakes = [until, self.store.wakes_in(), self.manager.wakes_in(), Some(LOOK)];
         // A millisecond late rather than early: the deadline must have come.
-        let time = until.map_or(LOOK, |it| it.min(LOOK)) + Duration::from_millis(1);
+        let time = wakes.into_iter().flatten().min().unwrap_or(LOOK) + Duration::from_millis(1);
         let mut polled = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         for engine in self.engines.values() {
             let events = if engine.is_behind() { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
@@ -153,6 +174,7 @@ impl Warden {
             self.listen_to(number);
             self.engines.remove(&number);
             self.alive.remove(&number);
+            self.configured.remove(&number);
             // The first one says by itself why it cannot begin.
             if exit.code != Some(0) && (number > 1 || exit.signal.is_some()) {
                 voice::warn(&format!("engine {number} (pid {pid}) {}", words(exit)));
@@ -208,8 +230,15 @@ impl Warden {
                     self.tell(number, ToEngine::NotUpgraded { why, busy: false }, Vec::new());
                 }
             },
-            ToWarden::Keep { key } => self.kept.entry(key).or_default().append(&mut descriptors),
-            ToWarden::Drop { key } => drop(self.kept.remove(&key)),
+            ToWarden::Keep { key } => {
+                self.trouble.clear_beside(&key);
+                self.kept.entry(key).or_default().append(&mut descriptors);
+                self.store.changed();
+            }
+            ToWarden::Drop { key, ending } => {
+                self.kept.remove(&key);
+                if ending { self.store.end() } else { self.store.changed() }
+            }
             ToWarden::State => {
                 self.state = descriptors.pop();
                 // What it was told has come into what it says.
@@ -218,10 +247,13 @@ impl Warden {
             ToWarden::Launch { id, name } => self.launch(number, id, name, descriptors),
             ToWarden::Alive => drop(self.alive.insert(number, Instant::now())),
             // An engine that is on its way out has nothing to say of the whole.
-            ToWarden::Notify { text } if !self.engines.range(number + 1..).any(|(_, it)| it.went) => {
-                self.manager.tell(text);
+            ToWarden::Notify { .. } | ToWarden::Secrets if self.engines.range(number + 1..).any(|(_, it)| it.went) => {}
+            ToWarden::Notify { text } => self.manager.tell(self.trouble.joined(text)),
+            ToWarden::Configured { digest, reloaded } => {
+                self.configured.extend(descriptors.pop().map(|it| (number, it)));
+                return self.feed(Event::Configured(number, digest, reloaded));
             }
-            ToWarden::Notify { .. } => {}
+            ToWarden::Secrets => self.secrets = descriptors.pop(),
             ToWarden::Unknown => {}
         }
         None
@@ -267,9 +299,22 @@ impl Warden {
             Effect::KillLaunched(number) => self.children.kill(Some(number)),
             Effect::KeepProgram => {
                 if let Some(program) = self.candidate.take() {
-                    self.program = program;
+                    let old = std::mem::replace(&mut self.program, program);
+                    self.before = Some((old, self.good.take()));
                 }
             }
+            Effect::KeepConfiguration(number) => {
+                voice::info("the configuration has lasted: a later one that does not gives way to it");
+                self.good = self.configured.get(&number).and_then(|it| it.try_clone().ok());
+            }
+            Effect::FallBack(Step::Configuration) => {}
+            Effect::FallBack(Step::Program) => {
+                if let Some((program, good)) = self.before.take() {
+                    (self.program, self.good) = (program, good);
+                }
+            }
+            Effect::Trouble(why) => self.trouble.begin(why, &self.kept, &mut self.manager),
+            Effect::Recovered => self.trouble.end(),
             Effect::ForgetProgram => self.candidate = None,
             Effect::Tell(number, Report::Line(line)) => self.tell(number, ToEngine::Upgrading { line }, Vec::new()),
             Effect::Tell(number, Report::Done(engine)) => {
@@ -296,6 +341,7 @@ impl Warden {
                 engine.tell(ToEngine::Welcome { engine: number, mode, age_ms }, Vec::new());
                 self.engines.insert(number, engine);
                 self.hand_over_kept(number);
+                self.hand_over_good(number, mode);
                 self.tell(number, ToEngine::Begin, Vec::new());
                 None
             }
@@ -316,10 +362,20 @@ impl Warden {
         }
     }
 
+    fn hand_over_good(&mut self, number: succession::Engine, mode: Mode) {
+        let is_wanted = mode == Mode::Alone && self.succession.is_fallen();
+        if let Some(good) = self.good.as_ref().filter(|_| is_wanted).and_then(|it| it.try_clone().ok()) {
+            self.tell(number, ToEngine::Instead { why: self.trouble.why().to_owned() }, vec![good]);
+        }
+    }
+
     fn go(&mut self, number: succession::Engine) {
         let Some(engine) = self.engines.get_mut(&number) else { return };
         if let Some(state) = self.state.as_ref().and_then(|it| it.try_clone().ok()) {
             engine.tell(ToEngine::State, vec![state]);
+        }
+        if let Some(secrets) = self.secrets.as_ref().and_then(|it| it.try_clone().ok()) {
+            engine.tell(ToEngine::Secrets, vec![secrets]);
         }
         for (pid, it) in &self.children.instances {
             let pipes = it.pipes.iter().filter_map(|pipe| pipe.try_clone().ok()).collect();
@@ -357,6 +413,7 @@ impl Warden {
             self.pinged = now;
             self.manager.tell("WATCHDOG=1".to_owned());
         }
+        self.store.settle(&self.kept, &mut self.manager);
         self.manager.flush();
     }
 }

@@ -9,6 +9,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::ladder::{Digest, Ladder, Step};
 use crate::link::{Exit, Mode};
 
 /// An engine by its number, which no other has.
@@ -24,6 +25,8 @@ const QUIC: Duration = Duration::from_secs(6);
 /// The pause before another engine after one that died: twice as long each time.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// A configuration has proved itself after so many times as long as an upgrade.
+const PROVED: u32 = 6;
 /// Who served so long was not the cause of its own end.
 const STABLE: Duration = Duration::from_secs(60);
 /// Old engines that still drain.
@@ -36,6 +39,8 @@ pub(super) enum Event {
     Ready(Engine, Duration),
     Serving(Engine),
     Paused(Engine),
+    /// What it serves, and whether somebody wanted the files to be read.
+    Configured(Engine, Digest, bool),
     Ended(Engine, Exit),
     /// This engine asks for another one.
     Upgrade(Engine),
@@ -58,6 +63,13 @@ pub(super) enum Effect {
     /// Engines are started from the new program from now on, or it is forgotten.
     KeepProgram,
     ForgetProgram,
+    /// What this engine serves has proved itself.
+    KeepConfiguration(Engine),
+    FallBack(Step),
+    /// Engines do not last, and why it matters.
+    Trouble(String),
+    /// One has lasted.
+    Recovered,
     Tell(Engine, Report),
     /// Nothing is left to do.
     Exit(u8),
@@ -86,6 +98,7 @@ struct Next {
     stage: Stage,
     until: Instant,
     confirm: Duration,
+    digest: Option<Digest>,
 }
 
 #[derive(Debug)]
@@ -106,6 +119,13 @@ pub(super) struct Succession {
     leaving: Vec<Leaving>,
     restart: Option<Instant>,
     failures: u32,
+    ladder: Ladder,
+    /// What the current engine serves, how long that must last, and until when.
+    digest: Option<Digest>,
+    prove: Duration,
+    proving: Option<Instant>,
+    /// Somebody was told that engines do not last.
+    troubled: bool,
     stopping: bool,
 }
 
@@ -117,10 +137,15 @@ impl Succession {
         self.current
     }
 
+    /// Whether the next engine is to serve what has proved itself, whatever the files say.
+    pub(super) fn is_fallen(&self) -> bool {
+        self.ladder.is_fallen()
+    }
+
     pub(super) fn wakes_at(&self) -> Option<Instant> {
         let next = self.next.as_ref().map(|next| next.until);
         let quic = self.leaving.iter().filter_map(|it| it.quic).min();
-        [self.restart, next, quic].into_iter().flatten().min()
+        [self.restart, next, quic, self.proving].into_iter().flatten().min()
     }
 
     pub(super) fn step(&mut self, event: Event, now: Instant) -> Vec<Effect> {
@@ -130,6 +155,7 @@ impl Succession {
             Event::Ready(engine, confirm) => self.ready(engine, confirm, now, &mut effects),
             Event::Serving(engine) => self.serving(engine, now, &mut effects),
             Event::Paused(engine) => self.paused(engine, now, &mut effects),
+            Event::Configured(engine, digest, reloaded) => self.configured(engine, digest, reloaded, now),
             Event::Ended(engine, exit) => self.ended(engine, exit, now, &mut effects),
             Event::Upgrade(engine) => self.upgrade(engine, now, &mut effects),
             Event::Stop => self.stop(&mut effects),
@@ -141,11 +167,13 @@ impl Succession {
     fn start(&mut self, effects: &mut Vec<Effect>) {
         self.last += 1;
         (self.current, self.serving_since, self.restart) = (Some(self.last), None, None);
+        (self.digest, self.proving) = (None, None);
         effects.push(Effect::Start(self.last, Mode::Alone));
     }
 
     fn ready(&mut self, engine: Engine, confirm: Duration, now: Instant, effects: &mut Vec<Effect>) {
         if self.current == Some(engine) {
+            self.prove = confirm * PROVED;
             effects.push(Effect::Go(engine));
             return;
         }
@@ -159,7 +187,7 @@ impl Succession {
 
     fn serving(&mut self, engine: Engine, now: Instant, effects: &mut Vec<Effect>) {
         if self.current == Some(engine) {
-            (self.proven, self.serving_since) = (true, Some(now));
+            (self.proven, self.serving_since, self.proving) = (true, Some(now), Some(now + self.prove));
             return;
         }
         let (Some(next), Some(current)) = (&mut self.next, self.current) else { return };
@@ -167,6 +195,20 @@ impl Succession {
             (next.stage, next.until) = (Stage::Confirming, now + next.confirm);
             let seconds = next.confirm.as_secs_f64();
             effects.push(tell(current, format!("engine {engine} serves; it has {seconds} s to prove itself")));
+        }
+    }
+
+    fn configured(&mut self, engine: Engine, digest: Digest, reloaded: bool, now: Instant) {
+        if let Some(next) = self.next.as_mut().filter(|it| it.engine == engine) {
+            next.digest = Some(digest);
+        }
+        if self.current != Some(engine) {
+            return;
+        }
+        self.digest = Some(digest);
+        self.proving = self.serving_since.map(|_| now + self.prove);
+        if reloaded {
+            self.ladder.renewed();
         }
     }
 
@@ -195,7 +237,8 @@ impl Succession {
             return;
         }
         self.last += 1;
-        let next = Next { engine: self.last, stage: Stage::Starting, until: now + START, confirm: Duration::ZERO };
+        let (until, confirm) = (now + START, Duration::ZERO);
+        let next = Next { engine: self.last, stage: Stage::Starting, until, confirm, digest: None };
         self.next = Some(next);
         effects.push(Effect::Start(self.last, Mode::Beside));
         effects.push(tell(asked, format!("engine {} starts", self.last)));
@@ -214,7 +257,7 @@ impl Succession {
         if self.current != Some(engine) {
             return;
         }
-        self.current = None;
+        (self.current, self.proving) = (None, None);
         let stable = self.serving_since.take().is_some_and(|since| now >= since + STABLE);
         let code = exit.code.and_then(|code| u8::try_from(code).ok());
         if self.stopping || code == Some(0) || !self.proven {
@@ -225,7 +268,14 @@ impl Succession {
         if self.succeed(effects) {
             return;
         }
-        self.failures = if stable { 0 } else { self.failures.saturating_add(1) };
+        let fall = self.ladder.ended(self.digest, &words(exit), now);
+        let has_fallen = fall.as_ref().is_some_and(|it| it.step.is_some());
+        if let Some(fall) = fall {
+            self.troubled = true;
+            effects.extend(fall.step.map(Effect::FallBack));
+            effects.push(Effect::Trouble(fall.why));
+        }
+        self.failures = if stable || has_fallen { 0 } else { self.failures.saturating_add(1) };
         self.restart = Some(now + pause(self.failures));
     }
 
@@ -233,6 +283,7 @@ impl Succession {
     fn succeed(&mut self, effects: &mut Vec<Effect>) -> bool {
         let Some(next) = self.next.take() else { return false };
         self.current = Some(next.engine);
+        self.replaced(&next);
         effects.push(Effect::KeepProgram);
         match next.stage {
             Stage::Starting => {}
@@ -240,6 +291,31 @@ impl Succession {
             Stage::Taking | Stage::Confirming => effects.push(Effect::TakeQuic(next.engine)),
         }
         true
+    }
+
+    /// The program of `next` is what engines are started from, and what it serves is what is served.
+    fn replaced(&mut self, next: &Next) {
+        (self.digest, self.prove, self.proving) = (next.digest, next.confirm * PROVED, None);
+        self.ladder.replaced();
+    }
+
+    /// What is served has lasted.
+    fn proved(&mut self, effects: &mut Vec<Effect>) {
+        self.proving = None;
+        if let (Some(engine), Some(digest)) = (self.current, self.digest)
+            && self.ladder.proved(digest)
+        {
+            effects.push(Effect::KeepConfiguration(engine));
+        }
+        if !self.ladder.is_fallen() {
+            self.recovered(effects);
+        }
+    }
+
+    fn recovered(&mut self, effects: &mut Vec<Effect>) {
+        if std::mem::take(&mut self.troubled) {
+            effects.push(Effect::Recovered);
+        }
     }
 
     fn failed(&mut self, why: &str, effects: &mut Vec<Effect>) {
@@ -284,6 +360,9 @@ impl Succession {
             leaving.quic = None;
             effects.extend(self.current.map(Effect::TakeQuic));
         }
+        if self.proving.is_some_and(|at| now >= at) {
+            self.proved(effects);
+        }
         let Some(next) = self.next.as_ref().filter(|it| now >= it.until) else { return };
         let engine = next.engine;
         match next.stage {
@@ -297,13 +376,16 @@ impl Succession {
     }
 
     fn confirmed(&mut self, engine: Engine, now: Instant, effects: &mut Vec<Effect>) {
-        self.next = None;
+        if let Some(next) = self.next.take() {
+            self.replaced(&next);
+        }
         effects.push(Effect::KeepProgram);
+        self.recovered(effects);
         if let Some(old) = self.current.replace(engine) {
             self.leaving.push(Leaving { engine: old, quic: Some(now + QUIC) });
             effects.extend([Effect::Tell(old, Report::Done(engine)), Effect::Drain(old)]);
         }
-        (self.serving_since, self.failures) = (Some(now), 0);
+        (self.serving_since, self.failures, self.proving) = (Some(now), 0, Some(now + self.prove));
     }
 }
 
@@ -393,7 +475,9 @@ mod tests {
         let mut play = Play::serving();
         let mut pauses = Vec::new();
         for engine in 1..=9 {
-            assert_eq!(play.on(Event::Ended(engine, KILLED)), []);
+            let effects = play.on(Event::Ended(engine, KILLED));
+            let is_loop = |it: &Effect| engine >= 3 && matches!(it, Effect::Trouble(_));
+            assert!(effects.iter().all(is_loop), "{engine}: {effects:?}");
             let wait = play.machine.wakes_at().expect("a restart") - play.now;
             pauses.push(wait.as_millis());
             assert_eq!(play.later(wait), [Effect::Start(engine + 1, Mode::Alone)]);
@@ -404,6 +488,63 @@ mod tests {
         play.now += STABLE;
         play.on(Event::Ended(10, KILLED));
         assert_eq!(play.machine.wakes_at(), Some(play.now + FIRST_PAUSE));
+    }
+
+    /// The engine dies and is followed; what that was the reason for.
+    fn dies(play: &mut Play) -> Vec<Effect> {
+        let engine = play.machine.current().expect("an engine");
+        let effects = play.on(Event::Ended(engine, KILLED));
+        let wait = play.machine.wakes_at().expect("a restart") - play.now;
+        assert_eq!(play.later(wait), [Effect::Start(engine + 1, Mode::Alone)]);
+        effects
+    }
+
+    fn serves(play: &mut Play, digest: Digest) {
+        let engine = play.machine.current().expect("an engine");
+        play.on(Event::Configured(engine, digest, false));
+        assert_eq!(play.on(Event::Ready(engine, CONFIRM)), [Effect::Go(engine)]);
+        play.on(Event::Serving(engine));
+    }
+
+    #[test]
+    fn what_has_lasted_is_gone_back_to_and_left_by_a_reload() {
+        let mut play = Play::begun();
+        serves(&mut play, 1);
+        assert_eq!(play.later(CONFIRM), [], "an upgrade would be confirmed by now");
+        assert_eq!(play.later(CONFIRM * PROVED), [Effect::KeepConfiguration(1)]);
+        play.on(Event::Configured(1, 2, true));
+        let mut last = Vec::new();
+        for _ in 0..3 {
+            assert!(!play.machine.is_fallen());
+            last = dies(&mut play);
+        }
+        assert!(matches!(&last[..], [Effect::FallBack(Step::Configuration), Effect::Trouble(_)]), "{last:?}");
+        assert!(play.machine.is_fallen());
+        serves(&mut play, 1);
+        assert_eq!(play.later(CONFIRM * PROVED), [], "it lasts, and is not what was asked for");
+        play.on(Event::Configured(4, 3, true));
+        assert!(!play.machine.is_fallen());
+        assert_eq!(play.later(CONFIRM * PROVED), [Effect::KeepConfiguration(4), Effect::Recovered]);
+        assert_eq!(play.machine.wakes_at(), None);
+    }
+
+    #[test]
+    fn the_program_before_an_upgrade_is_gone_back_to_until_the_next_one() {
+        let mut play = Play::confirming();
+        play.on(Event::Configured(2, 1, false));
+        play.later(CONFIRM);
+        play.later(QUIC);
+        assert_eq!((dies(&mut play), dies(&mut play)), (vec![], vec![]));
+        let last = dies(&mut play);
+        assert!(matches!(&last[..], [Effect::FallBack(Step::Program), Effect::Trouble(_)]), "{last:?}");
+        serves(&mut play, 1);
+        play.on(Event::Upgrade(5));
+        play.on(Event::Ready(6, CONFIRM));
+        play.on(Event::Paused(5));
+        play.on(Event::Serving(6));
+        let confirmed = play.later(CONFIRM);
+        assert_eq!(confirmed[..2], [Effect::KeepProgram, Effect::Recovered]);
+        assert!(!play.machine.is_fallen());
     }
 
     #[test]

@@ -1,5 +1,9 @@
 //! The warden and its engines: what outlives an engine, and what an upgrade leaves alone.
 
+mod fallback;
+mod sessions;
+mod store;
+
 use std::{net::SocketAddr, time::Duration};
 
 use harness::{Daemon, FakeNotify, Origin, Received, descendants, exists, get, miwid, skip, wait};
