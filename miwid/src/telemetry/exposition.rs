@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use super::metrics::{BUCKETS, HANDSHAKES, METHODS, STATUSES};
+use super::metrics::{BUCKETS, HANDSHAKES, METHODS, REFUSED, STATUSES};
 
 /// The shards, summed.
 #[derive(Default)]
@@ -19,6 +19,8 @@ pub(super) struct Sums {
     pub(super) idle: u64,
     pub(super) shelved: u64,
     pub(super) handshakes: [u64; HANDSHAKES.len()],
+    pub(super) refused: [[u64; REFUSED.len()]; 2],
+    pub(super) forgotten: u64,
     pub(super) reloads: BTreeMap<&'static str, u64>,
     pub(super) dropped: BTreeMap<String, u64>,
     pub(super) cut: BTreeMap<&'static str, u64>,
@@ -119,6 +121,14 @@ fn daemon(text: &mut Text, sums: &Sums) {
     text.sample("miwid_connections_total", &[], sums.opened);
     text.family("miwid_shelf_answers_total", "counter", "Answers that were at hand, without parser and file");
     text.sample("miwid_shelf_answers_total", &[], sums.shelved);
+    text.family("miwid_policy_refusals_total", "counter", "Requests that a policy refused, or would refuse");
+    for (mode, counts) in ["enforce", "report"].iter().zip(sums.refused) {
+        for (reason, count) in REFUSED.iter().zip(counts) {
+            text.sample("miwid_policy_refusals_total", &[("reason", reason), ("mode", mode)], count);
+        }
+    }
+    text.family("miwid_rate_limit_forgotten_total", "counter", "Clients whose count made room for another's");
+    text.sample("miwid_rate_limit_forgotten_total", &[], sums.forgotten);
     text.family("miwid_reloads_total", "counter", "Reloads of the configuration by result");
     for (result, count) in &sums.reloads {
         text.sample("miwid_reloads_total", &[("result", result)], count);

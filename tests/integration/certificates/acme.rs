@@ -116,14 +116,17 @@ fn own_certificate(dir: &Path) {
 
 const SITES: &str = "[backends.\"a.example.com\"]\nrespond = { status = 200, body = \"a\" }\n";
 
-/// The builder first: Pebble must know the daemon's port.
-fn builder(storage: &Path) -> Builder {
-    let config = format!(
+fn config(storage: &Path) -> String {
+    format!(
         "include = [\"acme.toml\"]\n[server]\nhttps_port = {{port2}}\nredirect_https = true\n[ssl]\nauto_cert = true\n\
          domains = [\"a.example.com\", \"b.example.com\"]\nstorage = \"{}/store\"\n{SITES}",
         storage.display()
-    );
-    Daemon::builder(&config).env("MIWID_TEST_CLOCK", storage.join("clock")).env("RUST_LOG", "debug")
+    )
+}
+
+/// The builder first: Pebble must know the daemon's port.
+fn builder(storage: &Path) -> Builder {
+    Daemon::builder(&config(storage)).env("MIWID_TEST_CLOCK", storage.join("clock")).env("RUST_LOG", "debug")
 }
 
 async fn shown(daemon: &Daemon, host: &str) -> Leaf {
@@ -153,6 +156,10 @@ async fn a_certificate_comes_by_http_01_and_is_renewed_by_the_same_account() {
     assert_eq!((unknown.status, unknown.text()), (200.try_into().unwrap(), "a".to_owned()), "the site's business");
     assert_eq!(daemon.get_host("a.example.com", "/").await.status, 308);
 
+    // Who is served nothing else still gets to see the proof.
+    daemon.rewrite_config(&format!("{}[security]\ndeny = [\"0.0.0.0/0\"]\n", config(storage.path())));
+    assert_eq!(daemon.reload().await.status, 0);
+    assert_eq!(daemon.get_host("a.example.com", "/").await.status, 403);
     std::fs::write(storage.path().join("clock"), (DAY * 3).as_secs().to_string()).unwrap();
     shows_another(&daemon, "a.example.com", Some(&first)).await;
     let accounts: Vec<_> = std::fs::read_dir(storage.path().join("store/accounts")).unwrap().collect();

@@ -4,6 +4,6 @@
 mod doctor;
 mod edge;
 mod only;
-mod peer;
+pub(crate) mod peer;
 mod purge;
 mod ranges;
