@@ -3,6 +3,7 @@
 
 mod doctor;
 mod edge;
+mod limits;
 mod only;
 pub(crate) mod peer;
 mod purge;
