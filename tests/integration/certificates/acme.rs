@@ -262,3 +262,36 @@ async fn a_record_that_the_authority_never_sees_is_taken_away_again() {
     assert_eq!((double.records(), double.count("POST", "/zones")), (vec![], 1), "{}", daemon.log());
     assert_eq!(double.violations(), [""; 0]);
 }
+
+// F46
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_is_there_already_is_as_good_and_stays_with_whom_it_belongs_to() {
+    let storage = tempfile::tempdir().unwrap();
+    let double = Cloudflare::start().await;
+    let names = double.nameserver().await;
+    let cloudflare = format!("[cloudflare]\napi_token = \"{}\"\napi_base = \"{}\"\n", Cloudflare::TOKEN, double.base());
+    std::fs::write(storage.path().join("api-ca.pem"), double.ca()).unwrap();
+    let builder = builder(storage.path()).env("SSL_CERT_FILE", storage.path().join("api-ca.pem"));
+    let Some(pebble) = Pebble::asking(&builder, json!({}), Some(names)).await else { skip!("pebble is not installed") };
+    let daemon = builder.file("acme.toml", &format!("{}{cloudflare}", pebble.acme())).start().await;
+    let mut theirs = Vec::new();
+    // Identical (81058), or with another lifetime (81057); nobody's, somebody else's, and one of ours that was left behind.
+    for (host, comment, ttl) in [
+        ("*.a.example.net", None, 120),
+        ("*.b.example.net", Some("terraform"), 3600),
+        ("*.c.example.net", Some("miwid"), 120),
+    ] {
+        double.forestall(comment, ttl);
+        let said = daemon.ctl(&["cert", "request", "--issuer", "acme", host]).await;
+        assert_eq!(said.status, 0, "{host}: {said:?}\n{}", daemon.log());
+        assert!(shown(&daemon, &host.replace('*', "any")).await.issuer.contains("Pebble"), "{host}");
+        if comment != Some("miwid") {
+            theirs.push(host.replace('*', "_acme-challenge"));
+        }
+        let mut left = double.records();
+        left.sort();
+        assert_eq!(left, theirs, "{host}");
+    }
+    assert_eq!((double.count("POST", "/zones"), double.count("DELETE", "/zones")), (3, 1));
+    assert_eq!(double.violations(), [""; 0]);
+}
