@@ -250,6 +250,9 @@ pub struct Cache {
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Security {
+    /// The name of the table.
+    #[serde(skip)]
+    pub place: String,
     pub enable_cors: bool,
     pub cors_origins: Vec<String>,
     pub enable_csrf: bool,
@@ -257,6 +260,9 @@ pub struct Security {
     pub csrf_exempt_paths: Vec<String>,
     /// Requests per minute and client.
     pub rate_limit: Option<u32>,
+    /// The table that set it: all who take it over from there count together.
+    #[serde(skip)]
+    pub rate_limit_place: String,
     pub rate_limit_exempt: Vec<IpNet>,
     /// `ip_whitelist` and `allow` together.
     pub allow: Vec<IpNet>,

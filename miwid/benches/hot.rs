@@ -100,6 +100,7 @@ fn hosts(count: usize) -> Hosts {
         let route = |prefix: &str| Route {
             compression: None,
             extra: None,
+            guard: None,
             prefix: prefix.into(),
             strip_prefix: false,
             target: Target::Redirect { to: "/".into(), status: StatusCode::FOUND },

@@ -20,6 +20,7 @@ mod http2;
 mod http3;
 mod lifecycle;
 mod logs;
+mod policies;
 mod proxy;
 mod reload;
 mod shelf;

@@ -80,13 +80,16 @@ pub(super) fn security(section: &Section<'_>, above: Option<&Security>) -> Secur
         (None, None) => above.allow,
         (a, b) => a.into_iter().chain(b).flatten().collect(),
     };
+    let rate_limit_place = if section.has("rate_limit") { section.path.clone() } else { above.rate_limit_place };
     let security = Security {
+        place: if section.present() { section.path.clone() } else { above.place },
         enable_cors: section.flag("enable_cors").unwrap_or(above.enable_cors),
         cors_origins: section.texts("cors_origins").unwrap_or(above.cors_origins),
         enable_csrf: section.flag("enable_csrf").unwrap_or(above.enable_csrf),
         csrf_trusted_origins: section.texts("csrf_trusted_origins").unwrap_or(above.csrf_trusted_origins),
         csrf_exempt_paths: section.texts("csrf_exempt_paths").unwrap_or(above.csrf_exempt_paths),
         rate_limit: section.integer("rate_limit").or(above.rate_limit),
+        rate_limit_place,
         rate_limit_exempt: section.nets("rate_limit_exempt").unwrap_or(above.rate_limit_exempt),
         allow,
         deny: section.nets("deny").unwrap_or(above.deny),

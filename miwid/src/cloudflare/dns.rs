@@ -18,11 +18,13 @@ const COMMENT: &str = "miwid";
 /// No challenge takes so long: a record that is older belongs to a request that broke off.
 const STALE: Duration = Duration::from_secs(3600);
 
-/// A record of ours, to be taken away again.
+/// A record that is there for a challenge.
 #[derive(Clone, Debug)]
 pub struct Record {
     zone: String,
     id: String,
+    /// To be taken away again; somebody else's stays.
+    is_ours: bool,
 }
 
 impl Api {
@@ -32,20 +34,25 @@ impl Api {
         let path = format!("/zones/{}/dns_records", escaped(&zone));
         let content = format!("\"{value}\"");
         let body = json!({ "type": "TXT", "name": name, "content": content, "ttl": TTL, "comment": COMMENT });
-        let made = match self.call(Method::POST, &path, Some(&body), now).await {
-            Ok(document) => document["result"]["id"].as_str().map(str::to_owned),
+        match self.call(Method::POST, &path, Some(&body), now).await {
+            Ok(document) => match document["result"]["id"].as_str() {
+                Some(id) => Ok(Record { zone, id: id.to_owned(), is_ours: true }),
+                None => {
+                    let message = "Cloudflare says success, but its record has no identifier";
+                    Err(Error::new(Class::Transient, message, None))
+                }
+            },
             Err(error) if error.class == Class::Exists => {
                 let path = format!("{path}?type=TXT&name={}&per_page=50", escaped(name));
                 let document = self.call(Method::GET, &path, None, now).await?;
                 let is_same = |it: &&Value| it["content"].as_str().is_some_and(|it| it.trim_matches('"') == value);
-                let found = document["result"].as_array().into_iter().flatten().find(is_same);
-                Some(found.and_then(|it| it["id"].as_str()).ok_or(error)?.to_owned())
+                let found =
+                    document["result"].as_array().into_iter().flatten().find(is_same).ok_or_else(|| error.clone())?;
+                let id = found["id"].as_str().ok_or(error)?.to_owned();
+                Ok(Record { zone, id, is_ours: found["comment"] == COMMENT })
             }
-            Err(error) => return Err(error),
-        };
-        let nameless =
-            || Error::new(Class::Transient, "Cloudflare says success, but its record has no identifier", None);
-        Ok(Record { zone, id: made.ok_or_else(nameless)? })
+            Err(error) => Err(error),
+        }
     }
 
     /// Takes away what requests that broke off have left under this name; how many records that were.
@@ -57,13 +64,16 @@ impl Api {
         let stale = document["result"].as_array().into_iter().flatten().filter(|it| is_left_behind(it, now));
         let ids: Vec<String> = stale.filter_map(|it| it["id"].as_str().map(str::to_owned)).collect();
         for id in &ids {
-            self.remove_txt(&Record { zone: zone.clone(), id: id.clone() }, now).await?;
+            self.remove_txt(&Record { zone: zone.clone(), id: id.clone(), is_ours: true }, now).await?;
         }
         Ok(ids.len())
     }
 
-    /// One that somebody else has taken away is away.
+    /// One that somebody else has taken away is away, and one that somebody else has made is theirs.
     pub async fn remove_txt(&self, record: &Record, now: SystemTime) -> Result<(), Error> {
+        if !record.is_ours {
+            return Ok(());
+        }
         let path = format!("/zones/{}/dns_records/{}", escaped(&record.zone), escaped(&record.id));
         match self.call(Method::DELETE, &path, None, now).await {
             Err(error) if error.class != Class::NotFound => Err(error),

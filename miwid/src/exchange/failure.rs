@@ -38,9 +38,14 @@ pub mod reason {
     pub const HOLD_TIMEOUT: &str = "hold-timeout";
     pub const APP_STOPPED: &str = "app-stopped";
     pub const APP_FAILED: &str = "app-failed";
-    /// The connection was made for another host, or under another policy: 421.
     /// Who asks is not served here.
     pub const DENIED: &str = "denied";
+    /// Who asks does so too often: 429.
+    pub const RATE_LIMIT: &str = "rate-limit";
+    /// In records only, of what was let pass because a policy only reports.
+    pub const WOULD_DENY: &str = "would-deny";
+    pub const WOULD_RATE_LIMIT: &str = "would-rate-limit";
+    /// The connection was made for another host, or under another policy: 421.
     pub const MISDIRECTED: &str = "misdirected";
     /// The host is only for clients that show a certificate.
     pub const CLIENT_CERTIFICATE: &str = "client-certificate";

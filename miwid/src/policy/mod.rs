@@ -1,7 +1,17 @@
 //! What a site's policies make of a request and of its answer. Each decides purely; doing it is a thin second step.
 
+mod access;
+mod cells;
 mod compress;
 mod compression;
+mod guard;
+mod nets;
+mod pace;
 
+pub use access::Access;
+pub use cells::{Charged, Clients};
 pub use compress::compress;
 pub use compression::{Asked, Verdict, decide};
+pub use guard::{Guard, Judged, Refusal};
+pub use nets::Nets;
+pub use pace::{Pace, TooEarly};

@@ -61,6 +61,7 @@ mod tests {
             target: Target::Redirect { to: "/".into(), status: StatusCode::FOUND },
             compression: None,
             extra: None,
+            guard: None,
         };
         let routes = vec![route("/static/", true), route("/api", true), route("/", false)];
         let mut hosts = Hosts::default();

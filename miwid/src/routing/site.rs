@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderValue, StatusCode};
 
-use crate::{encoding::Rules, exchange::ExtraHeaders, files::Root, proxy::Forwarder};
+use crate::{encoding::Rules, exchange::ExtraHeaders, files::Root, policy::Guard, proxy::Forwarder};
 
 pub struct Site {
     pub name: Arc<str>,
@@ -20,6 +20,8 @@ pub struct Route {
     pub compression: Option<Arc<Rules>>,
     /// `None`: nothing is added to answers.
     pub extra: Option<Arc<ExtraHeaders>>,
+    /// `None`: everybody may ask, as often as they like.
+    pub guard: Option<Arc<Guard>>,
 }
 
 pub enum Target {

@@ -120,6 +120,8 @@ fn begin(connection: &Connection, snapshot: &Arc<Snapshot>, asked: &Asked<'_>) -
     }
     let plan = plan(&snapshot.hosts, &host, path).ok()?;
     let Target::Proxy(forwarder) = &plan.route.target else { return None };
+    // Who is not let in gets an answer of ours.
+    plan.route.guard.is_none().then_some(())?;
     let (worker, scheme) = (&connection.worker, connection.peer.scheme);
     let (request_id, started_at) = (RequestId::new(), worker.clock.time(started));
     let peer = connection.peer.remote.ip();

@@ -14,10 +14,11 @@ use crate::{
     exchange::{Body, Context, Failure, Inbound, Peer, Source, is_call, reason},
     files::Sought,
     net::Activity,
-    policy::{Asked, compress},
+    policy::{Asked, Guard, Refusal, compress},
     proxy::{Exchange, Resumed},
     routing::{NoPlan, Target, plan},
     snapshot::Snapshot,
+    telemetry::Refused,
 };
 
 /// A request that was taken up in another way, under the configuration of that moment.
@@ -86,20 +87,26 @@ async fn answer(
         return Err(failure);
     }
     if request.method() == Method::OPTIONS && request.uri().path() == "*" {
+        admit(snapshot.guard.as_deref(), context, worker)?;
         return Ok(internal::options());
     }
     let uri = request.uri().clone();
     let plan = match plan(&snapshot.hosts, &context.host, uri.path()) {
         Ok(plan) => plan,
         Err(NoPlan::NoSite) => {
+            admit(snapshot.guard.as_deref(), context, worker)?;
             let response = internal::no_site(&snapshot.settings, &worker.pages, request.method(), uri.path())?;
             let asked = asked(snapshot.compression.as_deref(), &request);
             return Ok(compressed(asked, response, worker));
         }
-        Err(NoPlan::BadPath) => return Err(bad_path()),
+        Err(NoPlan::BadPath) => {
+            admit(snapshot.guard.as_deref(), context, worker)?;
+            return Err(bad_path());
+        }
     };
     context.site = Some(plan.site.name.clone());
     context.extra.clone_from(&plan.route.extra);
+    admit(plan.route.guard.as_deref(), context, worker)?;
     if let Some(elsewhere) = secure::only_over_tls(snapshot, context, &request) {
         return elsewhere;
     }
@@ -130,11 +137,32 @@ async fn answer(
     }?;
     let was_coded = response.headers().contains_key(header::CONTENT_ENCODING);
     let response = compressed(asked, response, worker);
-    if !was_coded && response.headers().contains_key(header::CONTENT_ENCODING) {
-        // Encoded on its way: what is offered is not what is sent.
+    let is_encoded = !was_coded && response.headers().contains_key(header::CONTENT_ENCODING);
+    if is_encoded || plan.route.guard.is_some() {
+        // Encoded on its way, what is offered is not what is sent; and it is not for everybody who asks.
         context.offer = None;
     }
     Ok(response)
+}
+
+/// Whether the client may ask, and not too often.
+fn admit(guard: Option<&Guard>, context: &mut Context, worker: &Worker) -> Result<(), Failure> {
+    let Some(guard) = guard else { return Ok(()) };
+    guard.admit(context, |judged| {
+        let shard = &worker.shard;
+        if judged.evicted {
+            shard.client_forgotten();
+        }
+        let why = judged.refusal.map(|it| match it {
+            Refusal::Denied => Refused::Denied,
+            Refusal::TooOften { .. } => Refused::RateLimit,
+        });
+        match why {
+            Some(why) if guard.is_enforced() => shard.refused(why),
+            Some(why) => shard.would_refuse(why),
+            None => {}
+        }
+    })
 }
 
 /// What an answer's encoding will depend on; `None` where nothing is encoded, and nothing is looked at.

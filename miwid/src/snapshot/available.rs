@@ -37,12 +37,6 @@ const SECURITY: &[&str] = at_every_level![
     "security.enable_csrf",
     "security.csrf_trusted_origins",
     "security.csrf_exempt_paths",
-    "security.rate_limit",
-    "security.rate_limit_exempt",
-    "security.ip_whitelist",
-    "security.allow",
-    "security.deny",
-    "security.mode",
 ];
 
 /// What this binary can run.
@@ -90,19 +84,9 @@ mod tests {
         let performance = include_str!("../../../config/tests/readme/tuning.toml");
         assert_eq!(refused(performance), ["cache.enabled", "cache.max_size", "cache.ttl"]);
         let security = include_str!("../../../config/tests/readme/security.toml");
-        assert_eq!(
-            refused(security),
-            [
-                "security.enable_cors",
-                "security.cors_origins",
-                "security.enable_csrf",
-                "security.rate_limit",
-                "security.ip_whitelist",
-            ]
-        );
+        assert_eq!(refused(security), ["security.enable_cors", "security.cors_origins", "security.enable_csrf",]);
         for table in ["security", "backends.a.security", "backends.a.routes.\"/x\".security"] {
-            let text =
-                format!("[backends.a]\nurl = \"http://a\"\n[{table}]\ndeny = [\"10.0.0.1\"]\nheaders.x_a = \"b\"");
+            let text = format!("[backends.a]\nurl = \"http://a\"\n[{table}]\nenable_csrf = true\nheaders.x_a = \"b\"");
             assert_eq!(refused(&text).len(), 1, "{table}");
         }
         let balancing = include_str!("../../../config/tests/readme/balancing.toml");

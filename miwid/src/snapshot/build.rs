@@ -13,6 +13,7 @@ use crate::{
     exchange::ExtraHeaders,
     files::Root,
     net::edge::{Edge, Known, Only, Turning},
+    policy::{Clients, Guard},
     proxy::Forwarder,
     routing::{Hosts, Route, Site, Target, normalized},
     tls::Terminator,
@@ -26,6 +27,7 @@ pub struct Snapshot {
     /// For answers that belong to no site.
     pub compression: Option<Arc<Rules>>,
     pub extra: Option<Arc<ExtraHeaders>>,
+    pub guard: Option<Arc<Guard>>,
     /// `None` when HTTPS is off.
     pub tls: Option<Arc<Terminator>>,
     /// Names of the upstream sets that this snapshot uses.
@@ -101,6 +103,8 @@ pub struct Lasting {
     pub directory: Directory,
     /// The ranges of Cloudflare's edge.
     pub edge: Known,
+    /// How often clients have asked.
+    pub clients: Clients,
 }
 
 /// All that can be wrong is reported at once, with what is wrong with the certificates.
@@ -110,7 +114,7 @@ pub fn build(
     lasting: &Lasting,
     tls: Result<Option<Arc<Terminator>>, Vec<Problem>>,
 ) -> Result<Snapshot, Vec<Problem>> {
-    let mut builder = Builder { config, directory: &lasting.directory, problems: Vec::new(), upstreams: Vec::new() };
+    let mut builder = Builder { config, lasting, problems: Vec::new(), upstreams: Vec::new() };
     let mut hosts = Hosts::default();
     for backend in config.backends.values() {
         let site = Arc::new(builder.site(backend));
@@ -133,6 +137,7 @@ pub fn build(
         settings: settings(config, &lasting.edge),
         compression: Rules::new(&config.compression),
         extra: ExtraHeaders::new(&config.security.headers),
+        guard: Guard::new(&config.security, &lasting.clients),
         tls,
         upstreams: builder.upstreams,
     })
@@ -173,7 +178,7 @@ fn edge(config: &Config, known: &Known) -> Option<Edge> {
 
 struct Builder<'a> {
     config: &'a Config,
-    directory: &'a Directory,
+    lasting: &'a Lasting,
     problems: Vec<Problem>,
     upstreams: Vec<String>,
 }
@@ -184,8 +189,9 @@ impl Builder<'_> {
         if !routes.iter().any(|it| &*it.prefix == "/") {
             let compression = Rules::new(backend.compression.as_ref().unwrap_or(&self.config.compression));
             let target = self.target(backend, "", &backend.target, compression.as_ref());
-            let extra = self.extra(backend.security.as_ref());
-            routes.push(Route { prefix: "/".into(), strip_prefix: false, target, compression, extra });
+            let security = backend.security.as_ref().unwrap_or(&self.config.security);
+            let (extra, guard) = self.guarded(security);
+            routes.push(Route { prefix: "/".into(), strip_prefix: false, target, compression, extra, guard });
         }
         routes.sort_by_key(|it| std::cmp::Reverse(it.prefix.len()));
         Site { name: backend.name.as_str().into(), routes }
@@ -194,19 +200,22 @@ impl Builder<'_> {
     fn route(&mut self, backend: &config::Backend, route: &config::Route) -> Route {
         let own = route.compression.as_ref().or(backend.compression.as_ref());
         let compression = Rules::new(own.unwrap_or(&self.config.compression));
+        // What a site or route says has taken over what it leaves out.
+        let security = route.security.as_ref().or(backend.security.as_ref()).unwrap_or(&self.config.security);
+        let (extra, guard) = self.guarded(security);
         Route {
             // As paths are when they are matched: decoded.
             prefix: normalized(&route.prefix).map_or_else(|| route.prefix.as_str().into(), Into::into),
             strip_prefix: route.strip_prefix,
             target: self.target(backend, &route.prefix, &route.target, compression.as_ref()),
             compression,
-            extra: self.extra(route.security.as_ref().or(backend.security.as_ref())),
+            extra,
+            guard,
         }
     }
 
-    /// What a site or route says has taken over what it leaves out.
-    fn extra(&self, own: Option<&config::Security>) -> Option<Arc<ExtraHeaders>> {
-        ExtraHeaders::new(&own.unwrap_or(&self.config.security).headers)
+    fn guarded(&self, security: &config::Security) -> (Option<Arc<ExtraHeaders>>, Option<Arc<Guard>>) {
+        (ExtraHeaders::new(&security.headers), Guard::new(security, &self.lasting.clients))
     }
 
     fn target(
@@ -246,7 +255,7 @@ impl Builder<'_> {
         }
         let name = if prefix.is_empty() { backend.name.clone() } else { format!("{}{prefix}", backend.name) };
         let hold = backend.process.as_ref().filter(|_| prefix.is_empty()).map(|it| &it.hold);
-        let set = self.directory.set(&name, proxy, hold);
+        let set = self.lasting.directory.set(&name, proxy, hold);
         self.upstreams.push(name);
         set
     }

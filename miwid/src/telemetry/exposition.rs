@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use super::metrics::{BUCKETS, HANDSHAKES, METHODS, STATUSES};
+use super::metrics::{BUCKETS, HANDSHAKES, METHODS, REFUSED, STATUSES};
 
 /// The shards, summed.
 #[derive(Default)]
@@ -20,6 +20,8 @@ pub(super) struct Sums {
     pub(super) shelved: u64,
     pub(super) handed_on: u64,
     pub(super) handshakes: [u64; HANDSHAKES.len()],
+    pub(super) refused: [[u64; REFUSED.len()]; 2],
+    pub(super) forgotten: u64,
     pub(super) reloads: BTreeMap<&'static str, u64>,
     pub(super) dropped: BTreeMap<String, u64>,
     pub(super) cut: BTreeMap<&'static str, u64>,
@@ -126,6 +128,14 @@ fn daemon(text: &mut Text, sums: &Sums) {
         "Answers of upstreams that were handed on without a parser",
     );
     text.sample("miwid_handed_on_answers_total", &[], sums.handed_on);
+    text.family("miwid_policy_refusals_total", "counter", "Requests that a policy refused, or would refuse");
+    for (mode, counts) in ["enforce", "report"].iter().zip(sums.refused) {
+        for (reason, count) in REFUSED.iter().zip(counts) {
+            text.sample("miwid_policy_refusals_total", &[("reason", reason), ("mode", mode)], count);
+        }
+    }
+    text.family("miwid_rate_limit_forgotten_total", "counter", "Clients whose count made room for another's");
+    text.sample("miwid_rate_limit_forgotten_total", &[], sums.forgotten);
     text.family("miwid_reloads_total", "counter", "Reloads of the configuration by result");
     for (result, count) in &sums.reloads {
         text.sample("miwid_reloads_total", &[("result", result)], count);

@@ -37,6 +37,16 @@ pub enum Handshake {
 /// The labels, in the order of `Handshake`.
 pub(super) const HANDSHAKES: [&str; 6] = ["full", "full-retry", "resumed", "unknown-name", "failed", "timeout"];
 
+/// What a policy refuses, or would refuse.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    Denied,
+    RateLimit,
+}
+
+/// The labels, in the order of `Refused`.
+pub(super) const REFUSED: [&str; 2] = ["denied", "rate-limit"];
+
 type OnScrape = Box<dyn Fn(&mut Gauges) + Send + Sync>;
 
 /// The registry: shards of the workers, gauges of everyone else. Cheap to clone.
@@ -140,6 +150,9 @@ pub struct Shard {
     shelved: AtomicU64,
     handed_on: AtomicU64,
     handshakes: [AtomicU64; HANDSHAKES.len()],
+    /// First what was refused, then what would have been.
+    refused: [[AtomicU64; REFUSED.len()]; 2],
+    forgotten: AtomicU64,
 }
 
 impl Default for Shard {
@@ -154,6 +167,8 @@ impl Default for Shard {
             shelved: AtomicU64::new(0),
             handed_on: AtomicU64::new(0),
             handshakes: Default::default(),
+            refused: Default::default(),
+            forgotten: AtomicU64::new(0),
         }
     }
 }
@@ -191,6 +206,21 @@ impl Shard {
         add(&self.handed_on, 1);
     }
 
+    /// A policy refused a request.
+    pub fn refused(&self, why: Refused) {
+        add(&self.refused[0][why as usize], 1);
+    }
+
+    /// A policy that only reports would have refused it.
+    pub fn would_refuse(&self, why: Refused) {
+        add(&self.refused[1][why as usize], 1);
+    }
+
+    /// There was no room for a client's count without forgetting another's.
+    pub fn client_forgotten(&self) {
+        add(&self.forgotten, 1);
+    }
+
     /// A connection waits for its next request.
     pub fn connection_idle(&self) {
         add(&self.idle, 1);
@@ -215,6 +245,12 @@ impl Shard {
             *sum += counter.load(Ordering::Relaxed);
         }
         sums.handed_on += self.handed_on.load(Ordering::Relaxed);
+        for (sums, counters) in sums.refused.iter_mut().zip(&self.refused) {
+            for (sum, counter) in sums.iter_mut().zip(counters) {
+                *sum += counter.load(Ordering::Relaxed);
+            }
+        }
+        sums.forgotten += self.forgotten.load(Ordering::Relaxed);
         sums.shelved += self.shelved.load(Ordering::Relaxed);
         sums.micros += self.micros.load(Ordering::Relaxed);
         // Closed before opened, so that a connection that ends meanwhile never counts as less than none.

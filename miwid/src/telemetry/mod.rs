@@ -15,6 +15,6 @@ pub use access::{AccessBuffer, AccessLog, Record};
 pub use events::{Event, Events, Kind as EventKind};
 pub use exposition::{EndpointCounts, Gauges, Renewal};
 pub use log::{LogFile, Logs, flush, init};
-pub use metrics::{Handshake, Metrics, Shard};
+pub use metrics::{Handshake, Metrics, Refused, Shard};
 pub use readiness::{Readiness, State};
 pub use rotation::RotatingFile;

@@ -113,6 +113,7 @@ fn hosts() -> Hosts {
     let route = |prefix: &str, strip_prefix| Route {
         compression: None,
         extra: None,
+        guard: None,
         prefix: prefix.into(),
         strip_prefix,
         target: Target::Redirect { to: "/".into(), status: StatusCode::FOUND },

@@ -116,14 +116,17 @@ fn own_certificate(dir: &Path) {
 
 const SITES: &str = "[backends.\"a.example.com\"]\nrespond = { status = 200, body = \"a\" }\n";
 
-/// The builder first: Pebble must know the daemon's port.
-fn builder(storage: &Path) -> Builder {
-    let config = format!(
+fn config(storage: &Path) -> String {
+    format!(
         "include = [\"acme.toml\"]\n[server]\nhttps_port = {{port2}}\nredirect_https = true\n[ssl]\nauto_cert = true\n\
          domains = [\"a.example.com\", \"b.example.com\"]\nstorage = \"{}/store\"\n{SITES}",
         storage.display()
-    );
-    Daemon::builder(&config).env("MIWID_TEST_CLOCK", storage.join("clock")).env("RUST_LOG", "debug")
+    )
+}
+
+/// The builder first: Pebble must know the daemon's port.
+fn builder(storage: &Path) -> Builder {
+    Daemon::builder(&config(storage)).env("MIWID_TEST_CLOCK", storage.join("clock")).env("RUST_LOG", "debug")
 }
 
 async fn shown(daemon: &Daemon, host: &str) -> Leaf {
@@ -153,6 +156,10 @@ async fn a_certificate_comes_by_http_01_and_is_renewed_by_the_same_account() {
     assert_eq!((unknown.status, unknown.text()), (200.try_into().unwrap(), "a".to_owned()), "the site's business");
     assert_eq!(daemon.get_host("a.example.com", "/").await.status, 308);
 
+    // Who is served nothing else still gets to see the proof.
+    daemon.rewrite_config(&format!("{}[security]\ndeny = [\"0.0.0.0/0\"]\n", config(storage.path())));
+    assert_eq!(daemon.reload().await.status, 0);
+    assert_eq!(daemon.get_host("a.example.com", "/").await.status, 403);
     std::fs::write(storage.path().join("clock"), (DAY * 3).as_secs().to_string()).unwrap();
     shows_another(&daemon, "a.example.com", Some(&first)).await;
     let accounts: Vec<_> = std::fs::read_dir(storage.path().join("store/accounts")).unwrap().collect();
@@ -253,5 +260,38 @@ async fn a_record_that_the_authority_never_sees_is_taken_away_again() {
     let said = daemon.ctl(&["cert", "request", "--issuer", "acme", "*.example.net"]).await;
     assert_eq!(said.status, 6, "{said:?}\n{}", daemon.log());
     assert_eq!((double.records(), double.count("POST", "/zones")), (vec![], 1), "{}", daemon.log());
+    assert_eq!(double.violations(), [""; 0]);
+}
+
+// F46
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_is_there_already_is_as_good_and_stays_with_whom_it_belongs_to() {
+    let storage = tempfile::tempdir().unwrap();
+    let double = Cloudflare::start().await;
+    let names = double.nameserver().await;
+    let cloudflare = format!("[cloudflare]\napi_token = \"{}\"\napi_base = \"{}\"\n", Cloudflare::TOKEN, double.base());
+    std::fs::write(storage.path().join("api-ca.pem"), double.ca()).unwrap();
+    let builder = builder(storage.path()).env("SSL_CERT_FILE", storage.path().join("api-ca.pem"));
+    let Some(pebble) = Pebble::asking(&builder, json!({}), Some(names)).await else { skip!("pebble is not installed") };
+    let daemon = builder.file("acme.toml", &format!("{}{cloudflare}", pebble.acme())).start().await;
+    let mut theirs = Vec::new();
+    // Identical (81058), or with another lifetime (81057); nobody's, somebody else's, and one of ours that was left behind.
+    for (host, comment, ttl) in [
+        ("*.a.example.net", None, 120),
+        ("*.b.example.net", Some("terraform"), 3600),
+        ("*.c.example.net", Some("miwid"), 120),
+    ] {
+        double.forestall(comment, ttl);
+        let said = daemon.ctl(&["cert", "request", "--issuer", "acme", host]).await;
+        assert_eq!(said.status, 0, "{host}: {said:?}\n{}", daemon.log());
+        assert!(shown(&daemon, &host.replace('*', "any")).await.issuer.contains("Pebble"), "{host}");
+        if comment != Some("miwid") {
+            theirs.push(host.replace('*', "_acme-challenge"));
+        }
+        let mut left = double.records();
+        left.sort();
+        assert_eq!(left, theirs, "{host}");
+    }
+    assert_eq!((double.count("POST", "/zones"), double.count("DELETE", "/zones")), (3, 1));
     assert_eq!(double.violations(), [""; 0]);
 }

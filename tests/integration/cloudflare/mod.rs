@@ -3,7 +3,8 @@
 
 mod doctor;
 mod edge;
+mod limits;
 mod only;
-mod peer;
+pub(crate) mod peer;
 mod purge;
 mod ranges;

@@ -12,15 +12,15 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 /// In the ranges of Cloudflare that are built in.
-pub(super) const CLOUDFLARE: &str = "104.16.0.1";
-pub(super) const CLOUDFLARE_V6: &str = "2606:4700::1";
-pub(super) const STRANGER: &str = "198.51.100.1";
+pub(crate) const CLOUDFLARE: &str = "104.16.0.1";
+pub(crate) const CLOUDFLARE_V6: &str = "2606:4700::1";
+pub(crate) const STRANGER: &str = "198.51.100.1";
 
 /// `[server]` for peers that stand anywhere; the API is nowhere.
-pub(super) const SERVER: &str = "[server]\nproxy_protocol = true\ntrusted_proxies = [\"127.0.0.1\"]\n";
+pub(crate) const SERVER: &str = "[server]\nproxy_protocol = true\ntrusted_proxies = [\"127.0.0.1\"]\n";
 
 /// A connection of somebody at this address to `{port}` (1), `{port2}` ...
-pub(super) async fn from(daemon: &Daemon, port: usize, peer: &str) -> TcpStream {
+pub(crate) async fn from(daemon: &Daemon, port: usize, peer: &str) -> TcpStream {
     let mut stream = TcpStream::connect(daemon.address(port)).await.unwrap();
     let line = match peer.parse::<IpAddr>().unwrap() {
         IpAddr::V4(_) => format!("PROXY TCP4 {peer} 192.0.2.1 5555 443\r\n"),
@@ -30,7 +30,7 @@ pub(super) async fn from(daemon: &Daemon, port: usize, peer: &str) -> TcpStream 
     stream
 }
 
-pub(super) async fn secure(
+pub(crate) async fn secure(
     daemon: &Daemon,
     peer: &str,
     host: &str,
@@ -41,7 +41,7 @@ pub(super) async fn secure(
 }
 
 /// One request on an open connection: the head of the answer, in lower case, and its body.
-pub(super) async fn ask<S>(stream: &mut S, request: &str) -> Option<(String, String)>
+pub(crate) async fn ask<S>(stream: &mut S, request: &str) -> Option<(String, String)>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -69,20 +69,20 @@ async fn answer<S: AsyncRead + Unpin>(stream: &mut S) -> Option<(String, String)
     }
 }
 
-pub(super) fn get(path: &str, host: &str, fields: &str) -> String {
+pub(crate) fn get(path: &str, host: &str, fields: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nhost: {host}\r\n{fields}\r\n")
 }
 
 /// The lines of the access log, when there are so many.
-pub(super) async fn logged(daemon: &Daemon, count: usize) -> Vec<serde_json::Value> {
+pub(crate) async fn logged(daemon: &Daemon, count: usize) -> Vec<serde_json::Value> {
     let path = daemon.dir().join("access.log");
     let read = async || std::fs::read_to_string(&path).unwrap_or_default();
     let text = wait::for_value(wait::SOON, "the lines are written", read, |it| it.lines().count() >= count).await;
     text.lines().map(|it| serde_json::from_str(it).unwrap()).collect()
 }
 
-pub(super) const LOG: &str =
+pub(crate) const LOG: &str =
     "[logging.access_log]\nenabled = true\nformat = \"json\"\npath = \"{dir}/access.log\"\nbuffer_size = 1\n";
 
 /// The API is nowhere.
-pub(super) const NOWHERE: &str = "api_base = \"http://127.0.0.1:1/\"\n";
+pub(crate) const NOWHERE: &str = "api_base = \"http://127.0.0.1:1/\"\n";

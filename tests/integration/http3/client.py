@@ -163,6 +163,17 @@ async def limits():
         check("large body", (status, fields[b"miwi-reason"]), (413, b"limit-body"))
 
 
+async def refused():
+    """One request a minute passes, and a closed route is closed."""
+    async with dial() as client:
+        client.speak()
+        answers = [await client.request(b"GET", path) for path in (b"/", b"/", b"/closed")]
+        check("statuses", [it[0] for it in answers], [200, 429, 403])
+        reasons = [it[1].get(b"miwi-reason") for it in answers]
+        check("reasons", reasons, [None, b"rate-limit", b"denied"])
+        assert 1 <= int(answers[1][1][b"retry-after"]) <= 60
+
+
 async def migration():
     async with dial(local_port=0) as client:
         client.speak()

@@ -115,6 +115,11 @@ impl Cloudflare {
         address
     }
 
+    /// Whenever a record is to be made, somebody was there before with the same content.
+    pub fn forestall(&self, comment: Option<&str>, ttl: u64) {
+        self.inner.lock().forestalled = Some((comment.map(str::to_owned), ttl));
+    }
+
     /// Names of the TXT records that the zones have.
     pub fn records(&self) -> Vec<String> {
         let state = self.inner.lock();

@@ -249,7 +249,7 @@ fn records(state: &mut State, token: &Token, call: &Call<'_>, zone: &str, record
     if !token.may(zone, Right::DnsEdit) {
         return answers::error(403, 9109, "Unauthorized to access requested resource");
     }
-    let now = state.now();
+    let (now, before) = (state.now(), state.forestalled.clone());
     let Some(zone) = state.zones.iter_mut().find(|it| it.id == zone) else { return answers::no_route(call.path) };
     match (&call.parts.method, record) {
         (&Method::GET, None) => {
@@ -260,7 +260,14 @@ fn records(state: &mut State, token: &Token, call: &Call<'_>, zone: &str, record
             paged(shown, call)
         }
         (&Method::POST, None) => match judge::object(&call.parts.headers, call.body) {
-            Ok(body) => add_record(zone, &body, now),
+            Ok(body) => {
+                if let Some((comment, ttl)) = before {
+                    let mut same = body.clone();
+                    (same["comment"], same["ttl"]) = (json!(comment), json!(ttl));
+                    add_record(zone, &same, now);
+                }
+                add_record(zone, &body, now)
+            }
             Err(refusal) => *refusal,
         },
         (_, Some(record)) => match zone.records.remove(record) {

@@ -171,6 +171,8 @@ pub(super) struct State {
     pub(super) requests_max: Option<u32>,
     /// What `GET /ips` says in place of the usual.
     pub(super) ips: Option<Value>,
+    /// Comment and lifetime of a record that is there, with the same content, whenever one is to be made.
+    pub(super) forestalled: Option<(Option<String>, u64)>,
 }
 
 impl State {
