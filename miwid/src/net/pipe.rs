@@ -8,11 +8,13 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
+use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 use tokio::{io::Interest, net::TcpStream};
 
 /// Empty pipes that a worker keeps; each is two descriptors.
 const SPARE_MAX: usize = 8;
+/// Most answers that are worth a pipe fit in at once.
+const PIPE_BYTES: usize = 256 << 10;
 /// What is moved at once: more than a pipe holds, as its pages may be large.
 const STRETCH: u64 = 1 << 20;
 
@@ -35,7 +37,12 @@ impl Pipe {
         let spare = SPARE.with_borrow_mut(Vec::pop);
         let ends = match spare {
             Some(ends) => ends,
-            None => pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).map(|(out, into)| Ends { out, into })?,
+            None => {
+                let (out, into) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+                // A user may have so many pages in pipes, and gets the usual size beyond that.
+                let _ = fcntl_setpipe_size(&into, PIPE_BYTES);
+                Ends { out, into }
+            }
         };
         Ok(Self { ends: Some(ends), held: 0 })
     }

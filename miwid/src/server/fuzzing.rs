@@ -21,7 +21,14 @@ pub fn context(peer: Peer) -> Context {
 pub fn unparsed(bytes: &[u8], settings: &Settings) -> Option<(usize, Request<Source>)> {
     let mut fields = Fields::default();
     let plain = plain(bytes, settings, &mut fields)?;
-    Some((plain.length, direct::request(&bytes[..plain.length], &plain, settings)?))
+    let request = direct::request(&bytes[..plain.length], &plain, settings)?;
+    // Those that are handed on line by line see no map.
+    for field in plain.fields {
+        let said = request.headers().get_all(field.name);
+        assert!(said.iter().any(|it| it.as_bytes() == field.value), "{} differs", field.name);
+    }
+    assert_eq!(plain.fields.len(), request.headers().len());
+    Some((plain.length, request))
 }
 
 pub fn examine(parts: &mut Parts, context: &mut Context, settings: &Settings) -> Result<(), Failure> {
