@@ -77,6 +77,8 @@ pub(super) struct Core {
     pub(super) last_runner: u64,
     pub(super) leaving: Vec<oneshot::Sender<()>>,
     pub(super) reaper: Reaper,
+    /// There are apps, or have been: their orphans outlive them.
+    has_had_apps: bool,
     pub(super) random: fastrand::Rng,
     /// Operations to be answered when the status shows what came of them.
     pub(super) ended: Vec<(Operation, Result<Done, Refusal>)>,
@@ -120,6 +122,7 @@ pub(super) fn start(
         last_runner: 0,
         leaving: Vec::new(),
         reaper: Reaper::default(),
+        has_had_apps: false,
         random,
         ended: Vec::new(),
         default_user: None,
@@ -252,7 +255,11 @@ impl Core {
         process.depends_on.iter().find(|name| !is_ready(name)).cloned()
     }
 
-    fn take_census(&self) {
+    fn take_census(&mut self) {
+        self.has_had_apps |= !self.apps.is_empty();
+        if !self.has_had_apps {
+            return;
+        }
         let news = self.news.clone();
         let failed = |runner: &&Runner| runner.lane.state == InstanceState::Failed;
         let runners = self.apps.values().flat_map(|app| &app.runners).filter(failed);
