@@ -11,6 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::{Deserialize, Serialize};
+
 /// So many ends within so long are a loop.
 const LOOP: usize = 3;
 const WINDOW: Duration = Duration::from_secs(60);
@@ -32,8 +34,9 @@ pub(super) struct Fall {
     pub(super) why: String,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Ladder {
+    #[serde(skip)]
     ends: VecDeque<Instant>,
     /// Proved itself with the program that engines are started from.
     good: Option<Digest>,
