@@ -18,7 +18,11 @@ fn main() -> ExitCode {
     if std::env::args_os().next().is_some_and(|it| it == app::stub::NAME) {
         app::stub::main();
     }
-    let is_engine = std::env::args_os().next().is_some_and(|it| it == link::ENGINE);
+    let role = std::env::args_os().next();
+    if role.as_ref().is_some_and(|it| it == link::WARDEN) {
+        return warden::resume(std::env::args_os().skip(1).collect());
+    }
+    let is_engine = role.is_some_and(|it| it == link::ENGINE);
     let Cli { command, run } = Cli::parse();
     match command {
         None => serve(&run, is_engine),

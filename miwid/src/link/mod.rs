@@ -13,6 +13,8 @@ pub use place::trouble_beside;
 
 /// The name (`argv[0]`) under which the warden starts this program as an engine.
 pub const ENGINE: &str = "miwid-engine";
+/// The name under which a warden goes on as another program.
+pub const WARDEN: &str = "miwid-warden";
 
 /// Descriptors by what they are: `tcp:0.0.0.0:443`, `control:/run/miwid/control.sock`.
 pub type Kept = std::collections::BTreeMap<String, Vec<std::os::fd::OwnedFd>>;

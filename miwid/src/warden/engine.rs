@@ -20,15 +20,37 @@ const PRIVATE: [&str; 6] =
     ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"];
 
 /// A program that stays what it is: the open file, whatever its path leads to later.
-pub(super) struct Program(File);
+pub(super) struct Program(OwnedFd);
 
 impl Program {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        File::open(path).map(Self)
+        Ok(Self(File::open(path)?.into()))
     }
 
-    fn path(&self) -> PathBuf {
+    pub(super) fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
+    }
+
+    /// The same file, by whatever name.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let identity = |it: &Self| rustix::fs::fstat(&it.0).ok().map(|it| (it.st_dev, it.st_ino));
+        identity(self).is_some_and(|it| identity(other) == Some(it))
+    }
+
+    pub(super) fn descriptor(&self) -> &OwnedFd {
+        &self.0
+    }
+}
+
+impl From<OwnedFd> for Program {
+    fn from(descriptor: OwnedFd) -> Self {
+        Self(descriptor)
+    }
+}
+
+impl From<Program> for OwnedFd {
+    fn from(program: Program) -> Self {
+        program.0
     }
 }
 
@@ -52,6 +74,11 @@ impl Engine {
         let child = command.spawn()?;
         // Reaped with all others: the child's handle is of no use.
         Ok(Self { pid: child.id(), link: ours, waiting: VecDeque::new(), went: false })
+    }
+
+    /// One that was started by this process as another program.
+    pub(super) fn resumed(pid: u32, link: OwnedFd, went: bool) -> Self {
+        Self { pid, link, waiting: VecDeque::new(), went }
     }
 
     /// In order, now or as soon as it reads again.

@@ -11,6 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use serde::{Deserialize, Serialize};
+
 /// So many ends within so long are a loop.
 const LOOP: usize = 3;
 const WINDOW: Duration = Duration::from_secs(60);
@@ -18,10 +20,19 @@ const WINDOW: Duration = Duration::from_secs(60);
 /// What a configuration says, short.
 pub(super) type Digest = u64;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Step {
     Configuration,
     Program,
+}
+
+impl Step {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Configuration => "the configuration that worked before is served, not the one on disk",
+            Self::Program => "the program before the last upgrade serves, with the configuration of then",
+        }
+    }
 }
 
 /// What a loop leads to.
@@ -32,14 +43,22 @@ pub(super) struct Fall {
     pub(super) why: String,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(super) struct Ladder {
+    #[serde(skip)]
     ends: VecDeque<Instant>,
     /// Proved itself with the program that engines are started from.
     good: Option<Digest>,
     /// Of the program before, if there is one.
-    before: Option<Option<Digest>>,
-    fallen: bool,
+    before: Option<Before>,
+    /// How deep, if at all.
+    fallen: Option<Step>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Before {
+    /// Proved itself with it, if anything has.
+    good: Option<Digest>,
 }
 
 // === impl Ladder ===
@@ -47,7 +66,7 @@ pub(super) struct Ladder {
 impl Ladder {
     /// The next engine is to serve what proved itself, not what the files say.
     pub(super) fn is_fallen(&self) -> bool {
-        self.fallen
+        self.fallen.is_some()
     }
 
     /// An engine that served `digest` has ended, and nobody wanted it to. `None`: it happens.
@@ -61,23 +80,23 @@ impl Ladder {
             return None;
         }
         let step = self.lower(digest);
-        let then = match step {
-            Some(Step::Configuration) => "the configuration that worked before is served, not the one on disk",
-            Some(Step::Program) => "the program before the last upgrade serves, with the configuration of then",
-            None => "there is nothing older to go back to",
+        let then = match (step, self.fallen) {
+            (Some(step), _) => step.words().to_owned(),
+            (None, Some(fallen)) => format!("{}, and there is nothing older to go back to", fallen.words()),
+            (None, None) => "there is nothing older to go back to".to_owned(),
         };
         let window = WINDOW.as_secs();
         Some(Fall { step, why: format!("{count} engines ended within {window} s, the last {how}: {then}") })
     }
 
     fn lower(&mut self, digest: Option<Digest>) -> Option<Step> {
-        let step = if !self.fallen && self.good.is_some() && self.good != digest {
+        let step = if self.fallen.is_none() && self.good.is_some() && self.good != digest {
             Step::Configuration
         } else {
-            self.good = self.before.take()?;
+            self.good = self.before.take()?.good;
             Step::Program
         };
-        self.fallen = true;
+        self.fallen = Some(step);
         self.ends.clear();
         Some(step)
     }
@@ -91,13 +110,13 @@ impl Ladder {
 
     /// The files are served again.
     pub(super) fn renewed(&mut self) {
-        self.fallen = false;
+        self.fallen = None;
         self.ends.clear();
     }
 
     /// Another program is what engines are started from.
     pub(super) fn replaced(&mut self) {
-        self.before = Some(self.good.take());
+        self.before = Some(Before { good: self.good.take() });
         self.renewed();
     }
 }
@@ -143,7 +162,12 @@ mod tests {
         assert!(ladder.is_fallen());
         assert_eq!(ends(&mut ladder, Some(2), 2, &mut now), None, "it gets a chance");
         assert_eq!(steps(ends(&mut ladder, Some(2), 1, &mut now)), Some(Step::Program));
-        assert_eq!(steps(ends(&mut ladder, Some(1), 3, &mut now)), None, "that was all");
+        let last = ends(&mut ladder, Some(1), 3, &mut now).expect("a loop");
+        assert_eq!(last.step, None, "that was all");
+        assert!(
+            last.why.contains("the program before the last upgrade serves")
+                && last.why.ends_with("nothing older to go back to")
+        );
         assert!(ladder.is_fallen());
     }
 
@@ -157,6 +181,19 @@ mod tests {
         let (mut ladder, mut now) = (Ladder::default(), Instant::now());
         ladder.proved(1);
         assert_eq!(steps(ends(&mut ladder, None, 3, &mut now)), Some(Step::Configuration), "it could not even say");
+    }
+
+    #[test]
+    fn it_is_the_same_when_it_was_written_and_read() {
+        let mut ladder = Ladder::default();
+        ladder.replaced();
+        let text = serde_json::to_string(&ladder).expect("a text");
+        let (mut read, mut now) = (serde_json::from_str::<Ladder>(&text).expect("a ladder"), Instant::now());
+        assert_eq!(
+            steps(ends(&mut read, Some(1), 3, &mut now)),
+            Some(Step::Program),
+            "although nothing proved itself with it"
+        );
     }
 
     #[test]

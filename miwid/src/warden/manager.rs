@@ -50,15 +50,16 @@ impl Manager {
     }
 
     pub(super) fn tell(&mut self, text: String) {
-        // Of signs of life one is as good as many.
-        if self.waiting.back().is_none_or(|it| it.text != text) {
-            if self.waiting.iter().filter(|it| !it.lasting).count() >= WAITING_MAX
-                && let Some(oldest) = self.waiting.iter().position(|it| !it.lasting)
-            {
-                self.waiting.remove(oldest);
-            }
-            self.add(Notice { text, descriptor: None, lasting: false });
+        let is_status = |it: &str| it.starts_with("STATUS=");
+        // Of signs of life one is as good as many, and a status is good until the next.
+        let is_old = |it: &Notice| !it.lasting && (it.text == text || is_status(&it.text) && is_status(&text));
+        self.waiting.retain(|it| !is_old(it));
+        if self.waiting.iter().filter(|it| !it.lasting).count() >= WAITING_MAX
+            && let Some(oldest) = self.waiting.iter().position(|it| !it.lasting)
+        {
+            self.waiting.remove(oldest);
         }
+        self.add(Notice { text, descriptor: None, lasting: false });
     }
 
     /// Into its store of descriptors: what comes on one that nobody reads is no reason to give it up.
@@ -69,6 +70,11 @@ impl Manager {
 
     pub(super) fn forget(&mut self, name: &str) {
         self.add(Notice { text: format!("FDSTOREREMOVE=1\nFDNAME={name}"), descriptor: None, lasting: true });
+    }
+
+    /// Something that it must get has not arrived yet.
+    pub(super) fn is_behind(&self) -> bool {
+        self.waiting.iter().any(|it| it.lasting)
     }
 
     /// When the next look must be, because something waits.
@@ -99,5 +105,42 @@ impl Manager {
                 Ok(_) | Err(_) => drop(self.waiting.pop_front()),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manager_that_is_slow_gets_what_still_counts_in_order() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("notify.sock");
+        let socket = UnixDatagram::bind(&path).expect("bound");
+        let own = UnixDatagram::unbound().expect("a socket");
+        own.set_nonblocking(true).expect("set");
+        let to = Some((own, SocketAddrUnix::new(&path).expect("an address")));
+        let mut manager = Manager { to, waiting: VecDeque::new() };
+        // As much as the kernel keeps.
+        let mut kept = 0;
+        while manager.waiting.is_empty() {
+            manager.tell(format!("X={kept}"));
+            kept += 1;
+        }
+        manager.forget("a");
+        for text in ["STATUS=1", "WATCHDOG=1", "STATUS=2", "STOPPING=1\nSTATUS=end", "WATCHDOG=1", "STATUS=3"] {
+            manager.tell(text.to_owned());
+        }
+        assert!(manager.is_behind());
+        let mut heard = Vec::new();
+        let mut text = [0; 100];
+        socket.set_nonblocking(true).expect("set");
+        while let Ok(count) = socket.recv(&mut text) {
+            heard.push(String::from_utf8_lossy(&text[..count]).into_owned());
+            manager.flush();
+        }
+        let last = ["FDSTOREREMOVE=1\nFDNAME=a", "STOPPING=1\nSTATUS=end", "WATCHDOG=1", "STATUS=3"];
+        assert_eq!(heard[kept..], last);
+        assert!(!manager.is_behind());
     }
 }

@@ -40,7 +40,7 @@ const DESCRIPTORS: usize = 64;
 /// Becomes the warden; `arguments` are what engines are started with. Returns when everything has ended.
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
     match Warden::begin(arguments) {
-        Ok(mut warden) => ExitCode::from(warden.serve()),
+        Ok(warden) => warden.run(),
         Err(error) => {
             voice::warn(&format!("cannot begin: {error}"));
             ExitCode::FAILURE
@@ -48,42 +48,47 @@ pub fn run(arguments: Vec<OsString>) -> ExitCode {
     }
 }
 
-struct Warden {
-    begun: Instant,
+pub(super) struct Warden {
+    pub(super) begun: Instant,
     signals: SignalFd,
-    arguments: Vec<OsString>,
-    program: Program,
+    pub(super) arguments: Vec<OsString>,
+    pub(super) program: Program,
     /// Of an upgrade that is not confirmed.
     candidate: Option<Program>,
-    succession: Succession,
-    engines: BTreeMap<succession::Engine, Engine>,
-    alive: BTreeMap<succession::Engine, Instant>,
-    children: Children,
-    kept: Kept,
-    store: Store,
+    pub(super) succession: Succession,
+    pub(super) engines: BTreeMap<succession::Engine, Engine>,
+    pub(super) alive: BTreeMap<succession::Engine, Instant>,
+    pub(super) children: Children,
+    pub(super) kept: Kept,
+    pub(super) store: Store,
     /// What the engine that has the apps said of them last.
-    state: Option<OwnedFd>,
+    pub(super) state: Option<OwnedFd>,
     /// What engines serve, as they said; what has proved itself; and the program before with the same. All unread.
-    configured: BTreeMap<succession::Engine, OwnedFd>,
-    good: Option<OwnedFd>,
-    before: Option<(Program, Option<OwnedFd>)>,
-    trouble: Trouble,
+    pub(super) configured: BTreeMap<succession::Engine, OwnedFd>,
+    pub(super) good: Option<OwnedFd>,
+    pub(super) before: Option<(Program, Option<OwnedFd>)>,
+    pub(super) trouble: Trouble,
     /// Never read here.
-    secrets: Option<OwnedFd>,
-    manager: Manager,
+    pub(super) secrets: Option<OwnedFd>,
+    pub(super) manager: Manager,
     watchdog: Option<Duration>,
     pinged: Instant,
 }
 
 impl Warden {
     fn begin(arguments: Vec<OsString>) -> io::Result<Self> {
+        let mut manager = Manager::of_environment();
+        let (store, kept) = Store::open(&mut manager);
+        Self::new(arguments, manager, store, kept)
+    }
+
+    /// Nothing runs yet.
+    pub(super) fn new(arguments: Vec<OsString>, manager: Manager, store: Store, kept: Kept) -> io::Result<Self> {
         let wanted =
             [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGCHLD];
         let mask: SigSet = wanted.into_iter().collect();
         mask.thread_block()?;
         nix::sys::prctl::set_child_subreaper(true)?;
-        let mut manager = Manager::of_environment();
-        let (store, kept) = Store::open(&mut manager);
         Ok(Self {
             begun: Instant::now(),
             signals: SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?,
@@ -108,9 +113,16 @@ impl Warden {
         })
     }
 
+    /// Until everything has ended.
+    pub(super) fn run(mut self) -> ExitCode {
+        ExitCode::from(self.serve())
+    }
+
     fn serve(&mut self) -> u8 {
-        let mut code = self.feed(Event::Begin);
+        // One that was another program goes on.
+        let mut code = if self.succession.current().is_none() { self.feed(Event::Begin) } else { None };
         while code.is_none() {
+            self.renew();
             self.wait();
             code = self
                 .signals()
@@ -245,9 +257,10 @@ impl Warden {
                 self.children.forget_ended();
             }
             ToWarden::Launch { id, name } => self.launch(number, id, name, descriptors),
+            // An engine that is on its way out has nothing to say of the whole, and nobody waits for its word.
+            ToWarden::Notify { .. } | ToWarden::Secrets | ToWarden::Alive
+                if self.engines.range(number + 1..).any(|(_, it)| it.went) => {}
             ToWarden::Alive => drop(self.alive.insert(number, Instant::now())),
-            // An engine that is on its way out has nothing to say of the whole.
-            ToWarden::Notify { .. } | ToWarden::Secrets if self.engines.range(number + 1..).any(|(_, it)| it.went) => {}
             ToWarden::Notify { text } => self.manager.tell(self.trouble.joined(text)),
             ToWarden::Configured { digest, reloaded } => {
                 self.configured.extend(descriptors.pop().map(|it| (number, it)));
@@ -292,7 +305,11 @@ impl Warden {
                 self.hand_over_kept(number);
                 self.tell(number, ToEngine::Resume, Vec::new());
             }
-            Effect::Drain(number) => self.tell(number, ToEngine::Drain, Vec::new()),
+            Effect::Drain(number) => {
+                // It may be silent for as long as its tunnels last.
+                self.alive.remove(&number);
+                self.tell(number, ToEngine::Drain, Vec::new());
+            }
             Effect::TakeQuic(number) => self.tell(number, ToEngine::TakeQuic, Vec::new()),
             Effect::Terminate(number) => self.signal(number, Signal::SIGTERM),
             Effect::Kill(number) => self.signal(number, Signal::SIGKILL),
@@ -365,7 +382,7 @@ impl Warden {
     fn hand_over_good(&mut self, number: succession::Engine, mode: Mode) {
         let is_wanted = mode == Mode::Alone && self.succession.is_fallen();
         if let Some(good) = self.good.as_ref().filter(|_| is_wanted).and_then(|it| it.try_clone().ok()) {
-            self.tell(number, ToEngine::Instead { why: self.trouble.why().to_owned() }, vec![good]);
+            self.tell(number, ToEngine::Instead { why: self.trouble.why().unwrap_or_default().to_owned() }, vec![good]);
         }
     }
 

@@ -27,7 +27,7 @@ const SETTLE: Duration = Duration::from_millis(20);
 const NAMELESS: [&str; 4] = ["", "unknown", "stored", "connection"];
 
 /// What the manager has, by name.
-type Names = BTreeMap<String, u64>;
+pub(super) type Names = BTreeMap<String, u64>;
 
 pub(super) struct Store {
     names: Names,
@@ -69,6 +69,15 @@ impl Store {
         }
         // Names that are not ours leave the store with the first look.
         (Self { names, changed: Some(Instant::now()), ended: false }, kept)
+    }
+
+    /// That of a warden that has become another program.
+    pub(super) fn resumed(names: Names) -> Self {
+        Self { names, changed: Some(Instant::now()), ended: false }
+    }
+
+    pub(super) fn names(&self) -> &Names {
+        &self.names
     }
 
     pub(super) fn changed(&mut self) {

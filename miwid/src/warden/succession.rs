@@ -7,7 +7,11 @@
 //!                              |failed: nothing has changed            |failed: killed, and the old one resumes
 //! ```
 
+mod parked;
+
 use std::time::{Duration, Instant};
+
+pub(super) use parked::Parked;
 
 use super::ladder::{Digest, Ladder, Step};
 use crate::link::{Exit, Mode};
@@ -127,6 +131,8 @@ pub(super) struct Succession {
     /// Somebody was told that engines do not last.
     troubled: bool,
     stopping: bool,
+    /// Engines are of another program than the warden, perhaps.
+    renewal: bool,
 }
 
 // === impl Succession ===
@@ -297,6 +303,7 @@ impl Succession {
     fn replaced(&mut self, next: &Next) {
         (self.digest, self.prove, self.proving) = (next.digest, next.confirm * PROVED, None);
         self.ladder.replaced();
+        self.renewal = true;
     }
 
     /// What is served has lasted.
@@ -545,6 +552,47 @@ mod tests {
         let confirmed = play.later(CONFIRM);
         assert_eq!(confirmed[..2], [Effect::KeepProgram, Effect::Recovered]);
         assert!(!play.machine.is_fallen());
+    }
+
+    #[test]
+    fn the_warden_is_renewed_once_after_an_upgrade_and_in_peace_only() {
+        let mut play = Play::serving();
+        assert!(!play.machine.may_renew(), "no reason");
+        play = Play::confirming();
+        assert!(!play.machine.may_renew(), "nothing is decided");
+        play.later(CONFIRM);
+        assert!(!play.machine.may_renew(), "the old one still reads QUIC");
+        play.later(QUIC);
+        assert!(play.machine.may_renew(), "although the old one drains");
+        play.on(Event::Upgrade(2));
+        assert!(!play.machine.may_renew(), "another upgrade");
+        play.on(Event::Ended(3, code(1)));
+        assert!(play.machine.may_renew());
+        let mut stopping = Play { machine: Succession::unpark(play.machine.park(play.now), play.now), ..play };
+        assert!(!stopping.machine.may_renew(), "it has been");
+        stopping.machine.renewal = true;
+        stopping.on(Event::Stop);
+        assert!(!stopping.machine.may_renew());
+        play.machine.renewed();
+        assert!(!play.machine.may_renew());
+    }
+
+    #[test]
+    fn a_machine_goes_on_in_another_program_where_it_was() {
+        let mut play = Play::confirming();
+        play.on(Event::Configured(2, 7, false));
+        play.later(CONFIRM);
+        play.later(QUIC);
+        let text = serde_json::to_string(&play.machine.park(play.now)).expect("a text");
+        let parked = serde_json::from_str(&text).expect("parked");
+        let mut other = Play { machine: Succession::unpark(parked, play.now), ..play };
+        assert_eq!((other.machine.current(), other.machine.wakes_at()), (Some(2), play.machine.wakes_at()));
+        assert_eq!(other.on(Event::Ended(1, code(0))), [], "it knows who drains");
+        assert_eq!(other.later(CONFIRM * PROVED), [Effect::KeepConfiguration(2)]);
+        assert_eq!(other.on(Event::Upgrade(2))[0], Effect::Start(3, Mode::Beside), "no number comes twice");
+        other.on(Event::Ended(3, code(1)));
+        other.on(Event::Ended(2, KILLED));
+        assert_eq!(other.later(FIRST_PAUSE), [Effect::Start(4, Mode::Alone)]);
     }
 
     #[test]

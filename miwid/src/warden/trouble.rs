@@ -24,8 +24,7 @@ impl Trouble {
     pub(super) fn begin(&mut self, why: String, kept: &Kept, manager: &mut Manager) {
         voice::warn(&why);
         manager.tell(format!("STATUS={why}"));
-        let socket = kept.keys().find_map(|key| key.strip_prefix("control:"));
-        self.file = socket.map(|it| trouble_beside(Path::new(it)));
+        self.file = file(kept);
         if let Some(Err(error)) = self.file.as_deref().map(|file| write(file, &why)) {
             voice::warn(&format!("miwictl will not know of it: {error}"));
         }
@@ -54,8 +53,14 @@ impl Trouble {
         }
     }
 
-    pub(super) fn why(&self) -> &str {
-        self.why.as_deref().unwrap_or_default()
+    pub(super) fn why(&self) -> Option<&str> {
+        self.why.as_deref()
+    }
+
+    /// As it was in the program before.
+    pub(super) fn resume(&mut self, why: Option<String>, kept: &Kept) {
+        self.file = why.as_ref().and_then(|_| file(kept));
+        self.why = why;
     }
 
     /// What an engine says of the whole, which it does not see.
@@ -65,6 +70,11 @@ impl Trouble {
             None => text,
         }
     }
+}
+
+fn file(kept: &Kept) -> Option<PathBuf> {
+    let socket = kept.keys().find_map(|key| key.strip_prefix("control:"));
+    socket.map(|it| trouble_beside(Path::new(it)))
 }
 
 /// Whole or not at all; whoever may enter the directory may read it.
