@@ -10,7 +10,7 @@ use std::{
     task::{Context, Poll, Waker, ready},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes};
 use http::Method;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 
@@ -28,11 +28,16 @@ use crate::{
 /// Held by the exchange, by the body of its answer, and by a rest of its request that is still being sent.
 pub(in crate::upstream) type Shared<S> = Rc<RefCell<Wire<S>>>;
 
+/// Most heads are shorter.
+const HEAD_LIKELY: usize = 2 << 10;
+
 pub(in crate::upstream) struct Wire<S> {
     pub(super) stream: S,
     pub(super) unread: Buffer,
     /// What is read at once where nothing says how much there is: much, where there was much the last time.
     usual: usize,
+    /// The last answer went past our memory, and so may the next: its head is all that should be read.
+    is_bypassed: bool,
     heads: Heads,
     /// A request is not yet sent to its end.
     pub(super) sending: bool,
@@ -54,6 +59,7 @@ impl<S> Wire<S> {
             stream,
             unread: Buffer::default(),
             usual: SMALL,
+            is_bypassed: false,
             heads: Heads::default(),
             sending: false,
             answering: false,
@@ -89,6 +95,7 @@ impl<S> Wire<S> {
     /// A body begins; the next answer is likely to be as long.
     pub(super) fn expect(&mut self, length: Option<u64>) {
         self.usual = if length.is_some_and(|it| it > SMALL as u64) { LARGE } else { SMALL };
+        self.is_bypassed = false;
     }
 
     /// How much to read at once of a body with so much left.
@@ -125,8 +132,13 @@ impl<S: AsyncRead + Unpin> Wire<S> {
 
     /// Reads more; 0: the end. While there is nothing to read it holds no memory for it.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>, size: usize) -> Poll<io::Result<usize>> {
+        self.poll_fill_up_to(cx, size, usize::MAX)
+    }
+
+    fn poll_fill_up_to(&mut self, cx: &mut Context<'_>, size: usize, most: usize) -> Poll<io::Result<usize>> {
         self.unread.make_room(size);
-        let count = pin!(self.stream.read_buf(&mut self.unread.bytes)).poll(cx);
+        let mut room = (&mut self.unread.bytes).limit(most);
+        let count = pin!(self.stream.read_buf(&mut room)).poll(cx);
         if self.unread.bytes.len() == self.unread.bytes.capacity() {
             self.usual = LARGE;
         }
@@ -177,7 +189,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
             self.sending = false;
         }
-        if self.unread.bytes.is_empty() && ready!(self.poll_fill(cx, self.usual))? == 0 {
+        let most = if self.is_bypassed { HEAD_LIKELY } else { usize::MAX };
+        if self.unread.bytes.is_empty() && ready!(self.poll_fill_up_to(cx, self.usual, most))? == 0 {
             return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
         }
         let Some((length, framing)) = lines::read(&self.unread.bytes, take) else { return Poll::Ready(Ok(None)) };
@@ -189,8 +202,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 impl<S: Splice> Wire<S> {
     /// Past our memory, as long as nothing has been read that comes before.
     pub(super) fn poll_splice(&mut self, cx: &mut Context<'_>, pipe: &mut Pipe, limit: u64) -> Poll<io::Result<usize>> {
-        // The next answer may go the same way: its beginning is all that should be read.
-        self.usual = SMALL;
+        (self.usual, self.is_bypassed) = (SMALL, true);
         self.stream.poll_splice(cx, pipe, limit)
     }
 }
