@@ -65,7 +65,7 @@ async fn answer(
     }
     if let Some(response) = internal::answer(&worker.pages, &snapshot.hosts, context, &request).await {
         let asked = asked(snapshot.compression.as_deref(), &request);
-        return Ok(compressed(asked, response, worker));
+        return Ok(compressed(asked, response, worker).0);
     }
     if let Some(failure) = secure::turned_away(snapshot, context) {
         return Err(failure);
@@ -81,7 +81,7 @@ async fn answer(
             admit(snapshot.guard.as_deref(), context, worker)?;
             let response = internal::no_site(&snapshot.settings, &worker.pages, request.method(), uri.path())?;
             let asked = asked(snapshot.compression.as_deref(), &request);
-            return Ok(compressed(asked, response, worker));
+            return Ok(compressed(asked, response, worker).0);
         }
         Err(NoPlan::BadPath) => {
             admit(snapshot.guard.as_deref(), context, worker)?;
@@ -118,9 +118,7 @@ async fn answer(
             Ok(response)
         }
     }?;
-    let was_coded = response.headers().contains_key(header::CONTENT_ENCODING);
-    let response = compressed(asked, response, worker);
-    let is_encoded = !was_coded && response.headers().contains_key(header::CONTENT_ENCODING);
+    let (response, is_encoded) = compressed(asked, response, worker);
     if is_encoded || plan.route.guard.is_some() {
         // Encoded on its way, what is offered is not what is sent; and it is not for everybody who asks.
         context.offer = None;
@@ -153,11 +151,17 @@ fn asked<'a>(rules: Option<&'a Rules>, request: &Request<Inbound>) -> Option<Ask
     rules.map(|it| Asked::of(it, request.method(), request.headers()))
 }
 
-fn compressed(asked: Option<Asked<'_>>, response: Response<Body>, worker: &Worker) -> Response<Body> {
-    match asked {
-        Some(asked) => compress(&asked, response, &worker.encoders),
-        None => response,
+/// The answer, and whether it was encoded here.
+fn compressed(asked: Option<Asked<'_>>, response: Response<Body>, worker: &Worker) -> (Response<Body>, bool) {
+    let Some(asked) = asked else { return (response, false) };
+    let was_coded = response.headers().contains_key(header::CONTENT_ENCODING);
+    let response = compress(&asked, response, &worker.encoders);
+    let coding = response.headers().get(header::CONTENT_ENCODING).filter(|_| !was_coded);
+    if let Some(coding) = coding {
+        worker.shard.compressed(coding.as_bytes());
     }
+    let is_encoded = coding.is_some();
+    (response, is_encoded)
 }
 
 /// A failure becomes an answer here and nowhere else, and is logged once.
