@@ -1,6 +1,6 @@
 //! The life of a request (hot): from its head to the last byte of its answer, on one screen.
 
-use std::{rc::Rc, time::Instant};
+use std::{borrow::Cow, rc::Rc, time::Instant};
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
 
@@ -16,7 +16,7 @@ use crate::{
     net::Activity,
     policy::{Asked, Guard, Refusal, compress},
     proxy::Exchange,
-    routing::{NoPlan, Target, plan},
+    routing::{NoPlan, Target, normalized, plan},
     snapshot::Snapshot,
     telemetry::Refused,
 };
@@ -71,26 +71,28 @@ async fn answer(
         return Err(failure);
     }
     if request.method() == Method::OPTIONS && request.uri().path() == "*" {
-        admit(snapshot.guard.as_deref(), context, worker)?;
+        admit(snapshot.guard.as_deref(), context, &request, worker)?;
         return Ok(internal::options());
     }
     let uri = request.uri().clone();
     let plan = match plan(&snapshot.hosts, &context.host, uri.path()) {
         Ok(plan) => plan,
         Err(NoPlan::NoSite) => {
-            admit(snapshot.guard.as_deref(), context, worker)?;
+            admit(snapshot.guard.as_deref(), context, &request, worker)?;
             let response = internal::no_site(&snapshot.settings, &worker.pages, request.method(), uri.path())?;
             let asked = asked(snapshot.compression.as_deref(), &request);
             return Ok(compressed(asked, response, worker).0);
         }
         Err(NoPlan::BadPath) => {
-            admit(snapshot.guard.as_deref(), context, worker)?;
+            admit(snapshot.guard.as_deref(), context, &request, worker)?;
             return Err(bad_path());
         }
     };
     context.site = Some(plan.site.name.clone());
     context.extra.clone_from(&plan.route.extra);
-    admit(plan.route.guard.as_deref(), context, worker)?;
+    if let Some(response) = admit(plan.route.guard.as_deref(), context, &request, worker)? {
+        return Ok(response);
+    }
     if let Some(elsewhere) = secure::only_over_tls(snapshot, context, &request) {
         return elsewhere;
     }
@@ -126,10 +128,17 @@ async fn answer(
     Ok(response)
 }
 
-/// Whether the client may ask, and not too often.
-fn admit(guard: Option<&Guard>, context: &mut Context, worker: &Worker) -> Result<(), Failure> {
-    let Some(guard) = guard else { return Ok(()) };
-    guard.admit(context, |judged| {
+/// Whether the request may be made at all: an error, or an answer that needs nobody behind us.
+fn admit(
+    guard: Option<&Guard>,
+    context: &mut Context,
+    request: &Request<Inbound>,
+    worker: &Worker,
+) -> Result<Option<Response<Body>>, Failure> {
+    let Some(guard) = guard else { return Ok(None) };
+    let path = request.uri().path();
+    let path = normalized(path).unwrap_or(Cow::Borrowed(path));
+    guard.admit(context, (request.method(), request.headers(), &path), |judged| {
         let shard = &worker.shard;
         if judged.evicted {
             shard.client_forgotten();
@@ -137,6 +146,7 @@ fn admit(guard: Option<&Guard>, context: &mut Context, worker: &Worker) -> Resul
         let why = judged.refusal.map(|it| match it {
             Refusal::Denied => Refused::Denied,
             Refusal::TooOften { .. } => Refused::RateLimit,
+            Refusal::Foreign => Refused::Csrf,
         });
         match why {
             Some(why) if guard.is_enforced() => shard.refused(why),

@@ -42,10 +42,11 @@ pub(super) const HANDSHAKES: [&str; 6] = ["full", "full-retry", "resumed", "unkn
 pub enum Refused {
     Denied,
     RateLimit,
+    Csrf,
 }
 
 /// The labels, in the order of `Refused`.
-pub(super) const REFUSED: [&str; 2] = ["denied", "rate-limit"];
+pub(super) const REFUSED: [&str; 3] = ["denied", "rate-limit", "csrf"];
 
 /// What answers can be compressed with.
 pub(super) const CODINGS: [&str; 3] = ["zstd", "br", "gzip"];
