@@ -71,6 +71,7 @@ const EXAMPLES: &[&str] = &[
     "acme",
     "client-certificates",
     "compression",
+    "policies",
     "grpc",
 ];
 

@@ -255,6 +255,7 @@ pub struct Security {
     pub place: String,
     pub enable_cors: bool,
     pub cors_origins: Vec<String>,
+    pub cors_credentials: bool,
     pub enable_csrf: bool,
     pub csrf_trusted_origins: Vec<String>,
     pub csrf_exempt_paths: Vec<String>,

@@ -37,6 +37,7 @@ fn every_example_loads_and_is_short() {
         "https",
         "load-balancer",
         "node-app",
+        "policies",
         "python-asgi",
         "python-wsgi",
         "reverse-proxy",

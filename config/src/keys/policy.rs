@@ -46,11 +46,28 @@ pub(crate) static CACHE: Table = Table {
 pub(crate) static SECURITY: Table = Table {
     doc: "Who may ask what, and how often. What a site or route does not set comes from the table above it.",
     groups: &[&[
-        key("enable_cors", Kind::Flag, "false", "Whether CORS is answered here."),
+        key(
+            "enable_cors",
+            Kind::Flag,
+            "false",
+            "Whether CORS is answered here: preflights by miwid, and what an app says of origins and cookies is replaced.",
+        ),
         key("cors_origins", TEXTS, "[]", "Origins that may read answers; `*` = every one."),
-        key("enable_csrf", Kind::Flag, "false", "Whether unsafe requests from other sites are refused."),
-        key("csrf_trusted_origins", TEXTS, "[]", "Origins that may send unsafe requests."),
-        key("csrf_exempt_paths", Kind::List(&Kind::HttpPath), "[]", "Paths without that check."),
+        key("cors_credentials", Kind::Flag, "false", "Whether cookies may come along; not with `*`."),
+        key(
+            "enable_csrf",
+            Kind::Flag,
+            "false",
+            "Whether unsafe requests (POST, PUT, ...) from pages of other sites are refused: by `Sec-Fetch-Site`, or else by \
+             `Origin`. Clients that are no browsers send neither.",
+        ),
+        key(
+            "csrf_trusted_origins",
+            TEXTS,
+            "[]",
+            "Origins whose pages may send unsafe requests; to be in `cors_origins` is not enough.",
+        ),
+        key("csrf_exempt_paths", Kind::List(&Kind::HttpPath), "[]", "Paths without that check, and all below them."),
         key(
             "rate_limit",
             Kind::Integer { min: 1, max: u32::MAX as i64 },

@@ -85,6 +85,7 @@ pub(super) fn security(section: &Section<'_>, above: Option<&Security>) -> Secur
         place: if section.present() { section.path.clone() } else { above.place },
         enable_cors: section.flag("enable_cors").unwrap_or(above.enable_cors),
         cors_origins: section.texts("cors_origins").unwrap_or(above.cors_origins),
+        cors_credentials: section.flag("cors_credentials").unwrap_or(above.cors_credentials),
         enable_csrf: section.flag("enable_csrf").unwrap_or(above.enable_csrf),
         csrf_trusted_origins: section.texts("csrf_trusted_origins").unwrap_or(above.csrf_trusted_origins),
         csrf_exempt_paths: section.texts("csrf_exempt_paths").unwrap_or(above.csrf_exempt_paths),
@@ -98,6 +99,11 @@ pub(super) fn security(section: &Section<'_>, above: Option<&Security>) -> Secur
     };
     if section.flag("enable_cors") == Some(true) && security.cors_origins.is_empty() {
         section.error_at("enable_cors", "CORS is on for no origin", Some("give `cors_origins`".into()));
+    }
+    let is_about_both = section.has("cors_credentials") || section.has("cors_origins");
+    if is_about_both && security.cors_credentials && security.cors_origins.iter().any(|it| it == "*") {
+        let hint = "name the origins: with cookies, browsers take no `*`, and every site could read what is private";
+        section.error_at("cors_credentials", "cookies come along from every origin", Some(hint.into()));
     }
     for key in ["cors_origins", "csrf_trusted_origins"] {
         origins(section, key);

@@ -1,27 +1,36 @@
 //! What is looked after once a day with Cloudflare: its ranges, and whether the token is about to end.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
+use tokio::sync::watch;
+
+use super::gauges::seconds_until;
 use crate::{
     cloudflare::{Api, Keeper},
     reload::Reloader,
-    telemetry::Events,
+    telemetry::{Events, Metrics},
+    tls::Clock,
 };
 
-const TICK: Duration = Duration::from_secs(60);
+/// After the start: whatever else is asked then goes first.
+const TOKEN_AFTER: Duration = Duration::from_secs(60);
 const TOKEN_EVERY: Duration = Duration::from_secs(86_400);
 
 /// Ranges are asked for only where they count; a reload that makes them count is noticed within a minute.
-pub(super) async fn keep(keeper: Arc<Keeper>, reloader: Reloader, events: Events) {
-    let mut tick = tokio::time::interval(TICK);
-    // Not at once: whatever else is asked at the start goes first.
-    let mut token_at = SystemTime::now() + TICK;
+pub(super) async fn keep(keeper: Arc<Keeper>, reloader: Reloader, events: Events, metrics: Metrics) {
+    let clock = Clock::new();
+    let (end, known) = watch::channel(None);
+    let (told, telling) = (clock.clone(), known);
+    metrics.on_scrape(Box::new(move |gauges| {
+        if let Some(at) = *telling.borrow() {
+            gauges.token(seconds_until(at, told.now()));
+        }
+    }));
+    let mut tick = tokio::time::interval(clock.tick());
+    let mut token_at = clock.now() + TOKEN_AFTER;
     loop {
         tick.tick().await;
-        let (config, now) = (reloader.config(), SystemTime::now());
+        let (config, now) = (reloader.config(), clock.now());
         let cloudflare = &config.cloudflare;
         if (cloudflare.trust || cloudflare.only)
             && keeper.is_due(now)
@@ -29,9 +38,17 @@ pub(super) async fn keep(keeper: Arc<Keeper>, reloader: Reloader, events: Events
         {
             tracing::warn!(%error, "Cloudflare's ranges stay as they were");
         }
-        if let Some(api) = Api::of(cloudflare).filter(|_| now >= token_at) {
+        let Some(api) = Api::of(cloudflare) else {
+            end.send_replace(None);
+            continue;
+        };
+        if now >= token_at {
             token_at = now + TOKEN_EVERY;
-            if let Some(said) = about_token(api.token_ends_in(now).await.ok()) {
+            let state = api.token_ends_in(now).await.ok();
+            if let Some((_, left)) = &state {
+                end.send_replace(left.map(|it| now + it));
+            }
+            if let Some(said) = about_token(state) {
                 events.emit("cloudflare.token", "", said);
             }
         }

@@ -47,7 +47,7 @@ fn renewals(gauges: &mut Gauges, keeper: &tls::Handle) {
 }
 
 /// Negative when it is over.
-fn seconds_until(at: SystemTime, now: SystemTime) -> i64 {
+pub(super) fn seconds_until(at: SystemTime, now: SystemTime) -> i64 {
     match at.duration_since(now) {
         Ok(left) => i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
         Err(over) => i64::try_from(over.duration().as_secs()).map_or(i64::MIN, |it| -it),

@@ -154,7 +154,12 @@ impl Daemon {
             notify::start(self.readiness.clone(), self.apps.clone()),
         ];
         #[cfg(feature = "cloudflare")]
-        others.push(tokio::spawn(super::edge::keep(self.edge.clone(), self.reloader.clone(), self.events.clone())));
+        others.push(tokio::spawn(super::edge::keep(
+            self.edge.clone(),
+            self.reloader.clone(),
+            self.events.clone(),
+            self.metrics.clone(),
+        )));
         others.extend(self.admin.take().map(|it| tokio::spawn(serve_admin(it, self.pages.clone(), followed.clone()))));
         let control = Control {
             app: self.apps.clone(),

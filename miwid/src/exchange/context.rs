@@ -8,7 +8,7 @@ use std::{
 
 use http::HeaderValue;
 
-use super::{Ending, ExtraHeaders, Offer};
+use super::{Ending, ExtraHeaders, Offer, Sharing};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scheme {
@@ -91,6 +91,8 @@ pub struct Context {
     pub request_id: Option<HeaderValue>,
     /// What the configuration adds to the answer: for all, until the route is known.
     pub extra: Option<Arc<ExtraHeaders>>,
+    /// What the answer says of CORS, where that is said here.
+    pub sharing: Option<Box<Sharing>>,
     // Filled on the way:
     pub site: Option<Arc<str>>,
     pub upstream: Option<Arc<str>>,

@@ -42,8 +42,11 @@ pub mod reason {
     pub const DENIED: &str = "denied";
     /// Who asks does so too often: 429.
     pub const RATE_LIMIT: &str = "rate-limit";
+    /// A page of another site wants something changed.
+    pub const CSRF: &str = "csrf";
     /// In records only, of what was let pass because a policy only reports.
     pub const WOULD_DENY: &str = "would-deny";
+    pub const WOULD_CSRF: &str = "would-csrf";
     pub const WOULD_RATE_LIMIT: &str = "would-rate-limit";
     /// The connection was made for another host, or under another policy: 421.
     pub const MISDIRECTED: &str = "misdirected";

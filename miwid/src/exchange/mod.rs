@@ -8,6 +8,7 @@ mod failure;
 mod grpc;
 pub mod headers;
 mod inbound;
+mod sharing;
 mod stored;
 mod tunnel;
 
@@ -17,5 +18,6 @@ pub use extra::ExtraHeaders;
 pub use failure::{Failure, Side, reason};
 pub use grpc::{is_call, is_grpc};
 pub use inbound::{Cut, Inbound, Meter, Source};
+pub use sharing::Sharing;
 pub use stored::{FRESH_FOR, Offer, Stored};
 pub use tunnel::{Ending, TunnelEnd};

@@ -1,4 +1,4 @@
-//! What stands before a route: who may ask, and how often (hot). A route without a guard pays nothing.
+//! What stands before a route: who may ask, how often, and from which pages (hot). A route without a guard pays nothing.
 
 use std::{
     net::IpAddr,
@@ -9,10 +9,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use http::StatusCode;
+use http::{HeaderMap, Method, Response, StatusCode};
 
-use super::{Access, Clients, Nets, Pace};
-use crate::exchange::{Context, Failure, reason};
+use super::{Access, Clients, Cors, Csrf, Nets, Pace};
+use crate::exchange::{Body, Context, Failure, reason};
 
 /// Refusals of one guard are told this often, with how many there were: a flood must not fill the log.
 const TOLD_EVERY: u64 = 10_000_000_000;
@@ -20,6 +20,8 @@ const TOLD_EVERY: u64 = 10_000_000_000;
 pub struct Guard {
     access: Option<Access>,
     rate: Option<Rate>,
+    cors: Option<Cors>,
+    csrf: Option<Csrf>,
     is_enforced: bool,
     /// The table of `[security]` that says so, for the log.
     place: Box<str>,
@@ -37,7 +39,22 @@ struct Rate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     Denied,
-    TooOften { wait: Duration },
+    TooOften {
+        wait: Duration,
+    },
+    /// By a page of another site.
+    Foreign,
+}
+
+/// What of a request matters here beside its client.
+#[derive(Clone, Copy, Debug)]
+pub struct Asks<'a> {
+    pub method: &'a Method,
+    pub headers: &'a HeaderMap,
+    /// As in the Host header.
+    pub authority: &'a str,
+    /// As routes see it.
+    pub path: &'a str,
 }
 
 /// What came of a request, and what is to be counted.
@@ -59,12 +76,15 @@ impl Guard {
             exempt: Nets::new(&security.rate_limit_exempt),
             scope: clients.cells().scope(&security.rate_limit_place),
         });
-        if access.is_none() && rate.is_none() {
+        let (cors, csrf) = (Cors::new(security), Csrf::new(security));
+        if access.is_none() && rate.is_none() && cors.is_none() && csrf.is_none() {
             return None;
         }
         Some(Arc::new(Self {
             access,
             rate,
+            cors,
+            csrf,
             is_enforced: security.mode == config::SecurityMode::Enforce,
             place: security.place.as_str().into(),
             clients: clients.clone(),
@@ -77,12 +97,21 @@ impl Guard {
         self.is_enforced
     }
 
-    /// Decides, and charges the client for it. Who is refused is not charged. `client` is who it really is: the peer, or whom
-    /// a trusted peer speaks for.
-    pub fn judge(&self, client: IpAddr, at: Instant) -> Judged {
+    /// Decides, and charges the client for it. Who is refused for asking too often is not charged. `client` is who it really
+    /// is: the peer, or whom a trusted peer speaks for.
+    pub fn judge(&self, client: IpAddr, at: Instant, asks: Asks<'_>) -> Judged {
         if self.access.as_ref().is_some_and(|it| !it.admits(client)) {
             return Judged { refusal: Some(Refusal::Denied), evicted: false };
         }
+        let mut judged = self.charge(client, at);
+        let admits = |it: &Csrf| it.admits(asks.method, asks.headers, asks.authority, asks.path);
+        if judged.refusal.is_none() && !self.csrf.as_ref().is_none_or(admits) {
+            judged.refusal = Some(Refusal::Foreign);
+        }
+        judged
+    }
+
+    fn charge(&self, client: IpAddr, at: Instant) -> Judged {
         let Some(rate) = self.rate.as_ref().filter(|it| !it.exempt.contains(client)) else { return Judged::default() };
         let cells = self.clients.cells();
         let charged = cells.charge(cells.client(rate.scope, client), rate.pace, cells.time(at));
@@ -90,17 +119,33 @@ impl Guard {
         Judged { refusal, evicted: charged.evicted }
     }
 
-    /// `judge` for a request, with its consequences for the context: an error is the answer.
-    pub fn admit(&self, context: &mut Context, count: impl FnOnce(&Judged)) -> Result<(), Failure> {
-        let judged = self.judge(context.client_ip, context.started);
+    /// `judge` for a request, with its consequences for the context. An error is the answer, and so is what a browser wants to
+    /// know before a request.
+    pub fn admit(
+        &self,
+        context: &mut Context,
+        (method, headers, path): (&Method, &HeaderMap, &str),
+        count: impl FnOnce(&Judged),
+    ) -> Result<Option<Response<Body>>, Failure> {
+        // A page has to be able to read a refusal as well.
+        context.sharing = self.cors.as_ref().map(|it| Box::new(it.sharing(headers)));
+        let asks = Asks { method, headers, authority: &context.authority, path };
+        let judged = self.judge(context.client_ip, context.started, asks);
         count(&judged);
-        let Some(refusal) = judged.refusal else { return Ok(()) };
-        self.tell(refusal, context);
-        if self.is_enforced {
-            return Err(refusal.failure());
+        if let Some(refusal) = judged.refusal {
+            self.tell(refusal, context);
+            if self.is_enforced {
+                return Err(refusal.failure());
+            }
+            context.reason = Some(refusal.reported());
         }
-        context.reason = Some(refusal.reported());
-        Ok(())
+        let preflight = context.sharing.as_deref().and_then(|it| Cors::preflight(method, headers, it));
+        Ok(preflight.map(|said| {
+            let mut response = Response::new(Body::Empty);
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            *response.headers_mut() = said;
+            response
+        }))
     }
 
     fn tell(&self, refusal: Refusal, context: &Context) {
@@ -125,6 +170,7 @@ impl Refusal {
         match self {
             Self::Denied => reason::DENIED,
             Self::TooOften { .. } => reason::RATE_LIMIT,
+            Self::Foreign => reason::CSRF,
         }
     }
 
@@ -133,6 +179,7 @@ impl Refusal {
         match self {
             Self::Denied => reason::WOULD_DENY,
             Self::TooOften { .. } => reason::WOULD_RATE_LIMIT,
+            Self::Foreign => reason::WOULD_CSRF,
         }
     }
 
@@ -140,6 +187,9 @@ impl Refusal {
         match self {
             Self::Denied => {
                 Failure::client(StatusCode::FORBIDDEN, self.reason(), "Requests from this address are not served here.")
+            }
+            Self::Foreign => {
+                Failure::client(StatusCode::FORBIDDEN, self.reason(), "This request comes from a page of another site.")
             }
             Self::TooOften { wait } => {
                 let message = "There are too many requests from this address.";
@@ -191,7 +241,9 @@ mod tests {
     fn refused(guard: &Guard, client: &str, times: usize) -> usize {
         let at = Instant::now();
         let client = client.parse().expect("an address");
-        (0..times).filter(|_| guard.judge(client, at).refusal.is_some()).count()
+        let headers = HeaderMap::new();
+        let asks = Asks { method: &Method::GET, headers: &headers, authority: "a.test", path: "/" };
+        (0..times).filter(|_| guard.judge(client, at, asks).refusal.is_some()).count()
     }
 
     #[test]

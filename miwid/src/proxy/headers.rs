@@ -359,6 +359,7 @@ pub(super) mod tests {
             started_at: UNIX_EPOCH + Duration::from_millis(1234),
             request_id: Some(HeaderValue::from_static("id-1")),
             extra: None,
+            sharing: None,
             site: None,
             upstream: None,
             upstream_duration: None,

@@ -134,6 +134,9 @@ pub(super) fn finish(
     if let Some(extra) = &context.extra {
         extra.apply(&mut parts.headers, context.scheme);
     }
+    if let Some(sharing) = &context.sharing {
+        sharing.apply(&mut parts.headers);
+    }
     if settings.trusts_edge() && !context.is_edge {
         // Cloudflare takes them off; others need not know what is purged together.
         parts.headers.remove(headers::CACHE_TAG);

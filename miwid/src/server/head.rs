@@ -31,6 +31,7 @@ pub(super) fn context(peer: Peer, started: Instant, started_at: SystemTime) -> C
         started_at,
         request_id: None,
         extra: None,
+        sharing: None,
         site: None,
         upstream: None,
         upstream_duration: None,

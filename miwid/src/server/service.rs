@@ -1,6 +1,6 @@
 //! The life of a request (hot): from its head to the last byte of its answer, on one screen.
 
-use std::{rc::Rc, sync::Arc, time::Instant};
+use std::{borrow::Cow, rc::Rc, sync::Arc, time::Instant};
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
 
@@ -16,7 +16,7 @@ use crate::{
     net::Activity,
     policy::{Asked, Guard, Refusal, compress},
     proxy::{Exchange, Resumed},
-    routing::{NoPlan, Target, plan},
+    routing::{NoPlan, Target, normalized, plan},
     snapshot::Snapshot,
     telemetry::Refused,
 };
@@ -81,32 +81,34 @@ async fn answer(
     }
     if let Some(response) = internal::answer(&worker.pages, &snapshot.hosts, context, &request).await {
         let asked = asked(snapshot.compression.as_deref(), &request);
-        return Ok(compressed(asked, response, worker));
+        return Ok(compressed(asked, response, worker).0);
     }
     if let Some(failure) = secure::turned_away(snapshot, context) {
         return Err(failure);
     }
     if request.method() == Method::OPTIONS && request.uri().path() == "*" {
-        admit(snapshot.guard.as_deref(), context, worker)?;
+        admit(snapshot.guard.as_deref(), context, &request, worker)?;
         return Ok(internal::options());
     }
     let uri = request.uri().clone();
     let plan = match plan(&snapshot.hosts, &context.host, uri.path()) {
         Ok(plan) => plan,
         Err(NoPlan::NoSite) => {
-            admit(snapshot.guard.as_deref(), context, worker)?;
+            admit(snapshot.guard.as_deref(), context, &request, worker)?;
             let response = internal::no_site(&snapshot.settings, &worker.pages, request.method(), uri.path())?;
             let asked = asked(snapshot.compression.as_deref(), &request);
-            return Ok(compressed(asked, response, worker));
+            return Ok(compressed(asked, response, worker).0);
         }
         Err(NoPlan::BadPath) => {
-            admit(snapshot.guard.as_deref(), context, worker)?;
+            admit(snapshot.guard.as_deref(), context, &request, worker)?;
             return Err(bad_path());
         }
     };
     context.site = Some(plan.site.name.clone());
     context.extra.clone_from(&plan.route.extra);
-    admit(plan.route.guard.as_deref(), context, worker)?;
+    if let Some(response) = admit(plan.route.guard.as_deref(), context, &request, worker)? {
+        return Ok(response);
+    }
     if let Some(elsewhere) = secure::only_over_tls(snapshot, context, &request) {
         return elsewhere;
     }
@@ -135,9 +137,7 @@ async fn answer(
             Ok(response)
         }
     }?;
-    let was_coded = response.headers().contains_key(header::CONTENT_ENCODING);
-    let response = compressed(asked, response, worker);
-    let is_encoded = !was_coded && response.headers().contains_key(header::CONTENT_ENCODING);
+    let (response, is_encoded) = compressed(asked, response, worker);
     if is_encoded || plan.route.guard.is_some() {
         // Encoded on its way, what is offered is not what is sent; and it is not for everybody who asks.
         context.offer = None;
@@ -145,10 +145,17 @@ async fn answer(
     Ok(response)
 }
 
-/// Whether the client may ask, and not too often.
-fn admit(guard: Option<&Guard>, context: &mut Context, worker: &Worker) -> Result<(), Failure> {
-    let Some(guard) = guard else { return Ok(()) };
-    guard.admit(context, |judged| {
+/// Whether the request may be made at all: an error, or an answer that needs nobody behind us.
+fn admit(
+    guard: Option<&Guard>,
+    context: &mut Context,
+    request: &Request<Inbound>,
+    worker: &Worker,
+) -> Result<Option<Response<Body>>, Failure> {
+    let Some(guard) = guard else { return Ok(None) };
+    let path = request.uri().path();
+    let path = normalized(path).unwrap_or(Cow::Borrowed(path));
+    guard.admit(context, (request.method(), request.headers(), &path), |judged| {
         let shard = &worker.shard;
         if judged.evicted {
             shard.client_forgotten();
@@ -156,6 +163,7 @@ fn admit(guard: Option<&Guard>, context: &mut Context, worker: &Worker) -> Resul
         let why = judged.refusal.map(|it| match it {
             Refusal::Denied => Refused::Denied,
             Refusal::TooOften { .. } => Refused::RateLimit,
+            Refusal::Foreign => Refused::Csrf,
         });
         match why {
             Some(why) if guard.is_enforced() => shard.refused(why),
@@ -170,11 +178,17 @@ fn asked<'a>(rules: Option<&'a Rules>, request: &Request<Inbound>) -> Option<Ask
     rules.map(|it| Asked::of(it, request.method(), request.headers()))
 }
 
-fn compressed(asked: Option<Asked<'_>>, response: Response<Body>, worker: &Worker) -> Response<Body> {
-    match asked {
-        Some(asked) => compress(&asked, response, &worker.encoders),
-        None => response,
+/// The answer, and whether it was encoded here.
+fn compressed(asked: Option<Asked<'_>>, response: Response<Body>, worker: &Worker) -> (Response<Body>, bool) {
+    let Some(asked) = asked else { return (response, false) };
+    let was_coded = response.headers().contains_key(header::CONTENT_ENCODING);
+    let response = compress(&asked, response, &worker.encoders);
+    let coding = response.headers().get(header::CONTENT_ENCODING).filter(|_| !was_coded);
+    if let Some(coding) = coding {
+        worker.shard.compressed(coding.as_bytes());
     }
+    let is_encoded = coding.is_some();
+    (response, is_encoded)
 }
 
 /// A failure becomes an answer here and nowhere else, and is logged once.

@@ -24,25 +24,10 @@ const UNAVAILABLE: &[&str] = &[
     "backends.*.routes.*.cache.**",
 ];
 
-/// Keys of a table that a site and a route may have as well.
-macro_rules! at_every_level {
-    ($($key:literal,)*) => {
-        &[$($key, concat!("backends.*.", $key), concat!("backends.*.routes.*.", $key),)*]
-    };
-}
-
-const SECURITY: &[&str] = at_every_level![
-    "security.enable_cors",
-    "security.cors_origins",
-    "security.enable_csrf",
-    "security.csrf_trusted_origins",
-    "security.csrf_exempt_paths",
-];
-
 /// What this binary can run.
 pub fn capabilities() -> Capabilities {
     let mut unavailable: Vec<(&'static str, String)> =
-        UNAVAILABLE.iter().chain(SECURITY).map(|key| (*key, NOT_YET.to_owned())).collect();
+        UNAVAILABLE.iter().map(|key| (*key, NOT_YET.to_owned())).collect();
     if !cfg!(feature = "metrics") {
         unavailable.push(("metrics.**", "built without metrics".to_owned()));
     }
@@ -84,9 +69,10 @@ mod tests {
         let performance = include_str!("../../../config/tests/readme/tuning.toml");
         assert_eq!(refused(performance), ["cache.enabled", "cache.max_size", "cache.ttl"]);
         let security = include_str!("../../../config/tests/readme/security.toml");
-        assert_eq!(refused(security), ["security.enable_cors", "security.cors_origins", "security.enable_csrf",]);
-        for table in ["security", "backends.a.security", "backends.a.routes.\"/x\".security"] {
-            let text = format!("[backends.a]\nurl = \"http://a\"\n[{table}]\nenable_csrf = true\nheaders.x_a = \"b\"");
+        assert_eq!(refused(security), [""; 0]);
+        for table in ["cache", "backends.a.cache", "backends.a.routes.\"/x\".cache"] {
+            let text =
+                format!("[backends.a]\nurl = \"http://a\"\nsecurity.headers.x_a = \"b\"\n[{table}]\nenabled = true\n");
             assert_eq!(refused(&text).len(), 1, "{table}");
         }
         let balancing = include_str!("../../../config/tests/readme/balancing.toml");

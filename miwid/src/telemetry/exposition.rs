@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use super::metrics::{BUCKETS, HANDSHAKES, METHODS, REFUSED, STATUSES};
+use super::metrics::{BUCKETS, CODINGS, HANDSHAKES, METHODS, REFUSED, STATUSES};
 
 /// The shards, summed.
 #[derive(Default)]
@@ -22,6 +22,7 @@ pub(super) struct Sums {
     pub(super) handshakes: [u64; HANDSHAKES.len()],
     pub(super) refused: [[u64; REFUSED.len()]; 2],
     pub(super) forgotten: u64,
+    pub(super) compressed: [u64; CODINGS.len()],
     pub(super) reloads: BTreeMap<&'static str, u64>,
     pub(super) dropped: BTreeMap<String, u64>,
     pub(super) cut: BTreeMap<&'static str, u64>,
@@ -37,6 +38,7 @@ pub struct Gauges {
     held: BTreeMap<String, u64>,
     certificates: BTreeMap<String, i64>,
     renewals: BTreeMap<String, Renewal>,
+    token: Option<i64>,
 }
 
 /// How it stands with a certificate that renews itself.
@@ -79,6 +81,11 @@ impl Gauges {
 
     pub fn renewal(&mut self, name: &str, renewal: Renewal) {
         self.renewals.insert(name.to_owned(), renewal);
+    }
+
+    /// Seconds until the token for Cloudflare's API ends; negative when it has.
+    pub fn token(&mut self, expiry_seconds: i64) {
+        self.token = Some(expiry_seconds);
     }
 
     pub fn held(&mut self, upstream: &str, requests: u64) {
@@ -136,6 +143,10 @@ fn daemon(text: &mut Text, sums: &Sums) {
     }
     text.family("miwid_rate_limit_forgotten_total", "counter", "Clients whose count made room for another's");
     text.sample("miwid_rate_limit_forgotten_total", &[], sums.forgotten);
+    text.family("miwid_compressed_answers_total", "counter", "Answers that were compressed on their way");
+    for (coding, count) in CODINGS.iter().zip(sums.compressed) {
+        text.sample("miwid_compressed_answers_total", &[("coding", coding)], count);
+    }
     text.family("miwid_reloads_total", "counter", "Reloads of the configuration by result");
     for (result, count) in &sums.reloads {
         text.sample("miwid_reloads_total", &[("result", result)], count);
@@ -176,6 +187,10 @@ fn tls(text: &mut Text, sums: &Sums, gauges: &Gauges) {
     );
     for (name, renewal) in &gauges.renewals {
         text.sample("miwid_certificate_failed_attempts", &[("name", name)], renewal.failed_attempts);
+    }
+    text.family("miwid_cloudflare_token_expiry_seconds", "gauge", "Seconds until the API token ends, where it does");
+    if let Some(seconds) = gauges.token {
+        text.sample("miwid_cloudflare_token_expiry_seconds", &[], seconds);
     }
     text.family("miwid_certificate_requests_total", "counter", "Requests for certificates by result");
     for (result, count) in &sums.certificate_requests {

@@ -42,10 +42,14 @@ pub(super) const HANDSHAKES: [&str; 6] = ["full", "full-retry", "resumed", "unkn
 pub enum Refused {
     Denied,
     RateLimit,
+    Csrf,
 }
 
 /// The labels, in the order of `Refused`.
-pub(super) const REFUSED: [&str; 2] = ["denied", "rate-limit"];
+pub(super) const REFUSED: [&str; 3] = ["denied", "rate-limit", "csrf"];
+
+/// What answers can be compressed with.
+pub(super) const CODINGS: [&str; 3] = ["zstd", "br", "gzip"];
 
 type OnScrape = Box<dyn Fn(&mut Gauges) + Send + Sync>;
 
@@ -153,6 +157,7 @@ pub struct Shard {
     /// First what was refused, then what would have been.
     refused: [[AtomicU64; REFUSED.len()]; 2],
     forgotten: AtomicU64,
+    compressed: [AtomicU64; CODINGS.len()],
 }
 
 impl Default for Shard {
@@ -169,6 +174,7 @@ impl Default for Shard {
             handshakes: Default::default(),
             refused: Default::default(),
             forgotten: AtomicU64::new(0),
+            compressed: Default::default(),
         }
     }
 }
@@ -221,6 +227,13 @@ impl Shard {
         add(&self.forgotten, 1);
     }
 
+    /// An answer was compressed on its way.
+    pub fn compressed(&self, coding: &[u8]) {
+        if let Some(index) = CODINGS.iter().position(|it| it.as_bytes() == coding) {
+            add(&self.compressed[index], 1);
+        }
+    }
+
     /// A connection waits for its next request.
     pub fn connection_idle(&self) {
         add(&self.idle, 1);
@@ -249,6 +262,9 @@ impl Shard {
             for (sum, counter) in sums.iter_mut().zip(counters) {
                 *sum += counter.load(Ordering::Relaxed);
             }
+        }
+        for (sum, counter) in sums.compressed.iter_mut().zip(&self.compressed) {
+            *sum += counter.load(Ordering::Relaxed);
         }
         sums.forgotten += self.forgotten.load(Ordering::Relaxed);
         sums.shelved += self.shelved.load(Ordering::Relaxed);

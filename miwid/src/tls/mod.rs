@@ -16,6 +16,6 @@ mod terminator;
 mod tickets;
 
 pub use challenges::PREFIX as CHALLENGES;
-pub use managed::{Handle, Order, Refusal as Refused, Standing};
+pub use managed::{Clock, Handle, Order, Refusal as Refused, Standing};
 pub use pair::{Certificate, Issued};
 pub use terminator::{HANDSHAKE_MAX, Refusal, Terminator, Tls, TlsStream, kind};

@@ -275,7 +275,8 @@ impl Warden {
     fn launch(&mut self, number: succession::Engine, id: u64, name: String, descriptors: Vec<OwnedFd>) {
         let Some(engine) = self.engines.get_mut(&number) else { return };
         let Ok([stdin, stdout, stderr, read_out, read_err]) = <[OwnedFd; 5]>::try_from(descriptors) else {
-            engine.tell(ToEngine::NotLaunched { id, errno: nix::errno::Errno::EINVAL as i32 }, Vec::new());
+            // Five were sent; the kernel leaves out those for which we have no room.
+            engine.tell(ToEngine::NotLaunched { id, errno: nix::errno::Errno::EMFILE as i32 }, Vec::new());
             return;
         };
         match launch(engine.pid, [stdin, stdout, stderr]) {

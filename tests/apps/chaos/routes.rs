@@ -41,6 +41,7 @@ pub(crate) struct App {
     probe_host: Mutex<String>,
     probe_agent: Mutex<String>,
     in_flight: AtomicUsize,
+    in_flight_most: AtomicUsize,
 }
 
 impl App {
@@ -54,6 +55,7 @@ impl App {
             probe_host: Mutex::default(),
             probe_agent: Mutex::default(),
             in_flight: AtomicUsize::new(0),
+            in_flight_most: AtomicUsize::new(0),
         }
     }
 }
@@ -74,6 +76,7 @@ async fn answer(request: Request<Incoming>, app: Arc<App>) -> Result<Response<Bo
     }
     app.requests.fetch_add(1, Ordering::Relaxed);
     let _counted = Counted::new(&app.in_flight);
+    app.in_flight_most.fetch_max(app.in_flight.load(Ordering::Relaxed), Ordering::Relaxed);
     if app.options.crash_on.as_deref() == Some(&path) {
         std::process::abort();
     }
@@ -141,6 +144,7 @@ fn stats(app: &App) -> serde_json::Value {
         "pid": std::process::id(),
         "requests": app.requests.load(Ordering::Relaxed),
         "in_flight": app.in_flight.load(Ordering::Relaxed),
+        "in_flight_max": app.in_flight_most.load(Ordering::Relaxed),
         "probes": app.probes.load(Ordering::Relaxed),
         "probes_at_once_max": app.probes_most.load(Ordering::Relaxed),
         "probe_host": *app.probe_host.lock().expect("no panic under the lock"),

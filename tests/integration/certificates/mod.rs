@@ -10,4 +10,5 @@ mod issuing;
 mod patience;
 mod plain;
 mod store;
+mod token;
 mod world;

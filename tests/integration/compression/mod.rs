@@ -202,3 +202,20 @@ async fn the_log_counts_what_was_sent() {
     let sent = format!("\"bytes_sent\":{}", reply.body.len());
     wait::until(wait::SOON, "the record", async || daemon.read("access.log").contains(&sent)).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_were_compressed_are_counted_by_their_coding() {
+    let body = "all the same ".repeat(300);
+    let site = format!("[backends.\"a.test\"]\nrespond = {{ status = 200, body = \"{body}\" }}\n");
+    let daemon = Daemon::start(&format!("[compression]\n{site}")).await;
+    for (accepted, times) in [("zstd", 1), ("br", 2), ("gzip", 3), ("identity", 4)] {
+        for _ in 0..times {
+            ask(&daemon, Method::GET, "/", &[("accept-encoding", accepted)]).await;
+        }
+    }
+    let page = daemon.get("/metrics").await.text();
+    for (coding, times) in [("zstd", 1), ("br", 2), ("gzip", 3)] {
+        let line = format!("miwid_compressed_answers_total{{coding=\"{coding}\"}} {times}");
+        assert!(page.lines().any(|it| it == line), "{line} is missing in {page}");
+    }
+}

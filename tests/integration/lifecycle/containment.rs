@@ -66,3 +66,29 @@ async fn a_memory_limit_holds_or_is_said_not_to() {
     let told = daemon.told_any("chaos", &["out of memory"]).await;
     assert!(told.contains("limit 64 MiB"), "{told}");
 }
+
+// 27. Orphans of an app come to the warden, who sees them off as they end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_of_orphans_leaves_no_zombies_and_does_not_touch_the_app() {
+    let script = "#!/bin/sh\n(i=0; while [ $i -lt 2000 ]; do (sleep 0 &); i=$((i+1)); done; echo done > {dir}/stormed) &\nexec {chaos}\n";
+    let config = other("chaos", "", "command = \"{dir}/app.sh\"");
+    let daemon = Daemon::builder(&config).script("app.sh", script).warden().start().await;
+    daemon.app_ready("chaos").await;
+    let pid = daemon.app_pids("chaos").await[0];
+    let zombies = || {
+        let warden = daemon.pid();
+        let children = fs::read_to_string(format!("/proc/{warden}/task/{warden}/children")).unwrap_or_default();
+        let ended = |it: &&str| it.parse().is_ok_and(|it| status_of(it, "State").starts_with('Z'));
+        children.split_whitespace().filter(ended).count()
+    };
+    let most = std::cell::Cell::new(0);
+    wait::until(wait::LATER, "the storm is over", async || {
+        most.set(zombies().max(most.get()));
+        !daemon.read("stormed").is_empty()
+    })
+    .await;
+    assert!(most.get() <= 100, "{} zombies at one time", most.get());
+    wait::until(wait::SOON, "nothing of it is left", async || zombies() == 0).await;
+    assert_eq!((daemon.app_pids("chaos").await, daemon.get_host("chaos.test", "/").await.status), (vec![pid], 200));
+    assert_eq!(daemon.app("chaos").await["restarts"], 0);
+}

@@ -1,7 +1,11 @@
 //! E. Restarting under load: the promise is that no request fails.
 
-use harness::{Daemon, Load, LoadResult, get, wait};
+use harness::{Daemon, Load, LoadResult, exists, get, wait};
 use http::{Request, header};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use super::{fixed, managed};
 
@@ -133,4 +137,57 @@ async fn a_post_is_never_sent_twice() {
     assert_eq!(daemon.request(post).await.status, 502);
     daemon.app_where("chaos", "both are ready again", |it| it["ready"] == 2 && it["restarts"] == 1).await;
     assert_eq!(daemon.read("starts").lines().count(), 3, "one instance died of it, not two");
+}
+
+// 59. What has begun goes on where it began.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upload_ends_at_the_instance_that_has_its_beginning() {
+    let daemon = Daemon::start(&managed(&[], "")).await;
+    daemon.app_ready("chaos").await;
+    let old = daemon.app_pids("chaos").await[0];
+    let mut upload = TcpStream::connect(daemon.http()).await.unwrap();
+    let head = "POST /echo HTTP/1.1\r\nhost: chaos.test\r\nconnection: close\r\ncontent-length: 20\r\n\r\nfirst half";
+    upload.write_all(head.as_bytes()).await.unwrap();
+    // The health page is no request of the app's, so this is the upload.
+    let begun = async || daemon.app("chaos").await["instances"][0]["in_flight"] == 1;
+    wait::until(wait::SOON, "it has begun", begun).await;
+    let mut restart = daemon.ctl_child(&["app", "restart", "chaos"]);
+    let answers = async || daemon.get_host("chaos.test", "/").await.text();
+    let is_new = |it: &String| it.contains("pid=") && !it.contains(&format!("pid={old} "));
+    wait::for_value(wait::SOON, "the new one answers", answers, is_new).await;
+    assert!(exists(old), "the old one waits for the rest");
+    upload.write_all(b"other half").await.unwrap();
+    let mut answer = String::new();
+    tokio::time::timeout(wait::SOON, upload.read_to_string(&mut answer)).await.expect("it is answered").unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.contains("first halfother half"), "{answer}");
+    assert!(restart.wait().await.unwrap().success());
+    assert!(!exists(old));
+}
+
+// 60. Those who waited do not fall upon the new instance all at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn after_a_hold_the_new_instance_sees_at_most_sixty_four_at_once() {
+    const CLIENTS: usize = 200;
+    let flags = ["--ready-after", "2000", "--health-file", "{dir}/health"];
+    let daemon = Daemon::builder(&fixed(&flags, "")).file("health", "200").start().await;
+    daemon.app_ready("chaos").await;
+    let mut restart = daemon.ctl_child(&["app", "restart", "chaos"]);
+    daemon.app_in_state("chaos", "holding").await;
+    // Not ready before everybody waits.
+    daemon.write("health", "503");
+    let http = daemon.http();
+    let ask = || tokio::spawn(async move { get(http, "chaos.test", "/sleep?ms=200").await.unwrap().status });
+    let clients: Vec<_> = (0..CLIENTS).map(|_| ask()).collect();
+    let waits = format!("miwid_held_requests{{upstream=\"chaos\"}} {CLIENTS}");
+    let metrics = async || daemon.get("/metrics").await.text();
+    wait::for_value(wait::SOON, "all wait", metrics, |it| it.lines().any(|it| it == waits)).await;
+    daemon.write("health", "200");
+    for client in clients {
+        assert_eq!(client.await.unwrap(), 200);
+    }
+    assert!(restart.wait().await.unwrap().success());
+    let stats = get(http, "chaos.test", "/stats").await.unwrap().json();
+    let most = stats["in_flight_max"].as_u64().unwrap();
+    assert!((2..=64).contains(&most), "{stats}");
+    assert_eq!(stats["requests"], CLIENTS + 1);
 }

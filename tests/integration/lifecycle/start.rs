@@ -330,3 +330,34 @@ async fn a_fork_that_fails_backs_off_and_names_the_error() {
     limit(4096);
     daemon.app_ready("chaos").await;
 }
+
+// 20. Where the warden can open nothing more, a launch fails and is tried again, and what it had opened is closed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_launcher_without_descriptors_fails_cleanly_and_recovers() {
+    let daemon = Daemon::builder(&managed(&["--pid-file", "{dir}/starts"], "")).warden().start().await;
+    daemon.app_ready("chaos").await;
+    daemon.ctl_ok(&["app", "stop", "chaos"]).await;
+    let descriptors = || -> Vec<u32> {
+        let open = fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap();
+        open.flatten().filter_map(|it| it.file_name().to_str()?.parse().ok()).collect()
+    };
+    let limit = |most: u32| {
+        let pid = daemon.pid().to_string();
+        std::process::Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={most}:")]).status()
+    };
+    let before = descriptors();
+    let free = (0..).find(|it| !before.contains(it)).unwrap();
+    if !limit(free).is_ok_and(|it| it.success()) {
+        skip!("limits of another process cannot be set here");
+    }
+    daemon.ctl(&["app", "start", "chaos"]).await;
+    daemon.told_any("chaos", &["EMFILE", "too many open files"]).await;
+    assert_eq!(daemon.read("starts").lines().count(), 1);
+    assert!(limit(4096).is_ok_and(|it| it.success()));
+    daemon.ctl_ok(&["app", "start", "chaos"]).await;
+    daemon.app_ready("chaos").await;
+    assert_eq!(daemon.read("starts").lines().count(), 2);
+    daemon.ctl_ok(&["app", "stop", "chaos"]).await;
+    let all_closed = async || descriptors().len() <= before.len();
+    wait::until(wait::SOON, "there are no more descriptors than before", all_closed).await;
+}

@@ -7,6 +7,8 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use crate::cloudflare::peer::{ask, from, get};
 
 mod access;
+mod cors;
+mod csrf;
 mod rates;
 
 /// Peers stand anywhere; metrics at `{port2}`.

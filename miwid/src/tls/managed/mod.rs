@@ -31,6 +31,7 @@ mod request;
 mod standing;
 mod wanted;
 
+pub use clock::Clock;
 pub use handle::{Handle, Order, Refusal};
 pub use standing::Standing;
 
