@@ -12,6 +12,7 @@ mod notify;
 mod origin;
 mod process;
 mod template;
+mod trust;
 mod websocket;
 
 pub mod acme;
@@ -29,4 +30,5 @@ pub use load::{Load, LoadResult, Running};
 pub use notify::FakeNotify;
 pub use origin::{Origin, RawOrigin, Seen};
 pub use process::{Process, descendants, exists, free_port, listening_on};
+pub use trust::AnyCertificate;
 pub use websocket::{Received, WebSocket};

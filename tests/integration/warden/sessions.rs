@@ -1,20 +1,9 @@
 //! TLS sessions that clients come back with: they know nothing of engines.
 
-use std::{
-    net::SocketAddr,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{net::SocketAddr, sync::Arc};
 
-use harness::{Daemon, wait};
-use rustls::{
-    DigitallySignedStruct, HandshakeKind, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    crypto::aws_lc_rs,
-    pki_types::{CertificateDer, ServerName, UnixTime},
-};
+use harness::{AnyCertificate, Daemon, wait};
+use rustls::{HandshakeKind, crypto::aws_lc_rs};
 
 use super::{kill_engine, start};
 use crate::tls::client::{Authority, Wants, ask, client, connect};
@@ -54,7 +43,7 @@ async fn sessions_over_quic_are_resumed_with_the_next_engine() {
     let text = "[server]\nhttps_port = {port2}\nenable_https = true\n[ssl]\nissuer = \"local\"\n\
                 [backends.\"localhost\"]\nrespond = { status = 200 }\n";
     let daemon = start(text).await;
-    let shown = Arc::new(Shown::default());
+    let shown = Arc::new(AnyCertificate::default());
     let mut client = rustls::ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("a version")
@@ -72,50 +61,10 @@ async fn sessions_over_quic_are_resumed_with_the_next_engine() {
         // What it says first comes behind the tickets.
         tokio::time::timeout(wait::LATER, connection.accept_uni()).await.expect("in time").expect("a stream");
         connection.close(0_u32.into(), b"");
-        shown.0.load(Ordering::Relaxed)
+        shown.shown()
     };
     assert_eq!(met().await, 1);
     assert_eq!(met().await, 1, "a session is resumed where it was begun");
     kill_engine(&daemon).await;
     assert_eq!(met().await, 1, "and with the next engine");
-}
-
-/// Believes everything, and counts.
-#[derive(Debug, Default)]
-struct Shown(AtomicUsize);
-
-impl ServerCertVerifier for Shown {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
-    }
 }
