@@ -55,7 +55,7 @@ pub fn identity(run: &Run) -> Result<Option<Identity>, ExitCode> {
 
 fn settle(run: &Run, config: &Config, texts: &[PathBuf]) -> Result<Option<Identity>, Refusal> {
     let Some(name) = &config.server.user else { return Ok(None) };
-    let identity = named(name, config.server.group.as_deref())?;
+    let mut identity = named(name, config.server.group.as_deref())?;
     if identity.uid == 0 {
         return refuse("server.user is root", "leave `user` away: without it everything runs as root");
     }
@@ -65,7 +65,9 @@ fn settle(run: &Run, config: &Config, texts: &[PathBuf]) -> Result<Option<Identi
         }
     }
     one_account(config, &identity)?;
-    places(run, config, &identity)?;
+    let configured = run.socket.clone().or_else(|| config.control.socket.clone());
+    identity.socket = control::choose(&control::Place::of_process(configured, config.control.group.clone()));
+    places(config, &identity)?;
     Ok(Some(identity))
 }
 
@@ -106,11 +108,10 @@ fn one_account(config: &Config, identity: &Identity) -> Result<(), Refusal> {
 }
 
 /// What engines write to. The system's own places are given to them; what an operator has chosen is only made if it is not there.
-fn places(run: &Run, config: &Config, identity: &Identity) -> Result<(), Refusal> {
-    let configured = run.socket.clone().or_else(|| config.control.socket.clone());
-    let socket = control::choose(&control::Place::of_process(configured, config.control.group.clone()));
+fn places(config: &Config, identity: &Identity) -> Result<(), Refusal> {
+    let socket = &identity.socket;
     let mut directories =
-        vec![start::run_dir(&socket), start::state_dir(config, &socket), start::storage(config, &socket)];
+        vec![start::run_dir(socket), start::state_dir(config, socket), start::storage(config, socket)];
     let logging = &config.logging;
     let access = logging.access_log.enabled.then(|| logging.access_log.path.clone());
     for file in logging.path.iter().chain(&access).filter(|it| it.is_absolute()) {
@@ -216,7 +217,7 @@ mod tests {
     }
 
     fn somebody(uid: u32) -> Identity {
-        Identity { name: "web".into(), uid, gid: uid, groups: vec![uid, 27] }
+        Identity { name: "web".into(), uid, gid: uid, groups: vec![uid, 27], socket: PathBuf::new() }
     }
 
     #[test]

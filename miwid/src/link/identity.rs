@@ -1,6 +1,10 @@
 //! The account that an engine is when its warden is root, and how a process becomes it: for good, and before it does anything else.
 
-use std::{ffi::CString, io};
+use std::{
+    ffi::CString,
+    io,
+    path::{Path, PathBuf},
+};
 
 use nix::unistd::{Gid, Group, Uid, User, getgrouplist, setgroups, setresgid, setresuid};
 use rustix::{
@@ -23,6 +27,9 @@ pub struct Identity {
     pub uid: u32,
     pub gid: u32,
     pub groups: Vec<u32>,
+    /// The control socket: the only one beside which the warden, which is root, writes what an engine's trouble is.
+    #[serde(default)]
+    pub socket: PathBuf,
 }
 
 // === impl Identity ===
@@ -37,7 +44,7 @@ impl Identity {
         };
         let groups = CString::new(name).ok().and_then(|it| getgrouplist(&it, gid).ok()).unwrap_or_else(|| vec![gid]);
         let groups = groups.into_iter().map(Gid::as_raw).collect();
-        Ok(Self { name: name.to_owned(), uid: account.uid.as_raw(), gid: gid.as_raw(), groups })
+        Ok(Self { name: name.to_owned(), uid: account.uid.as_raw(), gid: gid.as_raw(), groups, socket: PathBuf::new() })
     }
 
     /// Who the warden wants this engine to be.
@@ -47,6 +54,18 @@ impl Identity {
 
     pub fn parse(text: &str) -> io::Result<Self> {
         Ok(serde_json::from_str(text)?)
+    }
+
+    /// What may be kept under this key: a control socket elsewhere is nobody's.
+    pub fn allows(&self, key: &str) -> bool {
+        key.strip_prefix("control:").is_none_or(|socket| Path::new(socket) == self.socket)
+    }
+
+    /// What an engine may tell the service manager: how it is, and nothing of processes and descriptors.
+    pub fn may_tell(text: &str) -> bool {
+        const WORDS: [&str; 6] =
+            ["READY=1", "RELOADING=1", "STOPPING=1", "STATUS=", "MONOTONIC_USEC=", "EXTEND_TIMEOUT_USEC="];
+        text.lines().all(|line| WORDS.iter().any(|word| line.starts_with(word)))
     }
 
     pub fn variable(&self) -> (&'static str, String) {
@@ -105,9 +124,27 @@ mod tests {
 
     #[test]
     fn an_identity_survives_the_way_to_the_engine() {
-        let identity = Identity { name: "web".into(), uid: 990, gid: 991, groups: vec![991, 27] };
+        let identity =
+            Identity { name: "web".into(), uid: 990, gid: 991, groups: vec![991, 27], socket: "/run/x".into() };
         assert_eq!(Identity::parse(&identity.text()).expect("an identity"), identity);
         assert!(Identity::parse("root").is_err());
+    }
+
+    #[test]
+    fn an_engine_neither_moves_the_socket_nor_speaks_of_other_processes() {
+        let identity = Identity {
+            name: "web".into(),
+            uid: 990,
+            gid: 991,
+            groups: vec![],
+            socket: "/run/miwid/control.sock".into(),
+        };
+        assert!(identity.allows("control:/run/miwid/control.sock") && identity.allows("tcp:0.0.0.0:443"));
+        assert!(!identity.allows("control:/etc/shadow") && !identity.allows("control:"));
+        assert!(Identity::may_tell("READY=1\nSTATUS=ready\n") && Identity::may_tell(""));
+        for text in ["MAINPID=1", "STATUS=ready\nMAINPID=1", "FDSTORE=1", "\nREADY=1"] {
+            assert!(!Identity::may_tell(text), "{text:?}");
+        }
     }
 
     #[test]

@@ -252,6 +252,12 @@ impl Warden {
                     self.tell(number, ToEngine::NotUpgraded { why, busy: false }, Vec::new());
                 }
             },
+            ToWarden::Keep { key } if self.identity.as_ref().is_some_and(|it| !it.allows(&key)) => {
+                voice::warn(&format!("engine {number} may not keep {key:?}"));
+            }
+            ToWarden::Notify { text } if self.identity.is_some() && !Identity::may_tell(&text) => {
+                voice::warn(&format!("engine {number} may not tell the service manager {text:?}"));
+            }
             ToWarden::Keep { key } => {
                 self.trouble.clear_beside(&key);
                 self.kept.entry(key).or_default().append(&mut descriptors);

@@ -88,6 +88,14 @@ async fn engines_and_apps_are_the_account_through_crash_upgrade_reload_and_resta
     assert_eq!(reloaded.status, 0, "{reloaded:?}");
     daemon.app_where("chaos", "one is left", |it| it["instances"].as_array().is_some_and(|it| it.len() == 1)).await;
     serves("after a reload").await;
+    daemon.rewrite_config(&format!(
+        "[server]\nuser = \"{ACCOUNT}\"\n{}\n{LOGGING}",
+        rest.replace("instances = 1", "user = \"daemon\"")
+    ));
+    let refused = daemon.reload().await;
+    assert_ne!(refused.status, 0, "{refused:?}");
+    assert!(refused.all().contains("every app runs as that account"), "{refused:?}");
+    serves("after a reload that was refused").await;
     daemon.ctl_ok(&["app", "stop", "chaos"]).await;
     wait::until(wait::LATER, "the app is gone", async || restarted.iter().all(|it| !harness::exists(*it))).await;
     assert_eq!(generation(&daemon).await, 3);
@@ -171,4 +179,47 @@ async fn what_would_be_unsafe_or_impossible_is_refused_with_a_hint() {
     fs::set_permissions(builder.dir(), fs::Permissions::from_mode(0o777)).expect("changed");
     let refusal = builder.refusal().await;
     assert!(refusal.stderr.contains("can be written by others"), "{refusal:?}");
+}
+
+/// What the launch stub answers to a launch, started as the warden starts it.
+fn launch(user: &str) -> (String, String) {
+    use std::{
+        io::{Read, Write},
+        net::Shutdown,
+        os::{fd::OwnedFd, unix::net::UnixStream, unix::process::CommandExt},
+        process::{Command, Stdio},
+    };
+    let (uid, gid) = account();
+    let identity = format!("{{\"name\":\"{ACCOUNT}\",\"uid\":{uid},\"gid\":{gid},\"groups\":[{gid}]}}");
+    let (mut ours, theirs) = UnixStream::pair().expect("a pair");
+    let mut command = Command::new(harness::miwid());
+    command.arg0("miwid-launch").arg(identity).env_clear();
+    command.stdin(Stdio::from(OwnedFd::from(theirs))).stdout(Stdio::piped());
+    let mut child = command.spawn().expect("the stub starts");
+    // The command has an end of the pair of its own.
+    drop(command);
+    let wire = format!(
+        "{{\"argv\":[\"/usr/bin/id\",\"-u\"],\"env\":[],\"working_dir\":\"/\",\"user\":{user},\"group\":null}}"
+    );
+    ours.write_all(wire.as_bytes()).and_then(|()| ours.shutdown(Shutdown::Write)).expect("the launch is read");
+    let (mut answer, mut output) = (String::new(), String::new());
+    ours.read_to_string(&mut answer).expect("an answer");
+    child.stdout.take().expect("it is piped").read_to_string(&mut output).expect("an output");
+    child.wait().expect("it ends");
+    (answer, output)
+}
+
+#[test]
+fn no_launch_gets_another_account_than_the_warden_has_chosen() {
+    if !is_root() {
+        skip!("needs root");
+    }
+    let uid = account().0;
+    assert_eq!(launch("null"), (String::new(), format!("{uid}\n")));
+    assert_eq!(launch(&format!("[{uid},{uid},[]]")), (String::new(), format!("{uid}\n")));
+    for other in ["[0,0,[]]", "[1,1,[1]]"] {
+        let (answer, output) = launch(other);
+        assert!(answer.contains("setgroups") && answer.contains("\"errno\":1"), "{answer}");
+        assert_eq!(output, "", "nothing ran");
+    }
 }
