@@ -38,6 +38,9 @@ fn serve(run: &Run, is_engine: bool) -> ExitCode {
     match () {
         () if is_engine => daemon::run_engine(run),
         () if run.single_process => daemon::run(run),
-        () => warden::run(std::env::args_os().skip(1).collect()),
+        () => match daemon::identity(run) {
+            Ok(identity) => warden::run(std::env::args_os().skip(1).collect(), identity),
+            Err(code) => code,
+        },
     }
 }

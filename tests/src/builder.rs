@@ -18,7 +18,7 @@ use tokio::net::{TcpStream, UnixStream};
 use crate::{
     Daemon, binaries,
     daemon::COMMAND,
-    template::{fill, give_to, log_path, open_to_all, pick_ports, socket_path, write_config},
+    template::{RUN, fill, give_to, log_path, open_to_all, pick_ports, socket_path, write_config},
 };
 
 /// How often a start is tried again because a picked port was taken meanwhile.
@@ -137,6 +137,18 @@ impl Builder {
     #[must_use]
     pub fn uid(mut self, uid: u32) -> Self {
         self.uid = Some(uid);
+        self
+    }
+
+    /// The control socket in a directory of this account; the configuration stays the tests' own. The tests must be root.
+    #[must_use]
+    pub fn run_directory_of(self, account: &str) -> Self {
+        let path = self.dir.path().join(RUN);
+        fs::create_dir(&path).expect("makes the directory");
+        // Not root: there is nothing to give, and the test is skipped.
+        if let Ok(Some(account)) = nix::unistd::User::from_name(account) {
+            let _ = std::os::unix::fs::chown(&path, Some(account.uid.as_raw()), None);
+        }
         self
     }
 

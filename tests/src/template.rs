@@ -9,6 +9,9 @@ use std::{
 
 use crate::{binaries, process};
 
+/// See `Builder::run_directory_of`.
+pub(crate) const RUN: &str = "run";
+
 /// Fills in the placeholders of a configuration, a script or an argument. `{{port}}` stays as miwid's own `{port}`.
 pub(crate) fn fill(text: &str, dir: &Path, ports: &[u16]) -> String {
     let mut text = text
@@ -85,7 +88,9 @@ pub(crate) fn log_path(dir: &Path) -> PathBuf {
 }
 
 pub(crate) fn socket_path(dir: &Path) -> PathBuf {
-    dir.join("control.sock")
+    // Where the daemon's account differs from that of its configuration, it has a directory of its own.
+    let own = dir.join(RUN);
+    if own.is_dir() { own.join("control.sock") } else { dir.join("control.sock") }
 }
 
 #[cfg(test)]

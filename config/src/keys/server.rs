@@ -83,8 +83,13 @@ const RUNNING: &[Key] = &[
     ),
     key("server_header", Kind::Flag, "true", "Whether answers carry `Server: miwid`."),
     key("request_id_header", Kind::Flag, "false", "Whether answers of files carry `X-Request-Id` too."),
-    key("user", Kind::Text, "", "Account that apps without a `user` run as when miwid is root."),
-    key("group", Kind::Text, "", "Group that goes with `user`."),
+    key(
+        "user",
+        Kind::Text,
+        "",
+        "Account that engines and apps run as when miwid is started as root; without it they are root, and each app may have its own `user`.",
+    ),
+    key("group", Kind::Text, "", "Group that goes with `user`; default: the account's own."),
     key(
         "io_backend",
         Kind::Choice(&["auto", "epoll", "io_uring"]),

@@ -11,7 +11,7 @@ use super::{
     environment, sockets,
     spec::{AddressPlan, Autopsy, Finding, LaunchSpec, User},
 };
-use crate::upstream::Address;
+use crate::{link::began_as_root, upstream::Address};
 
 /// Who runs as root when nothing else was said, and no account of that name exists: root.
 const DEFAULT_USER: &str = "miwid";
@@ -179,11 +179,18 @@ fn user(process: &Process, default_user: Option<&str>) -> Result<Option<User>, O
         return Err(root());
     }
     if !own.is_root() {
-        if account.uid == own {
+        let confined = began_as_root();
+        // With a warden that is root the group is not the app's to choose; without one it never was.
+        if account.uid == own && (!confined || gid == unistd::getegid()) {
             return Ok(None);
         }
-        let message = format!("user = {name:?} needs miwid to start as root (it runs as uid {own})");
-        return Err(Obstacle::new("app-user-switch-denied", "user", message, None));
+        let (message, hint) = if confined {
+            let message = format!("with `[server] user` every app runs as that account and its group, not as {name:?}");
+            (message, Some("take `user` and `group` from the app".to_owned()))
+        } else {
+            (format!("user = {name:?} needs miwid to start as root (it runs as uid {own})"), None)
+        };
+        return Err(Obstacle::new("app-user-switch-denied", "user", message, hint));
     }
     let groups = CString::new(name).ok().and_then(|name| unistd::getgrouplist(&name, gid).ok()).unwrap_or_default();
     let groups = groups.into_iter().map(unistd::Gid::as_raw).collect();

@@ -23,6 +23,7 @@ use nix::{
 use serde::{Deserialize, Serialize};
 
 use super::spec::Launch;
+use crate::link::Identity;
 
 /// The name (`argv[0]`) that makes the daemon's program act as the stub.
 pub const NAME: &str = "miwid-launch";
@@ -73,12 +74,20 @@ pub fn main() -> ! {
         Ok(fd) => UnixStream::from(fd),
         Err(_) => std::process::exit(127),
     };
-    if let Err(failure) = become_app(&mut parent) {
+    if let Err(failure) = obey_warden().and_then(|()| become_app(&mut parent)) {
         let report = serde_json::to_vec(&failure).unwrap_or_default();
         // When the daemon has gone there is nobody left to tell.
         let _ = parent.write_all(&report);
     }
     std::process::exit(127)
+}
+
+/// Which account this is may be the warden's to say, and not the engine's, of whom nothing has been read yet.
+fn obey_warden() -> Step<()> {
+    let Some(identity) = std::env::args().nth(1) else { return Ok(()) };
+    // Afterwards it may not be possible any more.
+    let _ = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE);
+    io_step("become the account of `[server] user`", Identity::parse(&identity).and_then(|it| it.take_on(false)))
 }
 
 fn become_app(parent: &mut UnixStream) -> Step<()> {

@@ -18,7 +18,7 @@ use nix::{
 };
 use socket2::{Domain, SockAddr, Type};
 
-use crate::link::ENGINE;
+use crate::link::{ENGINE, began_as_root};
 
 const FILE_NAME: &str = "control.sock";
 const DEFAULT_GROUP: &str = "miwid";
@@ -32,6 +32,8 @@ pub struct Place {
     /// `control.group`.
     pub group: Option<String>,
     pub uid: u32,
+    /// In the system's places: as root, or started by root as somebody else.
+    pub system: bool,
     /// `$XDG_RUNTIME_DIR`.
     pub runtime_dir: Option<PathBuf>,
 }
@@ -40,7 +42,7 @@ impl Place {
     /// As this process finds it.
     pub fn of_process(configured: Option<PathBuf>, group: Option<String>) -> Self {
         let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
-        Self { configured, group, uid: nix::unistd::geteuid().as_raw(), runtime_dir }
+        Self { configured, group, uid: nix::unistd::geteuid().as_raw(), system: began_as_root(), runtime_dir }
     }
 }
 
@@ -49,7 +51,7 @@ pub fn choose(place: &Place) -> PathBuf {
     if let Some(path) = &place.configured {
         return path.clone();
     }
-    if place.uid == 0 {
+    if place.system {
         return Path::new("/run/miwid").join(FILE_NAME);
     }
     match &place.runtime_dir {
@@ -181,7 +183,7 @@ fn prepare_directory(place: &Place, path: &Path, group: Option<Gid>) -> Result<(
     };
     let failed = |source| Error::Io { path: path.to_owned(), source };
     let fresh = !dir.exists();
-    let mode = if place.uid == 0 { 0o750 } else { 0o700 };
+    let mode = if place.system { 0o750 } else { 0o700 };
     match fs::DirBuilder::new().recursive(place.configured.is_some()).mode(mode).create(dir) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
         _ => {}
@@ -193,7 +195,7 @@ fn prepare_directory(place: &Place, path: &Path, group: Option<Gid>) -> Result<(
     if !is_private(&found, place.uid) {
         return Err(Error::Directory(dir.to_owned()));
     }
-    if fresh && place.uid == 0 && group.is_some() {
+    if fresh && place.system && group.is_some() {
         chown(dir, None, group).map_err(|errno| failed(errno.into()))?;
     }
     Ok(())
@@ -271,7 +273,7 @@ mod tests {
         let user = Place { uid: 1000, runtime_dir: Some("/run/user/1000".into()), ..Place::default() };
         let cases = [
             (Place { configured: Some("/x/y.sock".into()), ..user.clone() }, "/x/y.sock"),
-            (Place { uid: 0, ..user.clone() }, "/run/miwid/control.sock"),
+            (Place { uid: 0, system: true, ..user.clone() }, "/run/miwid/control.sock"),
             (user.clone(), "/run/user/1000/miwid/control.sock"),
             (Place { runtime_dir: None, ..user }, "/tmp/miwid-1000/control.sock"),
         ];

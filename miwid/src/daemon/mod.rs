@@ -8,6 +8,7 @@ mod demo;
 mod edge;
 mod engine;
 mod gauges;
+mod identity;
 mod limits;
 mod notify;
 mod serve;
@@ -16,5 +17,6 @@ mod upgrade;
 
 pub use check::check;
 pub use demo::demo_app;
+pub use identity::identity;
 pub use start::{run, run_engine};
 pub use upgrade::handshake;

@@ -18,7 +18,7 @@ use crate::{
     builtin::Pages,
     cli::Run,
     control,
-    link::{self, Beginning, Instead, Kept, Line, Mode, Takeover, ToWarden},
+    link::{self, Beginning, Identity, Instead, Kept, Line, Mode, Takeover, ToWarden},
     net::{Admission, BindError},
     reload::{self, Parts, Reloader, Source},
     server::{Listeners, Shared, Workers, addresses},
@@ -43,6 +43,10 @@ pub fn run(run: &Run) -> ExitCode {
 pub fn run_engine(run: &Run) -> ExitCode {
     // What it is called where processes are listed, whatever file it was started from.
     let _ = rustix::thread::set_name(c"miwid-engine");
+    // Before anything is read, and while there is one thread.
+    if let Err(error) = Identity::of_environment().and_then(|it| it.map_or(Ok(()), |it| it.take_on(true))) {
+        return exit(Err(StartError::Io("cannot become the account of `[server] user`", error)));
+    }
     let link = link::begin().map_err(|error| StartError::Io("there is no link to a warden", error));
     exit(link.and_then(|link| start(run, Some(link))))
 }
@@ -144,6 +148,8 @@ fn start(run: &Run, link: Option<OwnedFd>) -> Result<(), StartError> {
             None => None,
         };
         let (loaded, instead) = load(&source, beginning.as_mut())?;
+        let number = beginning.as_ref().map(|it| it.engine);
+        super::identity::judge(&loaded.config, number).map_err(|it| StartError::Refused(it.to_string()))?;
         let config = Arc::new(loaded.config);
         let connections_max = limits::connections(config.server.max_connections).map_err(StartError::Refused)?;
         let daemon = assemble(run, source, config, connections_max, beginning).await?;
@@ -356,7 +362,7 @@ fn admin(
 }
 
 /// What must survive a restart: overrides of operators. As root `/var/lib/miwid`, else beside the control socket.
-fn state_dir(config: &Config, socket: &std::path::Path) -> PathBuf {
+pub(super) fn state_dir(config: &Config, socket: &std::path::Path) -> PathBuf {
     match &config.server.state_dir {
         Some(path) => path.clone(),
         None if socket.starts_with("/run/miwid") => PathBuf::from("/var/lib/miwid"),
@@ -365,11 +371,11 @@ fn state_dir(config: &Config, socket: &std::path::Path) -> PathBuf {
 }
 
 /// Where certificates and their keys are kept.
-fn storage(config: &Config, socket: &std::path::Path) -> PathBuf {
+pub(super) fn storage(config: &Config, socket: &std::path::Path) -> PathBuf {
     config.ssl.storage.clone().unwrap_or_else(|| state_dir(config, socket).join("certificates"))
 }
 
 /// What lives as long as the daemon: sockets of apps.
-fn run_dir(socket: &std::path::Path) -> PathBuf {
+pub(super) fn run_dir(socket: &std::path::Path) -> PathBuf {
     socket.parent().map_or_else(|| PathBuf::from("/tmp"), std::path::Path::to_path_buf)
 }

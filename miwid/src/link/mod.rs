@@ -1,11 +1,14 @@
 //! What warden and engine say to each other, and the descriptors that go along. An engine's fd 0 is a SEQPACKET socket to its
 //! warden: a message is one packet, so nobody has to find where it ends, and no descriptor is ever adopted by its number.
 
+mod identity;
 mod line;
 mod message;
 mod packet;
 mod place;
 
+pub(crate) use identity::forget;
+pub use identity::{Identity, began_as_root};
 pub use line::{Beginning, Heir, Instead, Line, Order, Secrets, Takeover};
 pub use message::{Exit, Mode, PROTOCOL, ToEngine, ToWarden};
 pub use packet::{Packet, begin, memory, pair, read_memory, receive, send};

@@ -6,4 +6,4 @@ mod source;
 
 pub use apply::{Change, Outcome, Parts, Reload, Reloader, Report};
 pub use certificates::tell_stand_ins;
-pub use source::{Source, SourceError};
+pub use source::{Source, SourceError, unsafe_reason};

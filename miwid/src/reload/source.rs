@@ -77,7 +77,7 @@ fn guarded(path: PathBuf) -> Result<PathBuf, SourceError> {
 }
 
 /// Why a file (or its directory) could have been written by somebody else than root.
-fn unsafe_reason(path: &Path) -> io::Result<Option<String>> {
+pub fn unsafe_reason(path: &Path) -> io::Result<Option<String>> {
     let directory = std::path::absolute(path)?.parent().map_or_else(|| PathBuf::from("/"), Path::to_path_buf);
     for it in [path, &directory] {
         let metadata = std::fs::metadata(it)?;

@@ -9,8 +9,6 @@ const NOT_YET: &str = "not available in this version";
 
 /// Dotted keys; `*` stands for one segment, `**` for all that follow. `key=value` refuses only that value.
 const UNAVAILABLE: &[&str] = &[
-    "server.user",
-    "server.group",
     "server.io_backend=io_uring",
     "control.acl.**",
     "cache.**",

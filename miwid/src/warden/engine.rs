@@ -7,13 +7,13 @@ use std::{
     io,
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
-        unix::process::CommandExt,
+        unix::{fs::OpenOptionsExt, process::CommandExt},
     },
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
-use crate::link::{self, Packet, ToEngine, ToWarden};
+use crate::link::{self, Identity, Packet, ToEngine, ToWarden};
 
 /// What belongs to whoever the service manager started, which is the warden.
 const PRIVATE: [&str; 6] =
@@ -24,7 +24,21 @@ pub(super) struct Program(OwnedFd);
 
 impl Program {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self(File::open(path)?.into()))
+        // Whatever it is, opening it does not wait.
+        let flags = nix::libc::O_NONBLOCK;
+        Ok(Self(File::options().read(true).custom_flags(flags).open(path)?.into()))
+    }
+
+    /// Only root can have written it: an engine that is not root may name no other to be run as root.
+    pub(super) fn is_roots(&self) -> bool {
+        rustix::fs::fstat(&self.0).is_ok_and(|it| {
+            let is_file = rustix::fs::FileType::from_raw_mode(it.st_mode).is_file();
+            is_file && it.st_uid == 0 && it.st_mode & 0o022 == 0
+        })
+    }
+
+    pub(super) fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
     }
 
     pub(super) fn path(&self) -> PathBuf {
@@ -61,24 +75,29 @@ pub(super) struct Engine {
     waiting: VecDeque<(ToEngine, Vec<OwnedFd>)>,
     /// It was told to serve, and hears of processes that end.
     pub(super) went: bool,
+    /// What it was started from; of one that another program started it is not known.
+    pub(super) program: Option<Program>,
 }
 
 impl Engine {
-    pub(super) fn start(program: &Program, arguments: &[OsString]) -> io::Result<Self> {
+    pub(super) fn start(program: &Program, arguments: &[OsString], identity: Option<&Identity>) -> io::Result<Self> {
         let (ours, theirs) = link::pair()?;
         let mut command = Command::new(program.path());
         command.arg0(link::ENGINE).args(arguments).stdin(Stdio::from(theirs));
         for name in PRIVATE {
             command.env_remove(name);
         }
+        link::forget(&mut command);
+        command.envs(identity.map(Identity::variable));
         let child = command.spawn()?;
+        let program = program.try_clone().ok();
         // Reaped with all others: the child's handle is of no use.
-        Ok(Self { pid: child.id(), link: ours, waiting: VecDeque::new(), went: false })
+        Ok(Self { pid: child.id(), link: ours, waiting: VecDeque::new(), went: false, program })
     }
 
     /// One that was started by this process as another program.
     pub(super) fn resumed(pid: u32, link: OwnedFd, went: bool) -> Self {
-        Self { pid, link, waiting: VecDeque::new(), went }
+        Self { pid, link, waiting: VecDeque::new(), went, program: None }
     }
 
     /// In order, now or as soon as it reads again.
@@ -112,11 +131,26 @@ impl Engine {
     }
 }
 
-/// Starts the launch stub from the program of the engine that asks.
-pub(super) fn launch(engine: u32, stdio: [OwnedFd; 3]) -> io::Result<u32> {
+/// Where the launch stub comes from.
+pub(super) enum Stub<'a> {
+    /// The program of this engine, whatever it is: both are the same account.
+    OfEngine(u32),
+    /// A program that the warden knows, as this account and no other, whatever the engine asks for.
+    As(&'a Program, &'a Identity),
+}
+
+/// Starts the launch stub.
+pub(super) fn launch(stub: Stub<'_>, stdio: [OwnedFd; 3]) -> io::Result<u32> {
     let [stdin, stdout, stderr] = stdio;
-    let child = Command::new(format!("/proc/{engine}/exe"))
-        .arg0("miwid-launch")
+    let mut command = match stub {
+        Stub::OfEngine(pid) => Command::new(format!("/proc/{pid}/exe")),
+        Stub::As(program, _) => Command::new(program.path()),
+    };
+    command.arg0("miwid-launch");
+    if let Stub::As(_, identity) = stub {
+        command.arg(identity.text());
+    }
+    let child = command
         .env_clear()
         .stdin(Stdio::from(stdin))
         .stdout(Stdio::from(stdout))

@@ -23,7 +23,7 @@ use super::{
     succession::{self, Succession},
     voice,
 };
-use crate::link::{self, Exit, Kept};
+use crate::link::{self, Exit, Identity, Kept};
 
 /// What descriptors there are, in this order; before all of them the program to go back to.
 #[derive(Serialize, Deserialize)]
@@ -31,6 +31,9 @@ struct Parked {
     age_ms: u64,
     succession: succession::Parked,
     trouble: Option<String>,
+    /// A warden before this was known has none.
+    #[serde(default)]
+    identity: Option<Identity>,
     /// What the service manager has.
     stored: BTreeMap<String, u64>,
     /// Beside the program of the engines, which is always there: that of before, and whether something proved itself with it.
@@ -130,6 +133,7 @@ impl Warden {
             age_ms: millis(self.begun.elapsed()),
             succession: self.succession.park(Instant::now()),
             trouble: self.trouble.why().map(str::to_owned),
+            identity: self.identity.clone(),
             stored: self.store.names().clone(),
             before: self.before.as_ref().map(|(_, good)| good.is_some()),
             good: self.good.is_some(),
@@ -203,6 +207,7 @@ impl Warden {
         for (key, count) in parked.kept {
             self.kept.insert(key, (0..count).filter_map(|_| next(true)).collect());
         }
+        self.identity = parked.identity;
         self.trouble.resume(parked.trouble, &self.kept);
     }
 }

@@ -20,7 +20,7 @@ use nix::{
 
 use super::{
     children::{Children, Instance, kill_all, raw, reap},
-    engine::{Engine, Program, launch},
+    engine::{Engine, Program, Stub, launch},
     ladder::Step,
     manager::Manager,
     store::Store,
@@ -28,7 +28,7 @@ use super::{
     trouble::Trouble,
     voice,
 };
-use crate::link::{Exit, Kept, Mode, Packet, ToEngine, ToWarden};
+use crate::link::{Exit, Identity, Kept, Mode, Packet, ToEngine, ToWarden};
 
 /// An engine that says so rarely that it lives is stuck.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -37,9 +37,10 @@ const LOOK: Duration = Duration::from_secs(1);
 /// More in one packet is split.
 const DESCRIPTORS: usize = 64;
 
-/// Becomes the warden; `arguments` are what engines are started with. Returns when everything has ended.
-pub fn run(arguments: Vec<OsString>) -> ExitCode {
-    match Warden::begin(arguments) {
+/// Becomes the warden; `arguments` are what engines are started with, `identity` who they are if not what this process is. Returns
+/// when everything has ended.
+pub fn run(arguments: Vec<OsString>, identity: Option<Identity>) -> ExitCode {
+    match Warden::begin(arguments, identity) {
         Ok(warden) => warden.run(),
         Err(error) => {
             voice::warn(&format!("cannot begin: {error}"));
@@ -52,6 +53,8 @@ pub(super) struct Warden {
     pub(super) begun: Instant,
     signals: SignalFd,
     pub(super) arguments: Vec<OsString>,
+    /// Who engines and apps are; `None`: what this process is, and apps what their engine asks for.
+    pub(super) identity: Option<Identity>,
     pub(super) program: Program,
     /// Of an upgrade that is not confirmed.
     candidate: Option<Program>,
@@ -76,10 +79,12 @@ pub(super) struct Warden {
 }
 
 impl Warden {
-    fn begin(arguments: Vec<OsString>) -> io::Result<Self> {
+    fn begin(arguments: Vec<OsString>, identity: Option<Identity>) -> io::Result<Self> {
         let mut manager = Manager::of_environment();
         let (store, kept) = Store::open(&mut manager);
-        Self::new(arguments, manager, store, kept)
+        let mut warden = Self::new(arguments, manager, store, kept)?;
+        warden.identity = identity;
+        Ok(warden)
     }
 
     /// Nothing runs yet.
@@ -93,6 +98,7 @@ impl Warden {
             begun: Instant::now(),
             signals: SignalFd::with_flags(&mask, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?,
             arguments,
+            identity: None,
             program: Program::open(Path::new("/proc/self/exe"))?,
             candidate: None,
             succession: Succession::default(),
@@ -232,6 +238,10 @@ impl Warden {
             ToWarden::Serving => return self.feed(Event::Serving(number)),
             ToWarden::Paused => return self.feed(Event::Paused(number)),
             ToWarden::Upgrade { program } => match Program::open(&program) {
+                Ok(opened) if self.identity.is_some() && !opened.is_roots() => {
+                    let why = format!("{} is not root's alone to write", program.display());
+                    self.tell(number, ToEngine::NotUpgraded { why, busy: false }, Vec::new());
+                }
                 Ok(program) => {
                     // One that is under way keeps its own.
                     self.candidate.get_or_insert(program);
@@ -242,6 +252,12 @@ impl Warden {
                     self.tell(number, ToEngine::NotUpgraded { why, busy: false }, Vec::new());
                 }
             },
+            ToWarden::Keep { key } if self.identity.as_ref().is_some_and(|it| !it.allows(&key)) => {
+                voice::warn(&format!("engine {number} may not keep {key:?}"));
+            }
+            ToWarden::Notify { text } if self.identity.is_some() && !Identity::may_tell(&text) => {
+                voice::warn(&format!("engine {number} may not tell the service manager {text:?}"));
+            }
             ToWarden::Keep { key } => {
                 self.trouble.clear_beside(&key);
                 self.kept.entry(key).or_default().append(&mut descriptors);
@@ -279,7 +295,11 @@ impl Warden {
             engine.tell(ToEngine::NotLaunched { id, errno: nix::errno::Errno::EMFILE as i32 }, Vec::new());
             return;
         };
-        match launch(engine.pid, [stdin, stdout, stderr]) {
+        let stub = match &self.identity {
+            Some(identity) => Stub::As(engine.program.as_ref().unwrap_or(&self.program), identity),
+            None => Stub::OfEngine(engine.pid),
+        };
+        match launch(stub, [stdin, stdout, stderr]) {
             Ok(pid) => {
                 let pipes = [read_out, read_err];
                 self.children.instances.insert(pid, Instance { name, launched_by: number, pipes, exit: None });
@@ -353,7 +373,7 @@ impl Warden {
 
     fn start(&mut self, number: succession::Engine, mode: Mode) -> Option<u8> {
         let program = self.candidate.as_ref().filter(|_| mode == Mode::Beside).unwrap_or(&self.program);
-        match Engine::start(program, &self.arguments) {
+        match Engine::start(program, &self.arguments, self.identity.as_ref()) {
             Ok(mut engine) => {
                 let age_ms = u64::try_from(self.begun.elapsed().as_millis()).unwrap_or_default();
                 engine.tell(ToEngine::Welcome { engine: number, mode, age_ms }, Vec::new());

@@ -3,7 +3,7 @@
 
 use std::{
     fs::{self, Permissions},
-    io,
+    io::{self, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -80,7 +80,9 @@ fn file(kept: &Kept) -> Option<PathBuf> {
 /// Whole or not at all; whoever may enter the directory may read it.
 fn write(file: &Path, why: &str) -> io::Result<()> {
     let fresh = file.with_extension("new");
-    fs::write(&fresh, format!("{why}\n"))?;
+    // The directory may be another account's, who could have put a link here: only a new file will do.
+    let _ = fs::remove_file(&fresh);
+    writeln!(fs::File::create_new(&fresh)?, "{why}")?;
     fs::set_permissions(&fresh, Permissions::from_mode(0o644))?;
     fs::rename(fresh, file)
 }

@@ -1,5 +1,6 @@
 //! The warden and its engines: what outlives an engine, and what an upgrade leaves alone.
 
+mod account;
 mod fallback;
 mod renewal;
 mod sessions;
