@@ -222,9 +222,7 @@ mod tests {
 
     #[test]
     fn an_app_of_another_account_is_refused_and_one_without_is_not() {
-        let app = |user: &str| {
-            loaded(&format!("[backends.a]\nurl = \"auto\"\n[backends.a.process]\ncommand = \"/bin/true\"\n{user}\n"))
-        };
+        let app = |user: &str| loaded(&format!("[backends.a.process]\ncommand = \"/bin/true\"\n{user}\n"));
         let nobody = Identity::of_account("nobody", None).expect("nobody is everywhere");
         assert!(one_account(&app(""), &nobody).is_ok());
         assert!(one_account(&app("user = \"nobody\""), &nobody).is_ok());
