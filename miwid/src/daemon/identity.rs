@@ -141,12 +141,13 @@ fn place(directory: &Path, identity: &Identity) -> io::Result<()> {
         Ok(_) if fs::metadata(directory).is_ok_and(|it| it.is_dir() && may_write(&it, identity)) => Ok(()),
         Ok(_) => Err(io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to somebody else")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if let Some(parent) = directory.parent() {
-                fs::create_dir_all(parent)?;
-                // In a place of its own the engine makes what it needs by itself: root keeps its hands off.
-                if fs::metadata(parent)?.uid() == identity.uid {
-                    return Ok(());
-                }
+            let Some(parent) = directory.parent().filter(|it| !it.as_os_str().is_empty()) else { return Err(error) };
+            if !parent.exists() {
+                place(parent, identity)?;
+            }
+            // In a place of its own the engine makes what it needs by itself: root keeps its hands off.
+            if fs::metadata(parent).map_or(true, |it| it.uid() == identity.uid) {
+                return Ok(());
             }
             fs::DirBuilder::new().mode(0o750).create(directory)?;
             lchown(directory, Some(identity.uid), Some(identity.gid))
@@ -256,6 +257,15 @@ mod tests {
         assert!(!may_write(&mode(0o770), &other) && may_write(&mode(0o777), &other));
         other.groups.push(mode(0o700).gid());
         assert!(may_write(&mode(0o770), &other) && !may_write(&mode(0o757), &other));
+    }
+
+    #[test]
+    fn nothing_is_made_in_a_place_that_is_the_accounts_own() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let own = somebody(nix::unistd::geteuid().as_raw());
+        let wanted = directory.path().join("state/certificates");
+        place(&wanted, &own).expect("the engine makes it");
+        assert!(!directory.path().join("state").exists());
     }
 
     #[test]
