@@ -114,7 +114,10 @@ fn places(config: &Config, identity: &Identity) -> Result<(), Refusal> {
         vec![start::run_dir(socket), start::state_dir(config, socket), start::storage(config, socket)];
     let logging = &config.logging;
     let access = logging.access_log.enabled.then(|| logging.access_log.path.clone());
-    for file in logging.path.iter().chain(&access).filter(|it| it.is_absolute()) {
+    // Beside the access log, whether there is one or not, unless they say where.
+    let apps = config.backends.values().filter_map(|it| it.process.as_ref());
+    let apps: Vec<&PathBuf> = apps.map(|it| it.logs.path.as_ref().unwrap_or(&logging.access_log.path)).collect();
+    for file in logging.path.iter().chain(&access).chain(apps).filter(|it| it.is_absolute()) {
         directories.extend(file.parent().map(Path::to_path_buf));
     }
     for directory in directories {

@@ -63,6 +63,8 @@ async fn engines_and_apps_are_the_account_through_crash_upgrade_reload_and_resta
     daemon.app_ready("chaos").await;
     assert_engine_is_nobody(&daemon);
     assert_app_is_nobody(&daemon).await;
+    let log = fs::metadata(daemon.dir().join("logs/chaos.log")).expect("the app's log");
+    assert_eq!(log.uid(), account().0);
     let serves = async |what: &str| {
         assert_eq!(daemon.get_host("files.test", "/").await.text(), "a page", "{what}");
         assert_eq!(daemon.get_host("chaos.test", "/").await.status, 200, "{what}");
