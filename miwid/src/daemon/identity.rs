@@ -114,7 +114,10 @@ fn places(config: &Config, identity: &Identity) -> Result<(), Refusal> {
         vec![start::run_dir(socket), start::state_dir(config, socket), start::storage(config, socket)];
     let logging = &config.logging;
     let access = logging.access_log.enabled.then(|| logging.access_log.path.clone());
-    for file in logging.path.iter().chain(&access).filter(|it| it.is_absolute()) {
+    // Beside the access log, whether there is one or not, unless they say where.
+    let apps = config.backends.values().filter_map(|it| it.process.as_ref());
+    let apps: Vec<&PathBuf> = apps.map(|it| it.logs.path.as_ref().unwrap_or(&logging.access_log.path)).collect();
+    for file in logging.path.iter().chain(&access).chain(apps).filter(|it| it.is_absolute()) {
         directories.extend(file.parent().map(Path::to_path_buf));
     }
     for directory in directories {
@@ -141,12 +144,13 @@ fn place(directory: &Path, identity: &Identity) -> io::Result<()> {
         Ok(_) if fs::metadata(directory).is_ok_and(|it| it.is_dir() && may_write(&it, identity)) => Ok(()),
         Ok(_) => Err(io::Error::new(io::ErrorKind::PermissionDenied, "it belongs to somebody else")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            if let Some(parent) = directory.parent() {
-                fs::create_dir_all(parent)?;
-                // In a place of its own the engine makes what it needs by itself: root keeps its hands off.
-                if fs::metadata(parent)?.uid() == identity.uid {
-                    return Ok(());
-                }
+            let Some(parent) = directory.parent().filter(|it| !it.as_os_str().is_empty()) else { return Err(error) };
+            if !parent.exists() {
+                place(parent, identity)?;
+            }
+            // In a place of its own the engine makes what it needs by itself: root keeps its hands off.
+            if fs::metadata(parent).map_or(true, |it| it.uid() == identity.uid) {
+                return Ok(());
             }
             fs::DirBuilder::new().mode(0o750).create(directory)?;
             lchown(directory, Some(identity.uid), Some(identity.gid))
@@ -222,9 +226,7 @@ mod tests {
 
     #[test]
     fn an_app_of_another_account_is_refused_and_one_without_is_not() {
-        let app = |user: &str| {
-            loaded(&format!("[backends.a]\nurl = \"auto\"\n[backends.a.process]\ncommand = \"/bin/true\"\n{user}\n"))
-        };
+        let app = |user: &str| loaded(&format!("[backends.a.process]\ncommand = \"/bin/true\"\n{user}\n"));
         let nobody = Identity::of_account("nobody", None).expect("nobody is everywhere");
         assert!(one_account(&app(""), &nobody).is_ok());
         assert!(one_account(&app("user = \"nobody\""), &nobody).is_ok());
@@ -258,6 +260,15 @@ mod tests {
         assert!(!may_write(&mode(0o770), &other) && may_write(&mode(0o777), &other));
         other.groups.push(mode(0o700).gid());
         assert!(may_write(&mode(0o770), &other) && !may_write(&mode(0o757), &other));
+    }
+
+    #[test]
+    fn nothing_is_made_in_a_place_that_is_the_accounts_own() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let own = somebody(nix::unistd::geteuid().as_raw());
+        let wanted = directory.path().join("state/certificates");
+        place(&wanted, &own).expect("the engine makes it");
+        assert!(!directory.path().join("state").exists());
     }
 
     #[test]

@@ -75,7 +75,7 @@ pub(super) struct Engine {
     waiting: VecDeque<(ToEngine, Vec<OwnedFd>)>,
     /// It was told to serve, and hears of processes that end.
     pub(super) went: bool,
-    /// What it was started from; of one that another program started it is not known.
+    /// What it was started from, if launches come from it; of one that another program started it is not known.
     pub(super) program: Option<Program>,
 }
 
@@ -90,7 +90,7 @@ impl Engine {
         link::forget(&mut command);
         command.envs(identity.map(Identity::variable));
         let child = command.spawn()?;
-        let program = program.try_clone().ok();
+        let program = identity.and_then(|_| program.try_clone().ok());
         // Reaped with all others: the child's handle is of no use.
         Ok(Self { pid: child.id(), link: ours, waiting: VecDeque::new(), went: false, program })
     }

@@ -19,8 +19,8 @@ use nix::{
 };
 
 use super::{
-    children::{Children, Instance, kill_all, raw, reap},
-    engine::{Engine, Program, Stub, launch},
+    children::{Children, kill_all, raw, reap},
+    engine::{Engine, Program},
     ladder::Step,
     manager::Manager,
     store::Store,
@@ -231,6 +231,10 @@ impl Warden {
 
     fn heard(&mut self, number: succession::Engine, packet: Packet<ToWarden>) -> Option<u8> {
         let mut descriptors = packet.descriptors;
+        if let Some(what) = self.oversteps(&packet.message) {
+            voice::warn(&format!("engine {number} may not {what}"));
+            return None;
+        }
         match packet.message {
             ToWarden::Ready { confirm_ms } => {
                 return self.feed(Event::Ready(number, Duration::from_millis(confirm_ms)));
@@ -252,12 +256,6 @@ impl Warden {
                     self.tell(number, ToEngine::NotUpgraded { why, busy: false }, Vec::new());
                 }
             },
-            ToWarden::Keep { key } if self.identity.as_ref().is_some_and(|it| !it.allows(&key)) => {
-                voice::warn(&format!("engine {number} may not keep {key:?}"));
-            }
-            ToWarden::Notify { text } if self.identity.is_some() && !Identity::may_tell(&text) => {
-                voice::warn(&format!("engine {number} may not tell the service manager {text:?}"));
-            }
             ToWarden::Keep { key } => {
                 self.trouble.clear_beside(&key);
                 self.kept.entry(key).or_default().append(&mut descriptors);
@@ -286,30 +284,6 @@ impl Warden {
             ToWarden::Unknown => {}
         }
         None
-    }
-
-    fn launch(&mut self, number: succession::Engine, id: u64, name: String, descriptors: Vec<OwnedFd>) {
-        let Some(engine) = self.engines.get_mut(&number) else { return };
-        let Ok([stdin, stdout, stderr, read_out, read_err]) = <[OwnedFd; 5]>::try_from(descriptors) else {
-            // Five were sent; the kernel leaves out those for which we have no room.
-            engine.tell(ToEngine::NotLaunched { id, errno: nix::errno::Errno::EMFILE as i32 }, Vec::new());
-            return;
-        };
-        let stub = match &self.identity {
-            Some(identity) => Stub::As(engine.program.as_ref().unwrap_or(&self.program), identity),
-            None => Stub::OfEngine(engine.pid),
-        };
-        match launch(stub, [stdin, stdout, stderr]) {
-            Ok(pid) => {
-                let pipes = [read_out, read_err];
-                self.children.instances.insert(pid, Instance { name, launched_by: number, pipes, exit: None });
-                engine.tell(ToEngine::Launched { id, pid }, Vec::new());
-            }
-            Err(error) => {
-                let errno = error.raw_os_error().unwrap_or_default();
-                engine.tell(ToEngine::NotLaunched { id, errno }, Vec::new());
-            }
-        }
     }
 
     fn feed(&mut self, event: Event) -> Option<u8> {

@@ -15,7 +15,7 @@ const LOGGING: &str = "[logging]\nlevel = \"debug\"\n";
 /// Everywhere, and nobody's.
 const ACCOUNT: &str = "nobody";
 
-fn builder(server: &str, rest: &str) -> Builder {
+pub(super) fn builder(server: &str, rest: &str) -> Builder {
     let config = format!("[server]\nuser = \"{ACCOUNT}\"\n{server}\n{rest}\n{LOGGING}");
     Daemon::builder(&config).warden().env("MIWID_TEST_CONFIRM_MS", "300").run_directory_of(ACCOUNT)
 }
@@ -32,7 +32,7 @@ fn account() -> (u32, u32) {
     (account.uid.as_raw(), account.gid.as_raw())
 }
 
-fn assert_engine_is_nobody(daemon: &Daemon) {
+pub(super) fn assert_engine_is_nobody(daemon: &Daemon) {
     let (uid, gid) = account();
     for engine in engines(daemon) {
         let told = ["Uid", "Gid", "CapEff", "CapPrm", "CapBnd", "CapAmb", "NoNewPrivs"].map(|key| status(engine, key));
@@ -44,7 +44,7 @@ fn assert_engine_is_nobody(daemon: &Daemon) {
     assert_eq!(status(daemon.pid(), "Uid"), "0", "the warden stays root");
 }
 
-async fn assert_app_is_nobody(daemon: &Daemon) {
+pub(super) async fn assert_app_is_nobody(daemon: &Daemon) {
     for pid in daemon.app_pids("chaos").await {
         let told = ["Uid", "CapEff", "CapPrm", "CapBnd", "NoNewPrivs"].map(|key| status(pid, key));
         let none = "0000000000000000";
@@ -63,6 +63,8 @@ async fn engines_and_apps_are_the_account_through_crash_upgrade_reload_and_resta
     daemon.app_ready("chaos").await;
     assert_engine_is_nobody(&daemon);
     assert_app_is_nobody(&daemon).await;
+    let log = fs::metadata(daemon.dir().join("logs/chaos.log")).expect("the app's log");
+    assert_eq!(log.uid(), account().0);
     let serves = async |what: &str| {
         assert_eq!(daemon.get_host("files.test", "/").await.text(), "a page", "{what}");
         assert_eq!(daemon.get_host("chaos.test", "/").await.status, 200, "{what}");

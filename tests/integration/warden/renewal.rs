@@ -9,7 +9,7 @@ use std::{
 use harness::{Builder, Daemon, FakeNotify, miwid, skip, wait};
 use nix::sys::signal::Signal;
 
-use super::{engines, kill_engine, start};
+use super::{account, engines, kill_engine, start};
 use crate::lifecycle::managed;
 
 fn program(pid: u32) -> PathBuf {
@@ -47,6 +47,29 @@ async fn has_lasted(daemon: &Daemon, times: usize) {
 
 fn quick(config: &str) -> Builder {
     Daemon::builder(config).warden().env("MIWID_TEST_CONFIRM_MS", "300")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_account_of_engines_goes_along_and_only_roots_programs_are_upgraded_to() {
+    if !harness::skip::is_root() {
+        skip!("needs root");
+    }
+    let daemon = account::builder("", &managed(&[], "")).start().await;
+    daemon.app_ready("chaos").await;
+    let foreign = daemon.dir().join("foreign");
+    fs::copy(miwid(), &foreign).expect("a copy");
+    std::os::unix::fs::chown(&foreign, Some(1), None).expect("given away");
+    let refused = daemon.ctl(&["upgrade", "--binary", "{dir}/foreign"]).await;
+    assert!(refused.status == 6 && refused.all().contains("is not root's alone to write"), "{refused:?}");
+
+    let second = upgrade(&daemon, "second").await;
+    becomes(&daemon, &second, 1).await;
+    account::assert_engine_is_nobody(&daemon);
+    kill_engine(&daemon).await;
+    account::assert_engine_is_nobody(&daemon);
+    daemon.ctl_ok(&["app", "restart", "chaos"]).await;
+    account::assert_app_is_nobody(&daemon).await;
+    assert!(daemon.stop().await.success());
 }
 
 #[tokio::test(flavor = "multi_thread")]
