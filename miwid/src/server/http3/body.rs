@@ -56,6 +56,11 @@ impl StreamBody {
         Ok(body)
     }
 
+    /// Nothing came of it, and nothing will.
+    pub(super) fn has_ended(&self) -> bool {
+        self.first.is_none() && self.state == State::Ended
+    }
+
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         let data = ready!(self.stream.poll_recv_data(cx)).map_err(io::Error::other)?;
         let data = data.map(|mut it| it.copy_to_bytes(it.remaining()));

@@ -1,6 +1,6 @@
-//! One HTTP/3 connection: its requests are tasks of the worker that owns it, and end with it.
+//! One HTTP/3 connection. Its requests end with it; those that have to wait are tasks of the worker that owns it.
 
-use std::{future::poll_fn, net::SocketAddr, pin::pin, rc::Rc, time::Duration};
+use std::{future::poll_fn, net::SocketAddr, pin::pin, rc::Rc, task::Poll, time::Duration};
 
 use bytes::Bytes;
 use quinn::crypto::rustls::HandshakeData;
@@ -87,7 +87,12 @@ async fn drive(
                 Some(resolver) => {
                     // Set by the acceptance that has just returned.
                     let Some(circumstances) = last.take() else { continue };
-                    requests.spawn_local(request::serve(worker, peer, &activity, Accepted { resolver, circumstances }));
+                    let accepted = Accepted { resolver, circumstances };
+                    let mut request = Box::pin(request::serve(worker, peer, &activity, accepted));
+                    // What is at hand is answered here: a task would cost more than the answer.
+                    if poll_fn(|cx| Poll::Ready(request.as_mut().poll(cx))).await.is_pending() {
+                        requests.spawn_local(request);
+                    }
                 }
                 // The client has said goodbye, and all that it asked for is answered.
                 None => return Ok(()),

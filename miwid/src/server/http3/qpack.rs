@@ -1,7 +1,7 @@
 //! The head of an answer as a HEADERS frame (RFC 9114, 7.2.2; RFC 9204). Pure. Without the dynamic table and without Huffman's
 //! code: what `h3` spends on that for each answer is more than all the rest of a small one, and saves some fifty bytes.
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 /// A client may bound the size of a head, which only `h3` knows; no client is known to bound it so low.
@@ -74,7 +74,7 @@ static KNOWN: [Known; 21] = [
 ];
 
 /// `None`: it is so large that the client may have something against it.
-pub(super) fn head(status: StatusCode, headers: &HeaderMap) -> Option<Bytes> {
+pub(super) fn head(status: StatusCode, headers: &HeaderMap) -> Option<BytesMut> {
     let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_EXTRA).sum();
     if bytes > SECTION_MAX {
         return None;
@@ -88,7 +88,7 @@ pub(super) fn head(status: StatusCode, headers: &HeaderMap) -> Option<Bytes> {
     }
     let length = u16::try_from(frame.len() - 3).ok().filter(|it| *it < 1 << 14)?;
     frame[1..3].copy_from_slice(&(length | 0x4000).to_be_bytes());
-    Some(frame.freeze())
+    Some(frame)
 }
 
 fn put_status(into: &mut BytesMut, status: StatusCode) {

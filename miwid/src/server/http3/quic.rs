@@ -1,16 +1,17 @@
 //! quinn as `h3` wants to see a transport. Two things are ours: whoever accepts a request also gets word of a client that no
-//! longer wants the answer, which otherwise only the next write would find out; and may put a frame before what `h3` sends.
+//! longer wants the answer, which otherwise only the next write would find out; and may send frames past `h3`, which would
+//! copy their data.
 
 use std::{
-    cell::Cell,
+    cell::{Cell, RefCell},
     future::poll_fn,
-    pin::Pin,
+    pin::pin,
     rc::Rc,
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::{Buf, Bytes};
 use futures_util::{
     FutureExt, StreamExt,
     future::LocalBoxFuture,
@@ -21,40 +22,79 @@ use h3::{
     quic::{self, ConnectionErrorIncoming, StreamErrorIncoming, StreamId, WriteBuf},
 };
 use quinn::{ConnectionError, ReadError, VarInt, WriteError};
-use tokio_util::sync::ReusableBoxFuture;
 
-/// Resolves when the client has no use for the answer any more. Pending for ever when it took all of it.
-pub(super) struct Stopped(LocalBoxFuture<'static, ()>);
+/// Where an answer goes out: `h3` has it as well, for what it frames itself.
+#[derive(Clone)]
+pub(super) struct Outlet(Rc<RefCell<Outgoing>>);
 
-impl Stopped {
-    fn of(stream: &quinn::SendStream) -> Self {
-        let stopped = stream.stopped();
-        let stopped = async move {
+struct Outgoing {
+    stream: quinn::SendStream,
+    /// In this order.
+    waiting: Vec<Bytes>,
+}
+
+impl Outlet {
+    fn new(stream: quinn::SendStream) -> Self {
+        Self(Rc::new(RefCell::new(Outgoing { stream, waiting: Vec::new() })))
+    }
+
+    /// Goes behind what is waiting: with what is flushed next, or with the end.
+    pub(super) fn put(&self, bytes: Bytes) {
+        self.0.borrow_mut().waiting.push(bytes);
+    }
+
+    /// Until the transport has taken everything.
+    pub(super) fn poll_flush(&self, cx: &mut Context<'_>) -> Poll<Result<(), WriteError>> {
+        let Outgoing { stream, waiting } = &mut *self.0.borrow_mut();
+        while waiting.iter().any(|it| !it.is_empty()) {
+            // It keeps nothing from one call to the next.
+            ready!(pin!(stream.write_chunks(waiting)).poll(cx))?;
+        }
+        waiting.clear();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Resolves when the client has no use for the answer any more. Pending for ever when it took all of it.
+    fn stopped(&self) -> LocalBoxFuture<'static, ()> {
+        let stopped = self.0.borrow().stream.stopped();
+        async move {
             if let Ok(None) = stopped.await {
                 std::future::pending().await
             }
-        };
-        Self(stopped.boxed_local())
+        }
+        .boxed_local()
+    }
+}
+
+/// Hears of a client that stops its request.
+pub(super) struct Stopped {
+    outlet: Outlet,
+    /// Made when there is something to wait for.
+    stopped: Option<LocalBoxFuture<'static, ()>>,
+}
+
+impl Stopped {
+    pub(super) fn of(outlet: Outlet) -> Self {
+        Self { outlet, stopped: None }
     }
 
     /// What `work` yields; `None`: the client stopped it first. Work that goes on by itself pays nothing for this.
     pub(super) async fn first<T>(&mut self, work: impl Future<Output = T>) -> Option<T> {
-        let mut work = std::pin::pin!(work);
+        let mut work = pin!(work);
         poll_fn(|cx| match work.as_mut().poll(cx) {
             Poll::Ready(done) => Poll::Ready(Some(done)),
-            Poll::Pending => self.0.as_mut().poll(cx).map(|()| None),
+            Poll::Pending => {
+                let stopped = self.stopped.get_or_insert_with(|| self.outlet.stopped());
+                stopped.as_mut().poll(cx).map(|()| None)
+            }
         })
         .await
     }
 }
 
-/// Bytes that go before the next that `h3` sends on a stream, or before its end.
-pub(super) type Ahead = Rc<Cell<Bytes>>;
-
 /// What is known of a request beside its stream.
 pub(super) struct Circumstances {
-    pub(super) stopped: Stopped,
-    pub(super) ahead: Ahead,
+    pub(super) outlet: Outlet,
     /// It came before the handshake was over.
     pub(super) is_early: bool,
 }
@@ -87,16 +127,16 @@ impl quic::Connection<Bytes> for Quic {
     fn poll_accept_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Receiving, ConnectionErrorIncoming>> {
         // The stream never ends: a connection that does yields its error for ever.
         let accepted = ready!(self.others.poll_next_unpin(cx)).unwrap_or(Err(ConnectionError::LocallyClosed));
-        Poll::Ready(accepted.map(Receiving::new).map_err(lost))
+        Poll::Ready(accepted.map(Receiving).map_err(lost))
     }
 
     fn poll_accept_bidi(&mut self, cx: &mut Context<'_>) -> Poll<Result<Request, ConnectionErrorIncoming>> {
         let accepted = ready!(self.requests.poll_next_unpin(cx)).unwrap_or(Err(ConnectionError::LocallyClosed));
         let (sending, receiving) = accepted.map_err(lost)?;
         let is_early = receiving.is_0rtt();
-        let (stopped, sending) = (Stopped::of(&sending), Sending::new(sending));
-        self.last.set(Some(Circumstances { stopped, ahead: sending.ahead.clone(), is_early }));
-        Poll::Ready(Ok(Request { sending, receiving: Receiving::new(receiving) }))
+        let sending = Sending::new(sending);
+        self.last.set(Some(Circumstances { outlet: sending.outlet.clone(), is_early }));
+        Poll::Ready(Ok(Request { sending, receiving: Receiving(receiving) }))
     }
 
     fn opener(&self) -> Opener {
@@ -203,115 +243,62 @@ impl quic::SendStream<Bytes> for Request {
     }
 }
 
-type Chunk = Result<Option<quinn::Chunk>, ReadError>;
-
-pub(super) struct Receiving {
-    id: StreamId,
-    /// Here while nothing is being read.
-    stream: Option<quinn::RecvStream>,
-    reading: ReusableBoxFuture<'static, (quinn::RecvStream, Chunk)>,
-    /// What the client is to be told when the read that is under way has ended.
-    stop: Option<VarInt>,
-}
-
-impl Receiving {
-    fn new(stream: quinn::RecvStream) -> Self {
-        let reading = ReusableBoxFuture::new(std::future::pending());
-        Self { id: id(stream.id()), stream: Some(stream), reading, stop: None }
-    }
-}
+pub(super) struct Receiving(quinn::RecvStream);
 
 impl quic::RecvStream for Receiving {
     type Buf = Bytes;
 
     fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, StreamErrorIncoming>> {
-        if let Some(mut stream) = self.stream.take() {
-            self.reading.set(async move {
-                let chunk = stream.read_chunk(usize::MAX, true).await;
-                (stream, chunk)
-            });
-        }
-        let (stream, chunk) = ready!(self.reading.poll(cx));
-        let stream = self.stream.insert(stream);
-        if let Some(code) = self.stop.take() {
-            let _ = stream.stop(code);
-        }
+        // It keeps nothing from one call to the next.
+        let chunk = ready!(pin!(self.0.read_chunk(usize::MAX, true)).poll(cx));
         Poll::Ready(chunk.map(|it| it.map(|it| it.bytes)).map_err(unread))
     }
 
     fn stop_sending(&mut self, code: u64) {
-        match &mut self.stream {
-            // It fails when there is nothing left to stop.
-            Some(stream) => _ = stream.stop(number(code)),
-            None => self.stop = Some(number(code)),
-        }
+        // It fails when there is nothing left to stop.
+        let _ = self.0.stop(number(code));
     }
 
     fn recv_id(&self) -> StreamId {
-        self.id
+        id(self.0.id())
     }
 }
 
-/// Less than this is copied together, so that it takes one write.
-const JOINED_MAX: usize = 4 << 10;
-
 pub(super) struct Sending {
-    stream: quinn::SendStream,
-    ahead: Ahead,
-    joined: BytesMut,
-    writing: Option<WriteBuf<Bytes>>,
+    id: StreamId,
+    outlet: Outlet,
 }
 
 impl Sending {
     fn new(stream: quinn::SendStream) -> Self {
-        Self { stream, ahead: Ahead::default(), joined: BytesMut::new(), writing: None }
-    }
-
-    fn join(&mut self) {
-        let ahead = self.ahead.take();
-        if !ahead.is_empty() {
-            self.joined.reserve(ahead.len() + JOINED_MAX / 2);
-            self.joined.put(ahead);
-        }
-        if let Some(data) = self.writing.take_if(|it| it.remaining() <= JOINED_MAX) {
-            self.joined.put(data);
-        }
+        Self { id: id(stream.id()), outlet: Outlet::new(stream) }
     }
 }
 
 impl quic::SendStream<Bytes> for Sending {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
-        self.join();
-        while self.joined.has_remaining() {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, &self.joined)).map_err(unwritten)?;
-            self.joined.advance(written);
-        }
-        while let Some(data) = self.writing.as_mut().filter(|it| it.has_remaining()) {
-            let written = ready!(Pin::new(&mut self.stream).poll_write(cx, data.chunk())).map_err(unwritten)?;
-            data.advance(written);
-        }
-        self.writing = None;
-        Poll::Ready(Ok(()))
+        self.outlet.poll_flush(cx).map_err(unwritten)
     }
 
     fn send_data<T: Into<WriteBuf<Bytes>>>(&mut self, data: T) -> Result<(), StreamErrorIncoming> {
-        debug_assert!(self.writing.is_none(), "`h3` asks whether we are ready first");
-        self.writing = Some(data.into());
+        let mut data = data.into();
+        self.outlet.put(data.copy_to_bytes(data.remaining()));
         Ok(())
     }
 
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), StreamErrorIncoming>> {
         ready!(self.poll_ready(cx))?;
-        Poll::Ready(self.stream.finish().map_err(|error| StreamErrorIncoming::Unknown(error.into())))
+        let finished = self.outlet.0.borrow_mut().stream.finish();
+        Poll::Ready(finished.map_err(|error| StreamErrorIncoming::Unknown(error.into())))
     }
 
     fn reset(&mut self, code: u64) {
         // It fails when it was reset or finished before.
-        let _ = self.stream.reset(number(code));
+        let _ = self.outlet.0.borrow_mut().stream.reset(number(code));
     }
 
     fn send_id(&self) -> StreamId {
-        id(self.stream.id())
+        self.id
     }
 }
 

@@ -1,6 +1,6 @@
 //! One request of an HTTP/3 connection, from its stream to the life that every request has, and its answer back.
 
-use std::{panic::AssertUnwindSafe, rc::Rc};
+use std::{panic::AssertUnwindSafe, pin::pin, rc::Rc};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, Method, Request, header};
 
 use super::{
     body::StreamBody,
-    quic::{Circumstances, Quic},
+    quic::{Circumstances, Quic, Stopped},
     response,
 };
 use crate::{
@@ -49,10 +49,13 @@ pub(super) fn serve(
 }
 
 async fn answer(worker: Rc<Worker>, peer: Peer, activity: Activity, accepted: Accepted) {
-    let Accepted { resolver, circumstances: Circumstances { mut stopped, ahead, is_early } } = accepted;
+    let Accepted { resolver, circumstances: Circumstances { outlet, is_early } } = accepted;
+    let mut stopped = Stopped::of(outlet.clone());
     // What is wrong with the head itself, `h3` tells the client; a stream that brings none in time is dropped, which ends it.
     let head_timeout = worker.snapshot().settings.request_timeout;
-    let (mut request, stream) = match tokio::time::timeout(head_timeout, resolver.resolve_request()).await {
+    // Futures are pinned here, and not moved to where they are awaited: they are large.
+    let resolved = pin!(resolver.resolve_request());
+    let (mut request, stream) = match tokio::time::timeout(head_timeout, resolved).await {
         Ok(Ok(resolved)) => resolved,
         Ok(Err(error)) => return tracing::debug!(%error, "HTTP/3 request refused"),
         Err(_) => return worker.metrics.connection_cut("slow-head"),
@@ -73,10 +76,12 @@ async fn answer(worker: Rc<Worker>, peer: Peer, activity: Activity, accepted: Ac
             return sending.stop_stream(Code::H3_MESSAGE_ERROR);
         }
     };
-    let request: Request<Source> = request.map(|()| Source::Stream(Box::pin(body)));
+    let request: Request<Source> =
+        request.map(|()| if body.has_ended() { Source::Empty } else { Source::Stream(Box::pin(body)) });
     // A client that cancels takes its request with it, wherever that may wait.
-    let Some(answer) = stopped.first(service::serve(worker, peer, &activity, request, None)).await else { return };
-    if let Err(error) = response::send(&mut sending, (&mut stopped, &ahead), answer, head).await {
+    let served = pin!(service::serve(worker, peer, &activity, request, None));
+    let Some(answer) = stopped.first(served).await else { return };
+    if let Err(error) = response::send(&mut sending, &outlet, &mut stopped, answer, head).await {
         if error.kind() == std::io::ErrorKind::TimedOut {
             metrics.connection_cut("write-stall");
         }

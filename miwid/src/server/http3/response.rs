@@ -9,14 +9,14 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes, BytesMut};
 use h3::{error::Code, server::RequestStream};
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body::{Body, Frame};
 
 use super::{
     qpack,
-    quic::{self, Ahead, Stopped},
+    quic::{self, Outlet, Stopped},
     request::strip_connection_specific,
 };
 use crate::{net::patience, server::finish::Tracked};
@@ -28,7 +28,8 @@ type Sending = RequestStream<quic::Sending, Bytes>;
 
 pub(super) async fn send(
     stream: &mut Sending,
-    (stopped, ahead): (&mut Stopped, &Ahead),
+    outlet: &Outlet,
+    stopped: &mut Stopped,
     answer: Response<Tracked>,
     head: bool,
 ) -> io::Result<()> {
@@ -42,13 +43,13 @@ pub(super) async fn send(
         true => Poll::Ready(None),
         false => poll_fn(|cx| Poll::Ready(Pin::new(&mut body).poll_frame(cx))).await,
     };
-    match qpack::head(parts.status, &parts.headers).filter(|_| goes_on(&first)) {
-        Some(head) => ahead.set(head),
-        None => stream.send_response(Response::from_parts(parts, ())).await.map_err(io::Error::other)?,
-    }
-    if bodyless {
-        return stream.finish().await.map_err(io::Error::other);
-    }
+    let mut before = match qpack::head(parts.status, &parts.headers).filter(|_| goes_on(&first)) {
+        Some(head) => head,
+        None => {
+            stream.send_response(Response::from_parts(parts, ())).await.map_err(io::Error::other)?;
+            BytesMut::new()
+        }
+    };
     let mut first = Some(first);
     loop {
         let next = match first.take() {
@@ -69,14 +70,16 @@ pub(super) async fn send(
             }
         };
         match frame.into_data() {
-            Ok(data) => send_data(stream, data).await?,
+            Ok(data) => send_data(stream, outlet, &mut before, data).await?,
             Err(frame) => {
                 if let Ok(trailers) = frame.into_trailers() {
+                    outlet.put(before.split().freeze());
                     stream.send_trailers(trailers).await.map_err(io::Error::other)?;
                 }
             }
         }
     }
+    outlet.put(before.freeze());
     stream.finish().await.map_err(io::Error::other)
 }
 
@@ -89,12 +92,18 @@ fn goes_on(first: &Poll<Option<io::Result<Frame<Bytes>>>>) -> bool {
     }
 }
 
-/// Flow control lets through what the client takes. One that takes too little for too long holds nothing any more.
-async fn send_data(stream: &mut Sending, mut data: Bytes) -> io::Result<()> {
+/// As DATA frames, behind what goes before them. Flow control lets through what the client takes. One that takes too little for
+/// too long holds nothing any more.
+async fn send_data(stream: &mut Sending, outlet: &Outlet, before: &mut BytesMut, mut data: Bytes) -> io::Result<()> {
     while !data.is_empty() {
         let piece = data.split_to(data.len().min(PIECE));
         let allowed = patience(piece.len());
-        match tokio::time::timeout(allowed, stream.send_data(piece)).await {
+        // RFC 9114, 7.2.1; the length in the four bytes of RFC 9000, 16.
+        before.put_u8(0x00);
+        before.put_u32(0x8000_0000 | piece.len() as u32);
+        outlet.put(before.split().freeze());
+        outlet.put(piece);
+        match tokio::time::timeout(allowed, poll_fn(|cx| outlet.poll_flush(cx))).await {
             Ok(sent) => sent.map_err(io::Error::other)?,
             Err(_) => {
                 stream.stop_stream(Code::H3_REQUEST_CANCELLED);
