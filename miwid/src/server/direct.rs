@@ -226,7 +226,7 @@ impl Direct {
             ready!(self.poll_write(connection, io, cx))?;
             let Stage::Telling { body, .. } = &mut self.stage else { return Poll::Ready(Ok(())) };
             if let (Telling::Passed(passed), Some(socket)) = (&*body, io.socket())
-                && (self.pipe.is_some() || passed.is_spliceable())
+                && has_pipe(&mut self.pipe, passed)
             {
                 stretches += 1;
                 if stretches > STRETCHES_AT_ONCE {
@@ -249,12 +249,10 @@ impl Direct {
         socket: &TcpStream,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        let Stage::Telling { body: Telling::Passed(body), framing: Framing::Length(left) } = &mut self.stage else {
+        let (Stage::Telling { body: Telling::Passed(body), framing: Framing::Length(left) }, Some(pipe)) =
+            (&mut self.stage, &mut self.pipe)
+        else {
             return Poll::Ready(Err(misframed("other")));
-        };
-        let pipe = match &mut self.pipe {
-            Some(pipe) => pipe,
-            None => self.pipe.insert(Pipe::open()?),
         };
         if pipe.is_empty() {
             let moved = ready!(body.poll_splice(pipe, cx))?;
@@ -360,6 +358,14 @@ fn frame(status: StatusCode, headers: &mut HeaderMap, body: &Tracked) -> Framing
         if let Some(length) = content_length(said.as_bytes()) {
             return Framing::Length(length);
         }
+/// Whether a body goes through a pipe. Where none can be had, as when there are no descriptors left, it goes through our memory.
+fn has_pipe(pipe: &mut Option<Pipe>, passed: &Passed) -> bool {
+    if pipe.is_none() && passed.is_spliceable() {
+        *pipe = Pipe::open().ok();
+    }
+    pipe.is_some()
+}
+
         headers.remove(header::CONTENT_LENGTH);
     }
     if let Some(length) = body.size_hint().exact() {

@@ -1,8 +1,12 @@
-//! What goes wrong around plain requests that are forwarded.
+//! What goes wrong around plain requests that are forwarded: a server that says two things, and a machine
+//! that has nothing left.
 
-use harness::{Daemon, RawOrigin};
+use std::{fs, process::Command};
 
-use super::{CONFIG, Wire};
+use harness::{Daemon, RawOrigin, skip, wait};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::{CONFIG, Wire, handed_on::answers_handed_on, serving};
 
 /// A server that is asked over HTTP/2 may say something else over HTTP/1.1, which upgrades are spoken in.
 #[tokio::test(flavor = "multi_thread")]
@@ -17,4 +21,35 @@ async fn a_connection_that_an_upgrade_has_left_carries_nothing_for_a_server_of_h
     Wire::to(&daemon).await.ask("", "two.test", "/", "").await;
     let heads = origin.heads();
     assert!(heads.len() == 2 && heads[1].starts_with("PRI * HTTP/2.0\r\n"), "{heads:#?}");
+}
+
+/// Long enough to go from socket to socket.
+const LONG: usize = 3_000_000;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_answer_for_which_there_is_no_pipe_goes_through_memory() {
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {LONG}\r\n\r\n");
+    let long: &[u8] = [head.as_bytes(), &vec![b'x'; LONG]].concat().leak();
+    let origins = [("long", RawOrigin::lasting(long).await)];
+    let daemon = serving(&origins).await;
+    let mut wire = Wire::to(&daemon).await;
+    // Opens the connection that the next one finds.
+    wire.ask("", "long.test", "/", "").await;
+    let pid = daemon.pid().to_string();
+    let limit = |most: u32| Command::new("prlimit").args(["--pid", &pid, &format!("--nofile={most}:")]).status();
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let open: Vec<u32> = open.flatten().filter_map(|it| it.file_name().to_str()?.parse().ok()).collect();
+    let free = (0..).find(|it| !open.contains(it)).unwrap();
+    if !limit(free).is_ok_and(|it| it.success()) {
+        skip!("limits of another process cannot be set here");
+    }
+    wire.0.write_all(b"GET / HTTP/1.1\r\nhost: long.test\r\n\r\n").await.unwrap();
+    let mut got = Vec::new();
+    while got.len() < long.len() {
+        let count = tokio::time::timeout(wait::SOON, wire.0.read_buf(&mut got)).await.unwrap().unwrap();
+        assert!(count > 0, "it broke off after {} bytes", got.len());
+    }
+    assert!(got.ends_with(b"xxx"));
+    assert!(limit(4096).is_ok_and(|it| it.success()));
+    assert_eq!(answers_handed_on(&daemon).await, 1);
 }
