@@ -1,10 +1,13 @@
-//! What goes wrong around plain requests that are forwarded: a server that says two things, and a machine
-//! that has nothing left.
+//! What goes wrong around plain requests that are forwarded: servers that say more than they should, and a machine that has
+//! nothing left.
 
 use std::{fs, process::Command};
 
 use harness::{Daemon, RawOrigin, skip, wait};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 
 use super::{CONFIG, Wire, handed_on::answers_handed_on, serving};
 
@@ -52,4 +55,39 @@ async fn a_long_answer_for_which_there_is_no_pipe_goes_through_memory() {
     assert!(got.ends_with(b"xxx"));
     assert!(limit(4096).is_ok_and(|it| it.success()));
     assert_eq!(answers_handed_on(&daemon).await, 1);
+}
+
+/// More than sockets hold.
+const HINTS: usize = 32 << 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_told_before_an_answer_is_not_hoarded_for_a_client_that_does_not_read() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let site = format!("[backends.\"talkative.test\"]\nurl = \"http://{}\"\n", listener.local_addr().unwrap());
+    let daemon = Daemon::start(&format!("{CONFIG}{site}")).await;
+    let hint = format!("HTTP/1.1 103 Early Hints\r\nlink: <{}>\r\n\r\n", "x".repeat(15 << 10));
+    let (mut upstream, mut other) = (None, Wire::to(&daemon).await);
+    for before in ["", "", "\r\n"] {
+        let mut wire = Wire::to(&daemon).await;
+        let request = format!("{before}GET / HTTP/1.1\r\nhost: talkative.test\r\n\r\n");
+        wire.0.write_all(request.as_bytes()).await.unwrap();
+        let upstream = match &mut upstream {
+            Some(upstream) => upstream,
+            None => upstream.insert(listener.accept().await.unwrap().0),
+        };
+        assert!(upstream.read(&mut [0; 4096]).await.unwrap() > 0);
+        for _ in 0..HINTS / hint.len() {
+            upstream.write_all(hint.as_bytes()).await.unwrap();
+            // The daemon's one worker comes to this when it has been to that.
+            other.ask("", "files.test", "/said", "").await;
+        }
+        upstream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nlast").await.unwrap();
+        let mut got = Vec::new();
+        while !got.ends_with(b"\r\n\r\nlast") {
+            let count = tokio::time::timeout(wait::SOON, wire.0.read_buf(&mut got)).await.unwrap().unwrap();
+            assert!(count > 0, "it broke off");
+        }
+        assert!(got.starts_with(b"HTTP/1.1 103 "), "{before:?}");
+        assert!(got.len() < HINTS / 2, "{before:?}: {} bytes were kept", got.len());
+    }
 }
