@@ -115,7 +115,7 @@ async fn warmed(second: Option<&'static [u8]>, server: &str) -> Daemon {
     daemon
 }
 
-async fn record_of(daemon: &Daemon, number: usize) -> Value {
+pub(super) async fn record_of(daemon: &Daemon, number: usize) -> Value {
     wait::for_some(wait::SOON, "the record", async || {
         daemon.read("log/access.log").lines().nth(number).and_then(|it| serde_json::from_str::<Value>(it).ok())
     })

@@ -9,7 +9,11 @@ use tokio::{
     net::TcpListener,
 };
 
-use super::{CONFIG, Wire, handed_on::answers_handed_on, serving};
+use super::{
+    CONFIG, Wire,
+    handed_on::{answers_handed_on, record_of},
+    serving,
+};
 
 /// A server that is asked over HTTP/2 may say something else over HTTP/1.1, which upgrades are spoken in.
 #[tokio::test(flavor = "multi_thread")]
@@ -54,6 +58,35 @@ async fn a_long_answer_for_which_there_is_no_pipe_goes_through_memory() {
     }
     assert!(got.ends_with(b"xxx"));
     assert!(limit(4096).is_ok_and(|it| it.success()));
+    assert_eq!(answers_handed_on(&daemon).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_answer_that_stands_still_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let site = format!("[backends.\"still.test\"]\nurl = \"http://{}\"\n", listener.local_addr().unwrap());
+    let config = CONFIG.replace("workers = 1\n", "workers = 1\nrequest_timeout = \"1s\"\n");
+    let daemon = Daemon::start(&format!("{config}{site}")).await;
+    let mut wire = Wire::to(&daemon).await;
+    let asked = tokio::spawn(async move {
+        wire.ask("", "still.test", "/", "").await;
+        wire.0.write_all(b"GET /long HTTP/1.1\r\nhost: still.test\r\n\r\n").await.unwrap();
+        let mut got = Vec::new();
+        tokio::time::timeout(wait::SOON, wire.0.read_to_end(&mut got)).await.expect("the client is let go").unwrap();
+        got
+    });
+    let (mut upstream, _) = listener.accept().await.unwrap();
+    let half =
+        [format!("HTTP/1.1 200 OK\r\ncontent-length: {LONG}\r\n\r\n").as_bytes(), &vec![b'x'; LONG / 2]].concat();
+    for answer in [&b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfirst"[..], &half] {
+        assert!(upstream.read(&mut [0; 4096]).await.unwrap() > 0);
+        upstream.write_all(answer).await.unwrap();
+    }
+    let ended = tokio::time::timeout(wait::SOON, upstream.read(&mut [0])).await.expect("the upstream is let go");
+    assert!(ended.is_ok_and(|it| it == 0));
+    assert!(asked.await.unwrap().len() > LONG / 2);
+    let record = record_of(&daemon, 1).await;
+    assert_eq!((&record["aborted"], &record["bytes_sent"]), (&true.into(), &(LONG / 2).into()), "{record}");
     assert_eq!(answers_handed_on(&daemon).await, 1);
 }
 
