@@ -2,6 +2,7 @@
 //! for what is of the moment. An empty line before a request is allowed (RFC 9112, 2.2), and makes it one for the parser.
 
 mod handed_on;
+mod trouble;
 
 use std::{fs, io};
 

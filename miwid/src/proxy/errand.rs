@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     net::Staged,
-    upstream::{Connection, Heard, InFlight, PlainHead, Pools},
+    upstream::{Connection, Heard, InFlight, PlainHead, Pools, Protocol},
 };
 
 /// An exchange that is under way.
@@ -62,8 +62,10 @@ pub(super) enum Stage {
 impl Forwarder {
     /// Whether it can be done by writing lines to a connection that is open.
     pub fn errand(&self, get: &PlainGet<'_>, pools: &Pools) -> Start {
-        // A connection that has told whose it is carries nothing of others.
-        if self.set.transport().proxy_protocol().is_some() {
+        let transport = self.set.transport();
+        // A connection that has told whose it is carries nothing of others; one of HTTP/1.1 that an upgrade has left is not for
+        // what is asked over HTTP/2.
+        if transport.proxy_protocol().is_some() || transport.protocol() != Protocol::Http1 {
             return Start::Weigh;
         }
         let Ok(picked) = self.set.pick(get.stamp.peer, &[]) else { return Start::Weigh };

@@ -293,7 +293,7 @@ impl Forwarder {
         let answer = tokio::select! {
             biased;
             answer = connection.hear(&outgoing.head.method, outgoing.interim.clone()) => answer,
-            () = outgoing.patience.over(None) => return Err(outgoing.overdue()),
+            () = outgoing.patience.since(begun).over(None) => return Err(outgoing.overdue()),
         };
         context.upstream_duration = Some(begun.elapsed());
         answer.map(|it| (it, connection)).map_err(|error| outgoing.recover(error, true))

@@ -31,6 +31,14 @@ impl Patience {
         deadline.map_or(Self::Stream(forwarder.stream_idle_timeout), Self::Until)
     }
 
+    /// For an exchange whose request was whole at that moment.
+    pub(super) fn since(self, begun: std::time::Instant) -> Self {
+        match self {
+            Self::Quiet(timeout) | Self::Stream(timeout) => Self::Until(Instant::from_std(begun) + timeout),
+            Self::Until(_) => self,
+        }
+    }
+
     pub(super) fn is_stream(self) -> bool {
         !matches!(self, Self::Quiet(_))
     }
@@ -74,6 +82,16 @@ fn timeout(headers: &HeaderMap) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_has_waited_already_waits_for_the_rest() {
+        let (begun, timeout) = (std::time::Instant::now(), Duration::from_secs(5));
+        for patience in [Patience::Quiet(timeout), Patience::Stream(timeout)] {
+            let Patience::Until(deadline) = patience.since(begun) else { panic!("it waits from now on") };
+            assert_eq!(deadline, Instant::from_std(begun) + timeout);
+            assert!(matches!(Patience::Until(deadline).since(begun), Patience::Until(same) if same == deadline));
+        }
+    }
 
     #[test]
     fn deadlines_of_calls() {

@@ -2,6 +2,7 @@
 //! letter of the gate, and its answer is written here. What a client sees is the same; a test asks every case both ways.
 
 use std::{
+    convert::Infallible,
     io::{self, Write},
     pin::Pin,
     task::{Context, Poll, ready},
@@ -137,9 +138,9 @@ impl Direct {
                     let Ok(()) = self.begin(answer, connection, cx) else { return Poll::Ready(Then::Close) };
                 }
                 Poll::Pending => {
-                    self.hear_interim(Some(cx));
-                    let written = ready!(self.poll_write(connection, io, cx));
-                    return if written.is_err() { Poll::Ready(Then::Close) } else { Poll::Pending };
+                    let Err(error) = ready!(self.poll_interim(connection, io, cx));
+                    tracing::debug!(%error, "connection ended early");
+                    return Poll::Ready(Then::Close);
                 }
             }
         }
@@ -178,12 +179,27 @@ impl Direct {
         }
     }
 
-    fn hear_interim(&mut self, waiting: Option<&mut Context<'_>>) {
-        let Some(desk) = &self.desk else { return };
-        if let Some(cx) = waiting {
-            desk.listen(cx.waker());
+    /// Writes what is told before the answer. What the client does not take waits at the desk, which has a bound.
+    fn poll_interim<T: Io>(
+        &mut self,
+        connection: &Connection,
+        io: &mut T,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Infallible, io::Error>> {
+        loop {
+            ready!(self.poll_write(connection, io, cx))?;
+            if !self.hear_interim(cx) {
+                return Poll::Pending;
+            }
         }
-        self.staged.before.extend_from_slice(&desk.take_interim().unwrap_or_default());
+    }
+
+    fn hear_interim(&mut self, cx: &Context<'_>) -> bool {
+        let Some(desk) = &self.desk else { return false };
+        desk.listen(cx.waker());
+        let interim = desk.take_interim();
+        self.staged.before.extend_from_slice(interim.as_deref().unwrap_or_default());
+        interim.is_some()
     }
 
     /// The head goes with what is there of the body.
@@ -199,7 +215,7 @@ impl Direct {
         }
         self.is_last = parts.headers.get(header::CONNECTION).is_some_and(|it| it == "close");
         let framing = frame(parts.status, &mut parts.headers, &body);
-        self.hear_interim(None);
+        self.hear_interim(cx);
         // An idle connection needs no desk.
         connection.activity.set_desk(None);
         let date = || connection.worker.clock.date(Instant::now());
@@ -226,7 +242,7 @@ impl Direct {
             ready!(self.poll_write(connection, io, cx))?;
             let Stage::Telling { body, .. } = &mut self.stage else { return Poll::Ready(Ok(())) };
             if let (Telling::Passed(passed), Some(socket)) = (&*body, io.socket())
-                && (self.pipe.is_some() || passed.is_spliceable())
+                && has_pipe(&mut self.pipe, passed)
             {
                 stretches += 1;
                 if stretches > STRETCHES_AT_ONCE {
@@ -249,12 +265,10 @@ impl Direct {
         socket: &TcpStream,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        let Stage::Telling { body: Telling::Passed(body), framing: Framing::Length(left) } = &mut self.stage else {
+        let (Stage::Telling { body: Telling::Passed(body), framing: Framing::Length(left) }, Some(pipe)) =
+            (&mut self.stage, &mut self.pipe)
+        else {
             return Poll::Ready(Err(misframed("other")));
-        };
-        let pipe = match &mut self.pipe {
-            Some(pipe) => pipe,
-            None => self.pipe.insert(Pipe::open()?),
         };
         if pipe.is_empty() {
             let moved = ready!(body.poll_splice(pipe, cx))?;
@@ -342,6 +356,14 @@ fn asking(connection: &Connection, request: Request<Source>, taken_up: Option<Ta
     let desk = Desk::default();
     connection.activity.set_desk(Some(desk.clone()));
     (Stage::Asking(connection.ask(request, taken_up)), desk)
+}
+
+/// Whether a body goes through a pipe. Where none can be had, as when there are no descriptors left, it goes through our memory.
+fn has_pipe(pipe: &mut Option<Pipe>, passed: &Passed) -> bool {
+    if pipe.is_none() && passed.is_spliceable() {
+        *pipe = Pipe::open().ok();
+    }
+    pipe.is_some()
 }
 
 fn misframed(how: &str) -> io::Error {

@@ -1,13 +1,13 @@
 //! The head of an answer that is handed on, as the client gets it. Pure. The same as `finish` makes of a map; what a map would
 //! be needed for is refused.
 
-use http::{StatusCode, header};
+use http::{HeaderName, StatusCode, header};
 use httparse::Header;
 
 use super::{clock::DATE_BYTES, direct::status_line};
 use crate::{
     encoding::Rules,
-    exchange::{ExtraHeaders, Scheme},
+    exchange::{ExtraHeaders, Scheme, headers::CACHE_TAG},
     net::put_line,
     upstream::PlainHead,
 };
@@ -131,7 +131,8 @@ impl Dress<'_> {
             ours.clone().any(|it| it.0 == name) || said.iter().any(|it| it.name.eq_ignore_ascii_case(name))
         };
         let mut is_dated = false;
-        for (name, value) in extra.added(self.scheme).filter(|it| !is_said(it.0.as_str())) {
+        let is_hidden = |name: &HeaderName| self.hides_cache_tag && *name == CACHE_TAG;
+        for (name, value) in extra.added(self.scheme).filter(|it| !is_said(it.0.as_str()) && !is_hidden(&it.0)) {
             is_dated |= *name == header::DATE;
             put_line(into, name.as_str().as_bytes(), value.as_bytes());
         }
@@ -144,4 +145,42 @@ enum Fate {
     Keep,
     Date,
     Drop,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// Cloudflare takes its tags off, which others would see.
+    #[test]
+    fn a_cache_tag_of_ours_is_as_hidden_as_one_of_theirs() {
+        let extra = ExtraHeaders::new([(&"cache-tag".to_owned(), &"shop".to_owned())]).unwrap();
+        for (said, hides_cache_tag, expected) in [
+            (None, true, None),
+            (Some("app"), true, None),
+            (None, false, Some("shop")),
+            (Some("app"), false, Some("app")),
+        ] {
+            let dress = Dress {
+                names_server: false,
+                hides_cache_tag,
+                request_id: b"id",
+                alternative: None,
+                extra: Some(&extra),
+                scheme: Scheme::Http,
+                rules: None,
+                is_last: false,
+            };
+            let fields: Vec<_> =
+                said.map(|it| Header { name: "Cache-Tag", value: it.as_bytes() }).into_iter().collect();
+            let head = PlainHead { status: StatusCode::OK, fields: &fields, length: Some(0) };
+            let mut into = Vec::new();
+            dress.write(&head, || [b'x'; DATE_BYTES], &mut into).unwrap();
+            let written = String::from_utf8(into).unwrap();
+            let tags: Vec<_> = written.lines().filter_map(|it| it.strip_prefix("cache-tag: ")).collect();
+            assert_eq!(tags, Vec::from_iter(expected), "{said:?} {hides_cache_tag}");
+        }
+    }
 }

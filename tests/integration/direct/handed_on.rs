@@ -32,7 +32,8 @@ const WEIGHED: [(&str, &[u8]); 7] = [
     ("events", b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n5\r\n: hi\n\r\n0\r\n\r\n"),
 ];
 
-async fn handed_on(daemon: &Daemon) -> u64 {
+/// How many answers have been.
+pub(super) async fn answers_handed_on(daemon: &Daemon) -> u64 {
     let page = harness::get(daemon.http(), "localhost", "/metrics").await.expect("it answers").text();
     let line =
         page.lines().find_map(|it| it.strip_prefix("miwid_handed_on_answers_total ")).expect("the counter is there");
@@ -56,11 +57,11 @@ async fn what_is_handed_on_is_what_the_parser_would_have_given() {
         for wish in wishes {
             // Opens a connection to the origin, which the next one finds.
             let parsed = Wire::to(&daemon).await.ask("\r\n", &host, "/x?y=1", wish).await;
-            let before = handed_on(&daemon).await;
+            let before = answers_handed_on(&daemon).await;
             let mut wire = Wire::to(&daemon).await;
             let direct = wire.ask("", &host, "/x?y=1", wish).await;
             assert_eq!(direct, parsed, "{name} {wish}");
-            let is_handed_on = handed_on(&daemon).await > before;
+            let is_handed_on = answers_handed_on(&daemon).await > before;
             assert_eq!(is_handed_on, at < HANDED_ON.len(), "{name} {wish}");
             assert_eq!(wire.ask("", "files.test", "/said", "").await[0].1, b"said", "{name}: it is in step");
         }
@@ -114,7 +115,7 @@ async fn warmed(second: Option<&'static [u8]>, server: &str) -> Daemon {
     daemon
 }
 
-async fn record_of(daemon: &Daemon, number: usize) -> Value {
+pub(super) async fn record_of(daemon: &Daemon, number: usize) -> Value {
     wait::for_some(wait::SOON, "the record", async || {
         daemon.read("log/access.log").lines().nth(number).and_then(|it| serde_json::from_str::<Value>(it).ok())
     })
@@ -188,7 +189,7 @@ async fn a_long_answer_arrives_whole_and_leaves_both_connections_in_step() {
         assert_eq!(wire.ask("", "files.test", "/said", "").await[0].1, b"said");
     }
     // The first had to open a connection.
-    assert_eq!(handed_on(&daemon).await, 3);
+    assert_eq!(answers_handed_on(&daemon).await, 3);
     // One that takes its time: the pipe is full more than once.
     wire.0.write_all(b"GET / HTTP/1.1\r\nhost: long.test\r\n\r\n").await.expect("it is open");
     let mut head = Vec::new();

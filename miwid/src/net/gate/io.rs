@@ -244,20 +244,21 @@ impl<T: AsyncWrite + Unpin> Gated<T> {
     /// Writes what has come for the client before its answer. What was told belongs to the request that is being answered,
     /// so it goes out before the first byte of that answer, or, when an answer before it is still under way, not at all.
     fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Some(interim) = self.desk.take_interim()
-            && self.clean
-            && !self.gate.is_open()
-        {
-            self.interim.extend_from_slice(&interim);
-        }
-        while !self.interim.is_empty() {
+        loop {
+            // What the client does not take waits at the desk, which has a bound.
+            if self.interim.is_empty() {
+                let Some(interim) = self.desk.take_interim() else { return Poll::Ready(Ok(())) };
+                if !self.clean || self.gate.is_open() {
+                    return Poll::Ready(Ok(()));
+                }
+                self.interim.extend_from_slice(&interim);
+            }
             let written = ready!(Pin::new(&mut self.io).poll_write(cx, &self.interim))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.interim.advance(written);
         }
-        Poll::Ready(Ok(()))
     }
 }
 
@@ -305,5 +306,27 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Gated<T> {
 
     fn is_write_vectored(&self) -> bool {
         self.io.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use http::{HeaderMap, StatusCode};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_the_client_does_not_take_waits_at_the_desk() {
+        let (io, _client) = tokio::io::duplex(16);
+        let desk = Desk::default();
+        let rules = Rules { target_max: 40, header_max: 120, fields_max: 6 };
+        let mut gated = Gated::new(io, rules, desk.clone());
+        for _ in 0..2 {
+            desk.inform(StatusCode::EARLY_HINTS, &HeaderMap::new());
+            assert!(Pin::new(&mut gated).poll_flush(&mut Context::from_waker(Waker::noop())).is_pending());
+        }
+        assert!(desk.take_interim().is_some(), "the second is here yet");
     }
 }

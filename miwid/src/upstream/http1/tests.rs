@@ -5,8 +5,9 @@
 use std::{
     cell::RefCell,
     collections::VecDeque,
+    future::{Future as _, poll_fn},
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll},
     time::Duration,
@@ -19,7 +20,9 @@ use http_body_util::{BodyExt, StreamBody};
 use proptest::prelude::*;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadBuf, duplex},
+    net::{TcpListener, TcpStream},
     sync::mpsc,
+    task::coop::consume_budget,
 };
 
 use super::{Fault, Incoming, Shared, Wire, send};
@@ -316,5 +319,25 @@ fn informational_answers_are_no_answers() {
         let wire = wire(Scripted::new(sent, 7));
         let response = send(&wire, (&head(Method::GET, &[]), b""), Body::Empty, Some(&Desk::default())).await.unwrap();
         assert_eq!((response.status(), response.headers().contains_key("link")), (StatusCode::OK, false));
+    });
+}
+
+/// A task may do so much at a time; after that, every socket seems to have nothing to say.
+#[test]
+fn what_has_come_is_noticed_by_a_task_that_has_done_its_share() {
+    run(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (stream, accepted) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let (stream, (mut upstream, _)) = (stream.unwrap(), accepted.unwrap());
+        let mut wire = Wire::new(stream);
+        assert!(wire.is_quiet());
+        upstream.write_all(b"HTTP/1.1 408 Request Timeout\r\n\r\n").await.unwrap();
+        wire.stream.readable().await.unwrap();
+        poll_fn(|cx| {
+            while pin!(consume_budget()).poll(cx).is_ready() {}
+            Poll::Ready(())
+        })
+        .await;
+        assert!(!wire.is_quiet());
     });
 }

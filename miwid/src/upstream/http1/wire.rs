@@ -3,7 +3,7 @@
 
 use std::{
     cell::RefCell,
-    future::Future as _,
+    future::{Future as _, poll_fn},
     io,
     pin::{Pin, pin},
     rc::Rc,
@@ -12,7 +12,10 @@ use std::{
 
 use bytes::{Buf, BufMut, Bytes};
 use http::Method;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    task::unconstrained,
+};
 
 use super::{
     buffers::{Buffer, LARGE, SMALL},
@@ -126,8 +129,10 @@ impl<S: AsyncRead + Unpin> Wire<S> {
     /// as nothing has come.
     pub(in crate::upstream) fn is_quiet(&mut self) -> bool {
         let mut byte = [0];
-        let mut cx = Context::from_waker(Waker::noop());
-        Pin::new(&mut self.stream).poll_read(&mut cx, &mut ReadBuf::new(&mut byte)).is_pending()
+        let mut buffer = ReadBuf::new(&mut byte);
+        // To a task that has done its share, a socket would seem to have nothing.
+        let look = unconstrained(poll_fn(|cx| Pin::new(&mut self.stream).poll_read(cx, &mut buffer)));
+        pin!(look).poll(&mut Context::from_waker(Waker::noop())).is_pending()
     }
 
     /// Reads more; 0: the end. While there is nothing to read it holds no memory for it.
