@@ -53,9 +53,12 @@ async fn answer(worker: Rc<Worker>, peer: Peer, activity: Activity, accepted: Ac
     let mut stopped = Stopped::of(outlet.clone());
     // What is wrong with the head itself, `h3` tells the client; a stream that brings none in time is dropped, which ends it.
     let head_timeout = worker.snapshot().settings.request_timeout;
-    // Futures are pinned here, and not moved to where they are awaited: they are large.
-    let resolved = pin!(resolver.resolve_request());
-    let (mut request, stream) = match tokio::time::timeout(head_timeout, resolved).await {
+    // Large futures are pinned where they are made, not moved to where they are awaited; each in a block, to give its room back.
+    let resolved = {
+        let resolved = pin!(resolver.resolve_request());
+        tokio::time::timeout(head_timeout, resolved).await
+    };
+    let (mut request, stream) = match resolved {
         Ok(Ok(resolved)) => resolved,
         Ok(Err(error)) => return tracing::debug!(%error, "HTTP/3 request refused"),
         Err(_) => return worker.metrics.connection_cut("slow-head"),
@@ -79,8 +82,11 @@ async fn answer(worker: Rc<Worker>, peer: Peer, activity: Activity, accepted: Ac
     let request: Request<Source> =
         request.map(|()| if body.has_ended() { Source::Empty } else { Source::Stream(Box::pin(body)) });
     // A client that cancels takes its request with it, wherever that may wait.
-    let served = pin!(service::serve(worker, peer, &activity, request, None));
-    let Some(answer) = stopped.first(served).await else { return };
+    let answer = {
+        let served = pin!(service::serve(worker, peer, &activity, request, None));
+        stopped.first(served).await
+    };
+    let Some(answer) = answer else { return };
     if let Err(error) = response::send(&mut sending, &outlet, &mut stopped, answer, head).await {
         if error.kind() == std::io::ErrorKind::TimedOut {
             metrics.connection_cut("write-stall");
@@ -106,6 +112,17 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+
+    /// Each request pays for it with an allocation. A larger one is no mistake in itself, but should be meant.
+    #[test]
+    fn a_request_stays_small() {
+        fn size<A, F>(_: impl Fn(A) -> F) -> usize {
+            size_of::<F>()
+        }
+        type Given<'a> = (&'a Rc<Worker>, &'a Peer, &'a Activity, Accepted);
+        let request = size(|(worker, peer, activity, accepted): Given<'_>| serve(worker, peer, activity, accepted));
+        assert!(request <= 4224, "{request} bytes");
+    }
 
     #[test]
     fn connection_specific_fields_make_a_message_malformed() {
