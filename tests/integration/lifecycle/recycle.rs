@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use harness::{Daemon, wait};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{app, managed};
 
@@ -77,6 +78,70 @@ async fn an_app_that_nobody_asks_for_sleeps_and_wakes_once_for_all() {
     daemon.app_in_state("chaos", "idle").await;
     daemon.ctl_ok(&["app", "start", "chaos"]).await;
     assert_eq!(daemon.app("chaos").await["state"], "running", "an operator wakes it too");
+}
+
+// 77. A scanner does not wake it: not by its paths, not by its methods, and not over a connection that served before.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_wake_on_names_wakes_an_app() {
+    let wish = "idle_timeout = \"1s\"\nwake_on = { methods = [\"GET\"], paths = [\"/\", \"/fast*\"] }";
+    let daemon = Daemon::start(&app("chaos", "", &["--pid-file", "{dir}/starts"], wish)).await;
+    daemon.app_ready("chaos").await;
+    let mut kept = Kept::open(&daemon).await;
+    // Awake, it answers all that it is asked.
+    assert!(kept.ask("GET /wp-login.php").await.starts_with("HTTP/1.1 404"));
+    assert!(kept.ask("GET /fast").await.starts_with("HTTP/1.1 200"));
+    daemon.app_in_state("chaos", "idle").await;
+    wait::until(wait::SOON, "no process is left", async || daemon.app_pids("chaos").await.is_empty()).await;
+    let starts = daemon.read("starts").lines().count();
+    for line in [
+        "GET /wp-login.php",
+        "GET /fast/../wp-login.php",
+        "GET //wp-login.php",
+        "GET /.well-known/acme-challenge/x",
+        "POST /fast",
+        "HEAD /",
+        "OPTIONS /",
+    ] {
+        let answer = kept.ask(line).await.to_ascii_lowercase();
+        assert!(answer.starts_with("http/1.1 503") && answer.contains("miwi-reason: app-idle"), "{line}: {answer}");
+        assert!(answer.contains("retry-after: "), "{line}: {answer}");
+    }
+    let scan = daemon.load("chaos.test").connections(4).paths(&["/.env", "/wp-login.php"]).requests(200);
+    scan.expect(&[503]).run().await.assert_none_failed();
+    assert_eq!(daemon.app("chaos").await["state"], "idle");
+    assert_eq!(daemon.read("starts").lines().count(), starts, "nothing was started");
+    assert!(!daemon.ctl_ok(&["events"]).await.stdout.contains("app.waking"));
+
+    assert!(kept.ask("GET /fast").await.starts_with("HTTP/1.1 200"), "what it names wakes it");
+    assert_eq!(daemon.read("starts").lines().count(), starts + 1);
+    assert!(kept.ask("GET /wp-login.php").await.starts_with("HTTP/1.1 404"), "and then it answers all again");
+}
+
+/// A connection to the app's site that stays open.
+struct Kept(tokio::net::TcpStream);
+
+impl Kept {
+    async fn open(daemon: &Daemon) -> Self {
+        Self(tokio::net::TcpStream::connect(daemon.http()).await.unwrap())
+    }
+
+    /// The head of the answer.
+    async fn ask(&mut self, line: &str) -> String {
+        let Self(stream) = self;
+        let request = format!("{line} HTTP/1.1\r\nHost: chaos.test\r\nContent-Length: 0\r\n\r\n");
+        let request = if line.starts_with("POST") { request } else { request.replace("Content-Length: 0\r\n", "") };
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            let byte = tokio::time::timeout(wait::LATER, stream.read_u8()).await.expect("an answer in time");
+            answer.push(byte.unwrap_or_else(|error| panic!("{line}: {error}")));
+        }
+        let head = String::from_utf8(answer).unwrap();
+        let length = head.lines().find_map(|it| it.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        let body: usize = if line.starts_with("HEAD") { 0 } else { length.unwrap_or(0) };
+        stream.read_exact(&mut vec![0; body]).await.unwrap();
+        head
+    }
 }
 
 // 78. A wake that fails is answered, and starts nothing for each request.
