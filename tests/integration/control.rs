@@ -279,3 +279,32 @@ async fn completions_and_manual_pages_come_out_of_the_binary() {
     assert_eq!(offline(&["man", directory.path().to_str().unwrap()]).await.status, 0);
     assert!(directory.path().join("miwictl.1").exists());
 }
+
+// 110. Bytes that are no text are refused like any other wrong word.
+#[tokio::test(flavor = "multi_thread")]
+async fn arguments_that_are_no_text_are_an_error_and_no_panic() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+    let odd = OsStr::from_bytes(b"\xff\xfe");
+    let daemon = Daemon::start(&managed(&[], "")).await;
+    daemon.app_ready("chaos").await;
+    let before: [&[&str]; 5] = [&[], &["app", "status"], &["app", "logs"], &["cert", "show"], &["config", "check"]];
+    for words in before {
+        let mut command = Command::new(miwictl());
+        command.arg("--socket").arg(daemon.socket()).args(words).arg(odd).stdin(Stdio::null()).kill_on_drop(true);
+        let output = Output::of(&tokio::time::timeout(wait::LATER, command.output()).await.expect("it ends").unwrap());
+        assert!([2, 5, 6].contains(&output.status), "{words:?}: {output:?}");
+        assert!(!output.all().contains("panicked"), "{words:?}: {output:?}");
+    }
+    let mut command = Command::new(miwid());
+    command.args(["check", "-o", "json", "-c"]).arg(odd).stdin(Stdio::null()).kill_on_drop(true);
+    let output = Output::of(&tokio::time::timeout(wait::LATER, command.output()).await.expect("it ends").unwrap());
+    assert!([2, 6].contains(&output.status) && !output.all().contains("panicked"), "{output:?}");
+
+    // What an app says is shown all the same.
+    daemon.get_host("chaos.test", "/log?raw=1").await;
+    wait::until(wait::SOON, "its output is shown", async || {
+        daemon.ctl_ok(&["app", "logs", "chaos", "-o", "jsonl"]).await.stdout.contains("bytes")
+    })
+    .await;
+    assert_eq!(daemon.ctl(&["status"]).await.status, 0);
+}
