@@ -58,17 +58,37 @@ async fn a_schedule_replaces_every_instance() {
     .await;
 }
 
+// 72. Its hour comes while something else runs on the app: that goes first, and it is said.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schedule_does_not_get_in_the_way_of_a_restart() {
+    let flags = ["--health-file", "{dir}/health"];
+    let wish = "restart_schedule = \"* * * * *\"\nstart_timeout = \"10m\"";
+    let daemon = Daemon::builder(&managed(&flags, wish)).file("health", "200").start().await;
+    daemon.app_ready("chaos").await;
+    // Until it may end, the restart is in the way of every minute; so is a scheduled one that came first.
+    daemon.write("health", "503");
+    let mut restart = daemon.ctl_child(&["app", "restart", "chaos"]);
+    wait::until(2 * wait::LATER, "a minute was left out", async || {
+        daemon.ctl_ok(&["events"]).await.stdout.contains("app.schedule_skipped")
+    })
+    .await;
+    assert_eq!(daemon.get_host("chaos.test", "/fast").await.status, 200, "the old one serves");
+    daemon.write("health", "200");
+    restart.wait().await.unwrap();
+    daemon.app_ready("chaos").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schedule_that_is_none_is_refused() {
     let output = Daemon::builder(&managed(&[], "restart_schedule = \"61 * * * *\"")).check(&[]).await;
     assert!(output.status == 6 && output.all().contains("minute"), "{output:?}");
 }
 
-// 76. Idle to zero; fifty first requests at once are one start, and all are answered.
+// 49, 76. Idle to zero, whatever the probes ask; fifty first requests at once are one start, and all are answered.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_app_that_nobody_asks_for_sleeps_and_wakes_once_for_all() {
     let flags = ["--pid-file", "{dir}/starts", "--ready-after", "300"];
-    let daemon = Daemon::start(&app("chaos", "", &flags, "idle_timeout = \"1s\"")).await;
+    let daemon = Daemon::start(&app("chaos", "health_interval = \"200ms\"", &flags, "idle_timeout = \"1s\"")).await;
     daemon.app_in_state("chaos", "idle").await;
     wait::until(wait::SOON, "no process is left", async || daemon.app_pids("chaos").await.is_empty()).await;
     let starts = daemon.read("starts").lines().count();
