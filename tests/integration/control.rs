@@ -308,3 +308,31 @@ async fn arguments_that_are_no_text_are_an_error_and_no_panic() {
     .await;
     assert_eq!(daemon.ctl(&["status"]).await.status, 0);
 }
+
+// 106. Others may take up all the places but a few, which are root's.
+#[tokio::test(flavor = "multi_thread")]
+async fn however_many_listen_root_is_served() {
+    const NOBODY: u32 = 65534;
+    if !skip::is_root() {
+        skip!("becoming another user needs root");
+    }
+    let Ok(Some(group)) = nix::unistd::Group::from_gid(NOBODY.into()) else { skip!("there is no group {NOBODY}") };
+    let daemon = Daemon::start(&format!("[control]\ngroup = {:?}\n", group.name)).await;
+    let copy = daemon.dir().join("miwictl");
+    std::fs::copy(miwictl(), &copy).unwrap();
+    let listen = || {
+        let mut command = Command::new(&copy);
+        command.arg("--socket").arg(daemon.socket()).args(["events", "-f"]).uid(NOBODY).gid(NOBODY);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap()
+    };
+    let mut listeners: Vec<_> = (0..64).map(|_| listen()).collect();
+    let mut refused = 0;
+    let end = tokio::time::Instant::now() + wait::LATER;
+    while refused == 0 {
+        assert!(tokio::time::Instant::now() < end, "nobody was refused");
+        refused = listeners.iter_mut().filter_map(|it| it.try_wait().unwrap()).count();
+        assert_eq!(daemon.ctl(&["status"]).await.status, 0, "root is served");
+    }
+    assert!(refused < listeners.len(), "the others listen");
+    assert!(daemon.log().contains("too many are open"));
+}
