@@ -1,8 +1,11 @@
 //! What is wrong with a configuration, said so that the operator can mend it.
 
-use std::{fmt::Write, path::PathBuf};
+use std::{
+    fmt::Write,
+    path::{Path, PathBuf},
+};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -15,6 +18,7 @@ pub enum Severity {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
     pub severity: Severity,
+    #[serde(serialize_with = "as_shown")]
     pub file: PathBuf,
     pub line: u32,
     pub column: u32,
@@ -22,6 +26,11 @@ pub struct Problem {
     pub key: String,
     pub message: String,
     pub hint: Option<String>,
+}
+
+/// Names of files need not be text, JSON has nothing else.
+fn as_shown<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&path.display())
 }
 
 /// Terminal codes, all empty without colour.

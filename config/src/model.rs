@@ -562,6 +562,7 @@ pub struct Process {
     pub max_lifetime: Option<Duration>,
     pub restart_schedule: Option<Schedule>,
     pub idle_timeout: Option<Duration>,
+    pub wake_on: WakeOn,
     pub depends_on: Vec<String>,
     pub pre_deploy: Option<String>,
     pub watch: bool,
@@ -625,6 +626,15 @@ pub struct Hold {
     pub timeout: Duration,
     pub release_concurrency: usize,
     pub on_start: bool,
+}
+
+/// Requests that wake an app that sleeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct WakeOn {
+    /// Empty = all.
+    pub methods: Vec<String>,
+    /// Whole paths; a `*` at the end stands for whatever follows. Empty = all.
+    pub paths: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

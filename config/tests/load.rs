@@ -5,7 +5,7 @@
 use std::{fs, path::Path, time::Duration};
 
 use config::{
-    Capabilities, Config, Interface, Listen, Loaded, Problem, Severity, StreamDrain, Target, UpstreamUrl, load,
+    Capabilities, Config, Interface, Listen, Loaded, Problem, Severity, StreamDrain, Target, UpstreamUrl, WakeOn, load,
     load_text, load_texts,
 };
 use proptest::prelude::*;
@@ -207,6 +207,18 @@ fn warnings_come_with_the_configuration() {
     let loaded = load_text(Path::new("m.toml"), text, &[], &Capabilities::default()).unwrap();
     let severities: Vec<_> = loaded.warnings.iter().map(|it| (it.severity, it.line)).collect();
     assert_eq!(severities, [(Severity::Warning, 3)]);
+}
+
+#[test]
+fn what_wakes_an_app_is_said_by_methods_and_paths() {
+    let text = |process: &str| format!("[backends.a.process]\ncommand = \"x\"\n{process}\n");
+    let wake_on = |process: &str| understood(&text(process)).backends["a"].process.clone().unwrap().wake_on;
+    assert_eq!(wake_on("idle_timeout = 60"), WakeOn::default());
+    let written = wake_on("idle_timeout = 60\nwake_on = { methods = [\"GET\"], paths = [\"/\", \"/shop/*\"] }");
+    assert_eq!(written, WakeOn { methods: vec!["GET".into()], paths: vec!["/".into(), "/shop/*".into()] });
+    let sleepless = load_text(Path::new("m.toml"), &text("wake_on.paths = [\"/\"]"), &[], &Capabilities::default());
+    let warnings = sleepless.unwrap().warnings;
+    assert!(warnings.len() == 1 && warnings[0].key.ends_with("wake_on"), "{warnings:?}");
 }
 
 proptest! {

@@ -1,16 +1,22 @@
 """gRPC through a proxy: a server of bytes, and a client that makes every kind of call.
 
     calls.py serve                      prints its port, serves until its input ends
+    calls.py app                        serves on the port in PORT, until SIGTERM, and then lets calls end
     calls.py check TARGET [CA_FILE]     runs the checks and prints "ok NAME" or "failed NAME: why" for each
     calls.py down TARGET HOST           one call that fails, its code and the reason that miwid gives
-    calls.py hold TARGET                a stream that goes on: a line of input is sent, its echo is printed
+    calls.py hold TARGET [METHOD]       a stream that goes on: a line of input is sent, its echo is printed
+    calls.py upload TARGET              a call whose messages are the lines of input: the answer is printed when they end
+    calls.py load TARGET                calls without pause; a line of input asks for 50 good ones more, and the last line of output
+                                        counts all: "called N, failed N", with what was wrong
 
 No generated code: the methods are bytes in, bytes out.
 """
 
 import concurrent.futures
+import os
 import queue
 import pathlib
+import signal
 import sys
 import threading
 import time
@@ -69,11 +75,28 @@ def echo(requests, context):
         yield request
 
 
+def signed(text):
+    return f"{os.getpid()} {text}".encode()
+
+
+def who(request, context):
+    return signed("here")
+
+
+def signed_echo(requests, context):
+    for request in requests:
+        yield signed(request.decode())
+
+
+def signed_join(requests, context):
+    return signed(" ".join(it.decode() for it in requests))
+
+
 def deadline(request, context):
     return str(context.time_remaining()).encode()
 
 
-def serve():
+def server_on(port):
     server = grpc.server(concurrent.futures.ThreadPoolExecutor(max_workers=200), options=OPTIONS)
     handlers = {
         "Unary": grpc.unary_unary_rpc_method_handler(unary),
@@ -85,12 +108,29 @@ def serve():
         "FailMidway": grpc.unary_stream_rpc_method_handler(fail_midway),
         "Total": grpc.stream_unary_rpc_method_handler(total),
         "Echo": grpc.stream_stream_rpc_method_handler(echo),
+        "Who": grpc.unary_unary_rpc_method_handler(who),
+        "SignedEcho": grpc.stream_stream_rpc_method_handler(signed_echo),
+        "SignedJoin": grpc.stream_unary_rpc_method_handler(signed_join),
     }
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
-    print(server.add_insecure_port("127.0.0.1:0"), flush=True)
+    print(server.add_insecure_port(f"127.0.0.1:{port}"), flush=True)
     server.start()
+    return server
+
+
+def serve():
+    server = server_on(0)
     sys.stdin.read()
     server.stop(0).wait()
+
+
+def app():
+    # A handler may put into this queue whatever it interrupts.
+    asked = queue.SimpleQueue()
+    signal.signal(signal.SIGTERM, lambda *_: asked.put(None))
+    server = server_on(os.environ["PORT"])
+    asked.get()
+    server.stop(5).wait()
 
 
 # --- the client ----------------------------------------------------------------------------------------------------
@@ -264,11 +304,58 @@ def down(target, host):
         print(error.code().name, reason, flush=True)
 
 
-def hold(target, tls=None):
-    with channel_to(target, tls) as channel:
-        lines = (line.rstrip("\n").encode() for line in sys.stdin)
-        for answer in Client(channel).method("stream_stream", "Echo")(lines, timeout=120):
+def lines_of_input():
+    return (line.rstrip("\n").encode() for line in sys.stdin)
+
+
+def hold(target, method="Echo"):
+    with channel_to(target, None) as channel:
+        for answer in Client(channel).method("stream_stream", method)(lines_of_input(), timeout=120):
             print(answer.decode(), flush=True)
+    print("ended", flush=True)
+
+
+def upload(target):
+    with channel_to(target, None) as channel:
+        print(Client(channel).method("stream_unary", "SignedJoin")(lines_of_input(), timeout=120).decode(), flush=True)
+
+
+def load(target):
+    answers = queue.Queue()
+    stop = threading.Event()
+
+    def call(client):
+        while not stop.is_set():
+            try:
+                answers.put(client.unary("Who")(b"", timeout=60).decode())
+            except grpc.RpcError as error:
+                answers.put(error)
+
+    called, failures = 0, []
+
+    def take(answer):
+        nonlocal called
+        called += 1
+        if isinstance(answer, grpc.RpcError):
+            failures.append(f"{answer.code().name} {answer.details()}")
+            return None
+        return answer.split()[0]
+
+    with channel_to(target, None) as channel, concurrent.futures.ThreadPoolExecutor(max_workers=4) as pool:
+        for _ in range(4):
+            pool.submit(call, Client(channel))
+        for _ in sys.stdin:
+            # What was answered before the question does not count.
+            while not answers.empty():
+                take(answers.get())
+            good = []
+            while len(good) < 50 and len(failures) < 50:
+                good.extend(pid for pid in [take(answers.get())] if pid)
+            print(" ".join(sorted(set(good))), flush=True)
+        stop.set()
+    while not answers.empty():
+        take(answers.get())
+    print(f"called {called}, failed {len(failures)} {failures[:3]}", flush=True)
 
 
 if __name__ == "__main__":

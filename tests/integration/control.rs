@@ -279,3 +279,60 @@ async fn completions_and_manual_pages_come_out_of_the_binary() {
     assert_eq!(offline(&["man", directory.path().to_str().unwrap()]).await.status, 0);
     assert!(directory.path().join("miwictl.1").exists());
 }
+
+// 110. Bytes that are no text are refused like any other wrong word.
+#[tokio::test(flavor = "multi_thread")]
+async fn arguments_that_are_no_text_are_an_error_and_no_panic() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+    let odd = OsStr::from_bytes(b"\xff\xfe");
+    let daemon = Daemon::start(&managed(&[], "")).await;
+    daemon.app_ready("chaos").await;
+    let before: [&[&str]; 5] = [&[], &["app", "status"], &["app", "logs"], &["cert", "show"], &["config", "check"]];
+    for words in before {
+        let mut command = Command::new(miwictl());
+        command.arg("--socket").arg(daemon.socket()).args(words).arg(odd).stdin(Stdio::null()).kill_on_drop(true);
+        let output = Output::of(&tokio::time::timeout(wait::LATER, command.output()).await.expect("it ends").unwrap());
+        assert!([2, 5, 6].contains(&output.status), "{words:?}: {output:?}");
+        assert!(!output.all().contains("panicked"), "{words:?}: {output:?}");
+    }
+    let mut command = Command::new(miwid());
+    command.args(["check", "-o", "json", "-c"]).arg(odd).stdin(Stdio::null()).kill_on_drop(true);
+    let output = Output::of(&tokio::time::timeout(wait::LATER, command.output()).await.expect("it ends").unwrap());
+    assert!([2, 6].contains(&output.status) && !output.all().contains("panicked"), "{output:?}");
+
+    // What an app says is shown all the same.
+    daemon.get_host("chaos.test", "/log?raw=1").await;
+    wait::until(wait::SOON, "its output is shown", async || {
+        daemon.ctl_ok(&["app", "logs", "chaos", "-o", "jsonl"]).await.stdout.contains("bytes")
+    })
+    .await;
+    assert_eq!(daemon.ctl(&["status"]).await.status, 0);
+}
+
+// 106. Others may take up all the places but a few, which are root's.
+#[tokio::test(flavor = "multi_thread")]
+async fn however_many_listen_root_is_served() {
+    const NOBODY: u32 = 65534;
+    if !skip::is_root() {
+        skip!("becoming another user needs root");
+    }
+    let Ok(Some(group)) = nix::unistd::Group::from_gid(NOBODY.into()) else { skip!("there is no group {NOBODY}") };
+    let daemon = Daemon::start(&format!("[control]\ngroup = {:?}\n", group.name)).await;
+    let copy = daemon.dir().join("miwictl");
+    std::fs::copy(miwictl(), &copy).unwrap();
+    let listen = || {
+        let mut command = Command::new(&copy);
+        command.arg("--socket").arg(daemon.socket()).args(["events", "-f"]).uid(NOBODY).gid(NOBODY);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true).spawn().unwrap()
+    };
+    let mut listeners: Vec<_> = (0..64).map(|_| listen()).collect();
+    let mut refused = 0;
+    let end = tokio::time::Instant::now() + wait::LATER;
+    while refused == 0 {
+        assert!(tokio::time::Instant::now() < end, "nobody was refused");
+        refused = listeners.iter_mut().filter_map(|it| it.try_wait().unwrap()).count();
+        assert_eq!(daemon.ctl(&["status"]).await.status, 0, "root is served");
+    }
+    assert!(refused < listeners.len(), "the others listen");
+    assert!(daemon.log().contains("too many are open"));
+}

@@ -204,3 +204,101 @@ async fn an_unchanged_configuration_says_so() {
     let daemon = Daemon::start(&site("a.test", "root = \"{dir}\"")).await;
     assert_eq!(daemon.ctl_json(&["reload"]).await["result"], "unchanged");
 }
+
+// 93. A storm of signals is as good as one: what is in the file at the end is what serves.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_storm_of_sighups_ends_with_the_last_configuration() {
+    const STORM: usize = 100;
+    let text = |version: usize| site("a.test", &format!("respond = \"version {version}\""));
+    let daemon = Daemon::start(&format!("{}{}", managed(&[], ""), text(0))).await;
+    daemon.app_ready("chaos").await;
+    let pids = daemon.app_pids("chaos").await;
+    let load = daemon.load("chaos.test").connections(4).paths(&["/fast"]).start();
+    load.flowing(10).await;
+    for version in 1..=STORM {
+        daemon.replace_config(&format!("{}{}", managed(&[], ""), text(version)));
+        daemon.signal(Signal::SIGHUP);
+    }
+    let last = format!("version {STORM}");
+    wait::until(wait::LATER, "the last one serves", async || daemon.get_host("a.test", "/").await.text() == last).await;
+    load.flowing(10).await;
+    load.stop().await.assert_none_failed();
+    assert_eq!(daemon.app_pids("chaos").await, pids);
+    assert_eq!(daemon.ctl_json(&["reload"]).await["result"], "unchanged", "nothing is left to do");
+}
+
+// 98. An app that is taken out ends what it has begun, and then goes. What it said stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_that_is_removed_finishes_its_requests_and_leaves_its_log() {
+    let (leaving, staying) = (app("leaving", "", &[], ""), app("staying", "", &[], ""));
+    let daemon = Daemon::start(&format!("{leaving}{staying}")).await;
+    daemon.app_ready("leaving").await;
+    daemon.app_ready("staying").await;
+    let (gone, kept) = (daemon.app_pids("leaving").await, daemon.app_pids("staying").await);
+    daemon.get_host("leaving.test", "/log?text=last-words").await;
+    let log = || walk(daemon.dir()).into_iter().find(|it| it.ends_with("leaving.log"));
+    let said = || log().and_then(|it| std::fs::read_to_string(it).ok()).unwrap_or_default();
+    wait::until(wait::SOON, "it is in the log", async || said().contains("last-words")).await;
+    let http = daemon.http();
+    let slow = tokio::spawn(async move { harness::get(http, "leaving.test", "/sleep?ms=2000").await });
+    daemon.app_where("leaving", "the request is in flight", |it| it["instances"][0]["in_flight"] == 1).await;
+    daemon.rewrite_config(&staying);
+    daemon.ctl_ok(&["reload"]).await;
+    assert_eq!(slow.await.unwrap().expect("an answer").status, 200);
+    wait::until(wait::SOON, "its processes are gone", async || gone.iter().all(|it| !harness::exists(*it))).await;
+    wait::until(wait::SOON, "it is listed no more", async || daemon.app("leaving").await.is_null()).await;
+    assert_ne!(daemon.get_host("leaving.test", "/").await.status, 200);
+    assert!(said().contains("last-words"), "its log stays");
+    assert_eq!(daemon.app_pids("staying").await, kept);
+}
+
+// 99. A listener whose port somebody else has: refused before anything changes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_that_cannot_be_bound_refuses_the_whole_reload() {
+    let config = |port: &str, answer: &str| {
+        format!("[server]\nhttp_port = {port}\n{}", site("a.test", &format!("respond = \"{answer}\"")))
+    };
+    let daemon = Daemon::start(&config("{port}", "before")).await;
+    let generation = daemon.ctl_json(&["status"]).await["config_generation"].clone();
+    let taken = std::net::TcpListener::bind(daemon.address(2)).unwrap();
+    daemon.rewrite_config(&config("{port2}", "after"));
+    let output = daemon.reload().await;
+    assert_eq!(output.status, 6, "{output:?}");
+    assert!(output.all().contains(&daemon.address(2).port().to_string()), "the port is named: {output:?}");
+    assert_eq!(daemon.get_host("a.test", "/").await.text(), "before");
+    assert_eq!(daemon.ctl_json(&["status"]).await["config_generation"], generation);
+    drop(taken);
+    daemon.ctl_ok(&["reload"]).await;
+    assert_eq!(harness::get(daemon.address(2), "a.test", "/").await.unwrap().text(), "after");
+}
+
+// 100. A reload that comes during a restart waits for it, and both succeed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_during_a_restart_comes_after_it() {
+    let text = |version: &str| {
+        let flags = ["--health-file", "{dir}/health"];
+        format!("{}[backends.\"chaos.test\".process.env]\nVERSION = \"{version}\"\n", managed(&flags, ""))
+    };
+    let daemon = Daemon::builder(&text("v1")).file("health", "200").start().await;
+    daemon.app_ready("chaos").await;
+    let load = daemon.load("chaos.test").connections(4).paths(&["/fast"]).start();
+    load.flowing(10).await;
+    // The restart does not end before it may.
+    daemon.write("health", "503");
+    let mut restart = daemon.ctl_child(&["app", "restart", "chaos"]);
+    let both = |app: &Value| app["instances"].as_array().is_some_and(|all| all.len() == 2);
+    daemon.app_where("chaos", "the restart is under way", both).await;
+    daemon.rewrite_config(&text("v2"));
+    let mut reload = daemon.ctl_child(&["reload"]);
+    wait::until(wait::SOON, "the configuration is taken", async || {
+        daemon.ctl_json(&["status"]).await["config_generation"] == 2
+    })
+    .await;
+    assert!(reload.try_wait().unwrap().is_none(), "the reload waits for its app");
+    daemon.write("health", "200");
+    assert!(restart.wait().await.unwrap().success());
+    assert!(reload.wait().await.unwrap().success());
+    let version = async || daemon.get_host("chaos.test", "/env").await.json()["VERSION"] == "v2";
+    wait::until(wait::LATER, "the new version answers", version).await;
+    load.stop().await.assert_none_failed();
+}

@@ -67,6 +67,23 @@ async fn term_drains_and_a_second_one_does_not_wait() {
     endless.abort();
 }
 
+// 91. An app that does not hear does not keep the daemon, and is not left behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_with_an_app_that_hangs_ends_and_leaves_nothing() {
+    let wish = "stop_timeout = \"1s\"\ndrain_timeout = \"1s\"";
+    let app = managed(&["--ignore-term", "--fork-holder"], wish);
+    let daemon = Daemon::builder(&format!("[server]\nshutdown_timeout = \"2s\"\n{app}")).warden().start().await;
+    daemon.app_ready("chaos").await;
+    let http = daemon.http();
+    let hung = tokio::spawn(async move { get(http, "chaos.test", "/sleep?ms=600000").await });
+    daemon.app_where("chaos", "the request is in flight", |it| it["instances"][0]["in_flight"] == 1).await;
+    let below: Vec<u32> = harness::descendants(daemon.pid()).iter().map(|it| it.pid).collect();
+    // The harness waits for as long as the unit lets it take.
+    assert!(daemon.stop().await.success());
+    assert!(below.iter().all(|pid| !harness::exists(*pid)), "nothing is left");
+    let _ = hung.await;
+}
+
 #[test]
 fn the_unit_is_valid() {
     let unit = fs::read_to_string(repository().join("packaging/systemd/miwid.service")).unwrap();

@@ -248,6 +248,13 @@ impl Daemon {
         write_config(&self.config_path(), text, self.dir(), &self.ports);
     }
 
+    /// The same at one blow, as editors do it: a reload that runs meanwhile reads one text or the other.
+    pub fn replace_config(&self, text: &str) {
+        let next = self.dir().join("next.toml");
+        write_config(&next, text, self.dir(), &self.ports);
+        fs::rename(next, self.config_path()).expect("replaces the configuration");
+    }
+
     /// `miwictl reload`.
     pub async fn reload(&self) -> Output {
         self.ctl(&["reload"]).await

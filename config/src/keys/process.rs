@@ -99,6 +99,7 @@ const BOUNDS: &[Key] = &[
     key("max_lifetime", TIMEOUT, "", "Age at which an instance is replaced."),
     key("restart_schedule", Kind::Text, "", "When to restart: a cron line in local time, or `@daily`."),
     key("idle_timeout", TIMEOUT, "", "Quiet time after which the app sleeps."),
+    key("wake_on", Kind::Table(&WAKE_ON), "", "Which requests wake an app that sleeps; others get a 503."),
 ];
 
 static HOLD: Table = Table {
@@ -108,6 +109,19 @@ static HOLD: Table = Table {
         key("timeout", DURATION, "30s", "How long one waits."),
         key("release_concurrency", COUNT, "64", "How many go on at once afterwards."),
         key("on_start", Kind::Flag, "true", "Whether requests wait for the first start too."),
+    ]],
+};
+
+static WAKE_ON: Table = Table {
+    doc: "Requests that wake an app that sleeps. Others get a 503 with `miwi-reason: app-idle`.",
+    groups: &[&[
+        key("methods", TEXTS, "all", "Their methods."),
+        key(
+            "paths",
+            Kind::List(&Kind::HttpPath),
+            "all",
+            "Their paths, whole; `/shop/*` is all that begin with `/shop/`.",
+        ),
     ]],
 };
 

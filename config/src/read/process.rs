@@ -7,7 +7,7 @@ use indexmap::IndexMap;
 use crate::{
     AppLogs, AppType, AutoRestart, ByteSize, Hold, Interface, Jvm, KillMode, Listen, LogFormat, Nodejs, OnAllUnready,
     OnFailure, Probe, ProbeKind, Probes, Process, Python, RestartStrategy, Schedule, Secret, StreamDrain, Tomcat,
-    section::Section, tree::Value, values,
+    WakeOn, section::Section, tree::Value, values,
 };
 
 const SIGKILL: i32 = 9;
@@ -52,6 +52,7 @@ pub(super) fn process(backend: &Section<'_>, app_type: AppType) -> Process {
         max_lifetime: section.duration("max_lifetime"),
         restart_schedule: schedule(section),
         idle_timeout: section.duration("idle_timeout"),
+        wake_on: wake_on(section),
         depends_on: section.texts("depends_on").unwrap_or_default(),
         pre_deploy: section.text("pre_deploy"),
         watch: section.flag("watch").unwrap_or(false),
@@ -175,6 +176,41 @@ fn hold(section: &Section<'_>) -> Hold {
         release_concurrency: section.integer("release_concurrency").unwrap_or(64),
         on_start: section.flag("on_start").unwrap_or(true),
     }
+}
+
+fn wake_on(process: &Section<'_>) -> WakeOn {
+    let section = process.section("wake_on");
+    if section.present() && !process.has("idle_timeout") {
+        let hint = "add `idle_timeout`, or take `wake_on` out";
+        process.warning_at("wake_on", "the app never sleeps, so nothing has to wake it", Some(hint.into()));
+    }
+    for key in ["methods", "paths"] {
+        if section.list(key, |_| Some(())).is_some_and(|it| it.is_empty()) {
+            let hint = format!("take `{key}` out for all");
+            section.error_at(key, "nothing could wake the app", Some(hint));
+        }
+    }
+    let methods = section.texts("methods").unwrap_or_default();
+    for method in methods.iter().filter(|it| !is_method(it)) {
+        let hint = "methods are written in capitals: \"GET\"";
+        section.error_at("methods", format!("{method:?} is not a method"), Some(hint.into()));
+    }
+    let paths = section.texts("paths").unwrap_or_default();
+    for path in paths.iter().filter(|it| !is_path_pattern(it)) {
+        let hint = "write a whole path, or the beginning of some and a `*`: \"/shop/*\"";
+        section.error_at("paths", format!("{path:?} matches no path"), Some(hint.into()));
+    }
+    WakeOn { methods, paths }
+}
+
+/// No other letters: methods are told apart by them, and a `get` would never match.
+fn is_method(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|it| it.is_ascii_uppercase() || it.is_ascii_digit() || b"-_".contains(&it))
+}
+
+/// Without a query, and with a star at the end only.
+fn is_path_pattern(text: &str) -> bool {
+    !text.strip_suffix('*').unwrap_or(text).contains(['*', '?', '#'])
 }
 
 fn logs(section: &Section<'_>) -> AppLogs {

@@ -45,7 +45,7 @@ fn check(globals: &Globals, file: Option<&Path>, strict: bool) -> Result {
     for problem in &problems {
         output::complaint(&rendered(problem));
     }
-    let report = json!({ "valid": valid, "file": path, "problems": problems });
+    let report = json!({ "valid": valid, "file": path.display().to_string(), "problems": problems });
     output::document(globals, &report, |_| {
         let word = if valid { "valid" } else { "not valid" };
         format!("{}: {word}, {} problem(s)", path.display(), problems.len())

@@ -5,7 +5,11 @@ use std::time::Duration;
 use proto::v1::{Event, ListEventsRequest, WatchEventsRequest};
 
 use super::connect;
-use crate::{cli::Globals, error::Result, output};
+use crate::{
+    cli::{Format, Globals},
+    error::Result,
+    output,
+};
 
 pub(super) async fn run(globals: &Globals, follow: bool, since: Option<Duration>) -> Result {
     let since_seconds = since.map(|since| since.as_secs());
@@ -28,7 +32,8 @@ pub(super) async fn run(globals: &Globals, follow: bool, since: Option<Duration>
 }
 
 fn show(globals: &Globals, event: &Event) {
-    if event.gap > 0 {
+    // For scripts it is a record among the others.
+    if event.gap > 0 && globals.output == Format::Table {
         output::talk(globals, &format!("({} events missed)", event.gap));
         return;
     }

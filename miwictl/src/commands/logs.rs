@@ -71,7 +71,8 @@ pub(super) async fn tail(globals: &Globals, name: &str, lines: u32, follow: bool
 }
 
 fn show(globals: &Globals, line: &LogLine) {
-    if line.gap > 0 {
+    // For scripts it is a record among the others.
+    if line.gap > 0 && globals.output == Format::Table {
         output::talk(globals, &format!("({} lines missed)", line.gap));
         return;
     }

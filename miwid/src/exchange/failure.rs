@@ -38,6 +38,8 @@ pub mod reason {
     pub const HOLD_TIMEOUT: &str = "hold-timeout";
     pub const APP_STOPPED: &str = "app-stopped";
     pub const APP_FAILED: &str = "app-failed";
+    /// The app sleeps, and `wake_on` does not name the request.
+    pub const APP_IDLE: &str = "app-idle";
     /// Who asks is not served here.
     pub const DENIED: &str = "denied";
     /// Who asks does so too often: 429.

@@ -22,6 +22,7 @@ use super::{
     replay::Loan,
     retry::{self, Attempt, Decision, Sent},
     upgrade::{Tunnel, Tunnels, closing},
+    wake::WakeRules,
 };
 use crate::{
     exchange::{Body, Context, Failure, Inbound, Meter, Scheme, headers::X_REQUEST_ID, reason},
@@ -36,6 +37,7 @@ const NOTICE_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Forwarder {
     pub set: Arc<Set>,
     pub(super) stream_drain: config::StreamDrain,
+    pub(super) wake_on: WakeRules,
     pub(super) preserve_host: bool,
     pub(super) connect_timeout: Duration,
     pub(super) request_timeout: Duration,
@@ -50,6 +52,8 @@ pub struct Exchange<'a> {
     pub tunnels: &'a Tunnels,
     /// Path and query to ask the upstream for (after `strip_prefix`).
     pub target: &'a str,
+    /// The site's path, as routes see it.
+    pub path: &'a str,
     /// What an errand has left undone.
     pub resumed: Option<Resumed>,
 }
@@ -115,6 +119,7 @@ impl Forwarder {
         Self {
             set,
             stream_drain: config::StreamDrain::CloseAfter(Duration::from_secs(5)),
+            wake_on: WakeRules::default(),
             preserve_host: proxy.preserve_host,
             connect_timeout: proxy.connect_timeout,
             request_timeout: server.request_timeout,
@@ -129,6 +134,12 @@ impl Forwarder {
         self
     }
 
+    /// Which requests wake the app when it sleeps.
+    pub fn with_wake_on(mut self, rules: WakeRules) -> Self {
+        self.wake_on = rules;
+        self
+    }
+
     pub async fn forward(&self, request: Request<Inbound>, exchange: Exchange<'_>) -> Result<Response<Body>, Failure> {
         let protocol = request.extensions().get::<hyper::ext::Protocol>();
         let protocol = protocol.map(|it| it.as_str().eq_ignore_ascii_case("websocket"));
@@ -140,11 +151,11 @@ impl Forwarder {
             let message = "CONNECT is not forwarded.";
             return Err(Failure::client(StatusCode::METHOD_NOT_ALLOWED, reason::METHOD, message));
         }
-        let Exchange { context, pools, tunnels, target, resumed } = exchange;
+        let Exchange { context, pools, tunnels, target, path, resumed } = exchange;
         let mut outgoing = self.outgoing(request, context, target)?;
         let (mut admitted, mut stage) = match resumed {
             Some(Resumed { in_flight, stage }) => (hold::Admitted { in_flight, _release: None }, stage),
-            None => (hold::admit(&self.set, context.client_ip, &[]).await?, Stage::Picked),
+            None => (hold::admit(&self.set, self.caller(&outgoing, context, path), &[]).await?, Stage::Picked),
         };
         loop {
             let endpoint = admitted.in_flight.endpoint().clone();
@@ -166,10 +177,14 @@ impl Forwarder {
                     outgoing.tried.push(endpoint.id);
                     outgoing.retried += 1;
                     drop(admitted);
-                    admitted = Box::pin(self.elsewhere(&outgoing, context)).await.ok_or(trouble.failure)?;
+                    admitted = Box::pin(self.elsewhere(&outgoing, context, path)).await.ok_or(trouble.failure)?;
                 }
             }
         }
+    }
+
+    fn caller<'a>(&'a self, outgoing: &'a Outgoing, context: &Context, path: &'a str) -> hold::Caller<'a> {
+        hold::Caller { client: context.client_ip, method: &outgoing.head.method, path, wake_on: &self.wake_on }
     }
 
     fn tried(&self, outgoing: &Outgoing, sent: Sent) -> Attempt {
@@ -180,9 +195,10 @@ impl Forwarder {
     }
 
     /// Another endpoint than those tried; for an app without one, its next.
-    async fn elsewhere(&self, outgoing: &Outgoing, context: &Context) -> Option<hold::Admitted> {
+    async fn elsewhere(&self, outgoing: &Outgoing, context: &Context, path: &str) -> Option<hold::Admitted> {
+        let caller = || self.caller(outgoing, context, path);
         let changed = self.set.changed();
-        if let Ok(admitted) = hold::admit(&self.set, context.client_ip, &outgoing.tried).await {
+        if let Ok(admitted) = hold::admit(&self.set, caller(), &outgoing.tried).await {
             return Some(admitted);
         }
         if !self.set.is_managed() {
@@ -190,7 +206,7 @@ impl Forwarder {
         }
         // The instance died a moment ago and its supervisor has not said so yet.
         tokio::time::timeout(NOTICE_TIMEOUT, changed).await.ok()?;
-        hold::admit(&self.set, context.client_ip, &outgoing.tried).await.ok()
+        hold::admit(&self.set, caller(), &outgoing.tried).await.ok()
     }
 
     fn outgoing(

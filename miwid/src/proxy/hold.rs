@@ -3,9 +3,10 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use http::StatusCode;
+use http::{Method, StatusCode};
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::wake::{WakeRules, may_wake};
 use crate::{
     exchange::{Failure, reason},
     upstream::{Availability, InFlight, Set, Unavailable},
@@ -13,6 +14,17 @@ use crate::{
 
 const RETRY_AFTER_FULL: Duration = Duration::from_secs(2);
 const RETRY_AFTER_STOPPED: Duration = Duration::from_secs(30);
+/// Somebody else may have woken it by then.
+const RETRY_AFTER_IDLE: Duration = Duration::from_secs(30);
+
+/// Who asks for an endpoint, and for what.
+pub(super) struct Caller<'a> {
+    pub client: IpAddr,
+    pub method: &'a Method,
+    /// As routes see it.
+    pub path: &'a str,
+    pub wake_on: &'a WakeRules,
+}
 
 /// A request that may go to an endpoint.
 pub(super) struct Admitted {
@@ -22,12 +34,12 @@ pub(super) struct Admitted {
 }
 
 /// An endpoint for this request, waiting for one when the set says that it is worth it.
-pub(super) async fn admit(set: &Arc<Set>, client: IpAddr, tried: &[u64]) -> Result<Admitted, Failure> {
-    match set.pick(client, tried) {
+pub(super) async fn admit(set: &Arc<Set>, caller: Caller<'_>, tried: &[u64]) -> Result<Admitted, Failure> {
+    match set.pick(caller.client, tried) {
         Ok(picked) => Ok(Admitted { in_flight: picked.in_flight, _release: None }),
         Err(Unavailable::NoEndpoint) => Err(no_endpoint()),
         Err(Unavailable::Wait(why)) => {
-            refusal(&why)?;
+            refusal(&why, &caller)?;
             let _held = set.enter_hold().ok_or_else(|| {
                 Failure::upstream(
                     StatusCode::SERVICE_UNAVAILABLE,
@@ -37,7 +49,7 @@ pub(super) async fn admit(set: &Arc<Set>, client: IpAddr, tried: &[u64]) -> Resu
                 .retry_after(RETRY_AFTER_FULL)
             })?;
             // Boxed, as all that is seldom done: the memory of every request would have room for it.
-            Box::pin(tokio::time::timeout(set.hold_timeout(), wait(set, client))).await.unwrap_or_else(|_| {
+            Box::pin(tokio::time::timeout(set.hold_timeout(), wait(set, &caller))).await.unwrap_or_else(|_| {
                 Err(Failure::upstream(
                     StatusCode::GATEWAY_TIMEOUT,
                     reason::HOLD_TIMEOUT,
@@ -48,22 +60,22 @@ pub(super) async fn admit(set: &Arc<Set>, client: IpAddr, tried: &[u64]) -> Resu
     }
 }
 
-async fn wait(set: &Arc<Set>, client: IpAddr) -> Result<Admitted, Failure> {
+async fn wait(set: &Arc<Set>, caller: &Caller<'_>) -> Result<Admitted, Failure> {
     loop {
         // Subscribed before looking, so that no change falls between the look and the wait.
         let changed = set.changed();
-        match set.pick(client, &[]) {
+        match set.pick(caller.client, &[]) {
             Ok(picked) => {
                 // Not counted in while it waits for its turn: the endpoint could not be drained.
                 drop(picked);
                 let permit = set.release().acquire_owned().await.ok();
-                if let Ok(picked) = set.pick(client, &[]) {
+                if let Ok(picked) = set.pick(caller.client, &[]) {
                     return Ok(Admitted { in_flight: picked.in_flight, _release: permit });
                 }
             }
             Err(Unavailable::NoEndpoint) => return Err(no_endpoint()),
             Err(Unavailable::Wait(why)) => {
-                refusal(&why)?;
+                refusal(&why, caller)?;
                 if why == Availability::Idle {
                     set.demand();
                 }
@@ -74,8 +86,13 @@ async fn wait(set: &Arc<Set>, client: IpAddr) -> Result<Admitted, Failure> {
 }
 
 /// The states that are not worth waiting for.
-fn refusal(why: &Availability) -> Result<(), Failure> {
+fn refusal(why: &Availability, caller: &Caller<'_>) -> Result<(), Failure> {
     match why {
+        Availability::Idle if !may_wake(caller.wake_on, caller.method, caller.path) => {
+            let message = "The app sleeps, and this request does not wake it.";
+            Err(Failure::upstream(StatusCode::SERVICE_UNAVAILABLE, reason::APP_IDLE, message)
+                .retry_after(RETRY_AFTER_IDLE))
+        }
         Availability::Stopped => {
             Err(Failure::upstream(StatusCode::SERVICE_UNAVAILABLE, reason::APP_STOPPED, "The app is stopped.")
                 .retry_after(RETRY_AFTER_STOPPED))

@@ -20,6 +20,7 @@ mod stamp;
 #[cfg(test)]
 mod tests;
 mod upgrade;
+mod wake;
 
 pub use errand::{Errand, Outcome, Resumed, Start};
 pub use forward::{Exchange, Forwarder};
@@ -27,3 +28,4 @@ pub use lines::PlainGet;
 pub use relay::Relay;
 pub use stamp::Stamp;
 pub use upgrade::Tunnels;
+pub use wake::WakeRules;

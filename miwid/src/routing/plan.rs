@@ -9,6 +9,8 @@ pub struct Plan<'a> {
     pub route: &'a Route,
     /// What the target is asked for: the path as sent, or what is left of it below a stripped prefix.
     pub path: Cow<'a, str>,
+    /// The site's path, normalized: what the route was found by.
+    pub clean: Cow<'a, str>,
 }
 
 /// Why there is no plan.
@@ -25,7 +27,7 @@ pub fn plan<'a>(hosts: &'a Hosts, host: &str, path: &'a str) -> Result<Plan<'a>,
     let clean = normalized(path).ok_or(NoPlan::BadPath)?;
     let route = site.route(&clean).ok_or(NoPlan::BadPath)?;
     let path = if route.strip_prefix { below(&route.prefix, path, &clean) } else { Cow::Borrowed(path) };
-    Ok(Plan { site, route, path })
+    Ok(Plan { site, route, path, clean })
 }
 
 /// The path below `prefix`, as sent when the prefix was written plainly, else from the normalized path.

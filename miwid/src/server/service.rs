@@ -125,7 +125,7 @@ async fn answer(
                 Some(query) => format!("{}?{query}", plan.path).into(),
             };
             let Worker { pools, tunnels, .. } = &**worker;
-            let exchange = Exchange { context, pools, tunnels, target: &target, resumed };
+            let exchange = Exchange { context, pools, tunnels, target: &target, path: &plan.clean, resumed };
             // Boxed, so that other requests have no room for it.
             Box::pin(forwarder.forward(request, exchange)).await
         }

@@ -14,7 +14,7 @@ use crate::{
     files::Root,
     net::edge::{Edge, Known, Only, Turning},
     policy::{Clients, Guard},
-    proxy::Forwarder,
+    proxy::{Forwarder, WakeRules},
     routing::{Hosts, Route, Site, Target, normalized},
     tls::Terminator,
     upstream::{Directory, Set, Transport, Unusable},
@@ -233,7 +233,11 @@ impl Builder<'_> {
                 let set = self.upstream(backend, prefix, proxy);
                 let forwarder = Forwarder::new(set, proxy, &self.config.server);
                 match &backend.process {
-                    Some(process) => Target::Proxy(forwarder.with_stream_drain(process.stream_drain)),
+                    Some(process) => Target::Proxy(
+                        forwarder
+                            .with_stream_drain(process.stream_drain)
+                            .with_wake_on(WakeRules::new(&process.wake_on)),
+                    ),
                     None => Target::Proxy(forwarder),
                 }
             }

@@ -199,7 +199,10 @@ fn websocket(mut request: Request<Incoming>) -> Response<Body> {
 /// `text=...` prints a line, `bytes=N` prints N bytes without a newline before the end, `raw=1` prints invalid UTF-8.
 fn print(query: &str) -> Response<Body> {
     let mut out = io::stdout().lock();
-    let written = if let Some(bytes) = number(query, "bytes") {
+    let written = if let Some(lines) = number(query, "lines") {
+        let fill = "z".repeat(usize::try_from(number(query, "bytes").unwrap_or(100)).unwrap_or(0).min(16 << 10));
+        (0..lines.min(1 << 20)).try_for_each(|line| writeln!(out, "w0 {line:08} {fill}"))
+    } else if let Some(bytes) = number(query, "bytes") {
         let long = "y".repeat(usize::try_from(bytes).unwrap_or(0).min(4 << 20));
         out.write_all(long.as_bytes()).and_then(|()| out.write_all(b"\n"))
     } else if number(query, "raw").is_some() {

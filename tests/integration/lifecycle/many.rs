@@ -1,4 +1,4 @@
-//! A hundred apps at once: all come up, the operator is answered meanwhile, and nothing is left of them.
+//! A hundred apps at once: all come up, or none does, the operator is answered meanwhile, and nothing is left of them.
 
 use std::{
     cell::Cell,
@@ -48,4 +48,28 @@ async fn a_hundred_apps_start_at_once_and_leave_nothing() {
     assert!(daemon.stop().await.success());
     assert!(below.iter().all(|pid| !exists(*pid)), "no process is left");
     assert!(!run_dir.exists() || run_dir.read_dir().is_ok_and(|mut it| it.next().is_none()), "no socket is left");
+}
+
+// 107. Whatever fails all the time, the operator and the other sites are answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_a_hundred_apps_crash_the_operator_and_the_others_are_served() {
+    let broken = |it| app(&format!("app{it}"), "", &["--exit-code", "1"], "");
+    let config: String = (0..APPS).map(broken).chain([app("well", "", &[], "")]).collect();
+    let daemon = Daemon::start(&config).await;
+    daemon.app_ready("well").await;
+    let load = daemon.load("well.test").connections(4).paths(&["/fast"]).start();
+    let slowest = Cell::new(Duration::ZERO);
+    wait::until(wait::LATER, "all are in a crash loop", async || {
+        let asked = Instant::now();
+        let status = daemon.ctl_json(&["status"]).await;
+        slowest.set(slowest.get().max(asked.elapsed()));
+        let apps = status["apps"].as_array().cloned().unwrap_or_default();
+        assert_eq!(apps.len(), APPS + 1, "every answer is whole");
+        apps.iter().filter(|it| it["state"] == "crash-loop").count() == APPS
+    })
+    .await;
+    println!("the slowest `miwictl status` beside {APPS} crash loops took {:.1?}", slowest.get());
+    load.flowing(10).await;
+    load.stop().await.assert_none_failed();
+    assert_eq!(daemon.app("well").await["restarts"], 0);
 }

@@ -3,6 +3,10 @@
 use std::{fs, io::Read, time::Duration};
 
 use harness::{Daemon, get, wait};
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::ChildStdout,
+};
 
 use super::{app, managed};
 
@@ -220,6 +224,73 @@ impl Drop for Unmount {
     fn drop(&mut self) {
         let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).output();
     }
+}
+
+// 67. A follower that stalls: the app does not wait, and what the follower has not seen is counted where it is missing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_stalls_is_told_what_it_missed_and_delays_nobody() {
+    // More than all windows and pipes between the daemon and a reader that does not read.
+    const LINES: u64 = 16_000;
+    let daemon = Daemon::start(&managed(&[], "")).await;
+    daemon.app_ready("chaos").await;
+    daemon.get_host("chaos.test", "/log?text=the-beginning").await;
+    wait::until(wait::SOON, "the first line was read", async || {
+        daemon.ctl_ok(&["app", "logs", "chaos"]).await.stdout.contains("the-beginning")
+    })
+    .await;
+    let mut follower = daemon.ctl_child(&["app", "logs", "chaos", "-f", "-n", "1", "-o", "jsonl"]);
+    let mut records = BufReader::new(follower.stdout.take().expect("a pipe")).lines();
+    // It follows from the line that it has been shown.
+    assert!(next(&mut records).await["line"].as_str().is_some_and(|it| it.contains("the-beginning")));
+
+    // Nothing is read from here on, and all is written.
+    let written = daemon.get_host("chaos.test", &format!("/log?lines={LINES}&bytes=1000")).await;
+    assert_eq!(written.status, 200, "the app was not kept waiting");
+    daemon.load("chaos.test").paths(&["/fast"]).requests(50).run().await.assert_none_failed();
+    daemon.get_host("chaos.test", "/log?text=the-end").await;
+    let text = wait::for_some(wait::LATER, "the file has all of it", async || {
+        let text = String::from_utf8_lossy(&logged(&daemon, "chaos")).into_owned();
+        text.contains("the-end").then_some(text)
+    })
+    .await;
+    let in_file = text.lines().filter_map(numbered).count() as u64;
+    assert_eq!(in_file + dropped(&text), LINES, "the file has every line, or says how many it has not");
+
+    let (mut seen, mut missed) = (0, 0);
+    loop {
+        let record = next(&mut records).await;
+        let line = record["line"].as_str().unwrap_or_default();
+        match numbered(line) {
+            _ if line.contains("the-end") => break,
+            Some((_, number)) => {
+                assert_eq!(number, seen + missed, "what is missing was counted before what follows it");
+                seen += 1;
+            }
+            None => {
+                let gap = record["gap"].as_u64().unwrap_or(0);
+                assert!(gap > 0, "neither a line nor a gap: {record}");
+                missed += gap;
+            }
+        }
+    }
+    println!("a stalled follower saw {seen} lines and was told of {missed} others");
+    assert_eq!(seen + missed, LINES);
+    assert!(seen > 0 && missed > 0, "it saw {seen} lines and missed {missed}");
+    follower.kill().await.expect("it can be ended");
+}
+
+/// The next record of a follower.
+async fn next(records: &mut Lines<BufReader<ChildStdout>>) -> serde_json::Value {
+    let line = tokio::time::timeout(wait::LATER, records.next_line()).await.expect("a record in time");
+    let line = line.expect("text").expect("it goes on");
+    serde_json::from_str(&line).unwrap_or_else(|error| panic!("not JSON ({error}): {line}"))
+}
+
+/// How many lines a log says that it has not.
+fn dropped(text: &str) -> u64 {
+    let said =
+        text.lines().filter_map(|line| line.strip_prefix("[miwid] dropped ")?.split(' ').next()?.parse::<u64>().ok());
+    said.sum()
 }
 
 // 68. A directory that is removed under us is made again.

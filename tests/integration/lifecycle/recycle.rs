@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use harness::{Daemon, wait};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{app, managed};
 
@@ -57,17 +58,37 @@ async fn a_schedule_replaces_every_instance() {
     .await;
 }
 
+// 72. Its hour comes while something else runs on the app: that goes first, and it is said.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_schedule_does_not_get_in_the_way_of_a_restart() {
+    let flags = ["--health-file", "{dir}/health"];
+    let wish = "restart_schedule = \"* * * * *\"\nstart_timeout = \"10m\"";
+    let daemon = Daemon::builder(&managed(&flags, wish)).file("health", "200").start().await;
+    daemon.app_ready("chaos").await;
+    // Until it may end, the restart is in the way of every minute; so is a scheduled one that came first.
+    daemon.write("health", "503");
+    let mut restart = daemon.ctl_child(&["app", "restart", "chaos"]);
+    wait::until(2 * wait::LATER, "a minute was left out", async || {
+        daemon.ctl_ok(&["events"]).await.stdout.contains("app.schedule_skipped")
+    })
+    .await;
+    assert_eq!(daemon.get_host("chaos.test", "/fast").await.status, 200, "the old one serves");
+    daemon.write("health", "200");
+    restart.wait().await.unwrap();
+    daemon.app_ready("chaos").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schedule_that_is_none_is_refused() {
     let output = Daemon::builder(&managed(&[], "restart_schedule = \"61 * * * *\"")).check(&[]).await;
     assert!(output.status == 6 && output.all().contains("minute"), "{output:?}");
 }
 
-// 76. Idle to zero; fifty first requests at once are one start, and all are answered.
+// 49, 76. Idle to zero, whatever the probes ask; fifty first requests at once are one start, and all are answered.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_app_that_nobody_asks_for_sleeps_and_wakes_once_for_all() {
     let flags = ["--pid-file", "{dir}/starts", "--ready-after", "300"];
-    let daemon = Daemon::start(&app("chaos", "", &flags, "idle_timeout = \"1s\"")).await;
+    let daemon = Daemon::start(&app("chaos", "health_interval = \"200ms\"", &flags, "idle_timeout = \"1s\"")).await;
     daemon.app_in_state("chaos", "idle").await;
     wait::until(wait::SOON, "no process is left", async || daemon.app_pids("chaos").await.is_empty()).await;
     let starts = daemon.read("starts").lines().count();
@@ -77,6 +98,70 @@ async fn an_app_that_nobody_asks_for_sleeps_and_wakes_once_for_all() {
     daemon.app_in_state("chaos", "idle").await;
     daemon.ctl_ok(&["app", "start", "chaos"]).await;
     assert_eq!(daemon.app("chaos").await["state"], "running", "an operator wakes it too");
+}
+
+// 77. A scanner does not wake it: not by its paths, not by its methods, and not over a connection that served before.
+#[tokio::test(flavor = "multi_thread")]
+async fn only_what_wake_on_names_wakes_an_app() {
+    let wish = "idle_timeout = \"1s\"\nwake_on = { methods = [\"GET\"], paths = [\"/\", \"/fast*\"] }";
+    let daemon = Daemon::start(&app("chaos", "", &["--pid-file", "{dir}/starts"], wish)).await;
+    daemon.app_ready("chaos").await;
+    let mut kept = Kept::open(&daemon).await;
+    // Awake, it answers all that it is asked.
+    assert!(kept.ask("GET /wp-login.php").await.starts_with("HTTP/1.1 404"));
+    assert!(kept.ask("GET /fast").await.starts_with("HTTP/1.1 200"));
+    daemon.app_in_state("chaos", "idle").await;
+    wait::until(wait::SOON, "no process is left", async || daemon.app_pids("chaos").await.is_empty()).await;
+    let starts = daemon.read("starts").lines().count();
+    for line in [
+        "GET /wp-login.php",
+        "GET /fast/../wp-login.php",
+        "GET //wp-login.php",
+        "GET /.well-known/acme-challenge/x",
+        "POST /fast",
+        "HEAD /",
+        "OPTIONS /",
+    ] {
+        let answer = kept.ask(line).await.to_ascii_lowercase();
+        assert!(answer.starts_with("http/1.1 503") && answer.contains("miwi-reason: app-idle"), "{line}: {answer}");
+        assert!(answer.contains("retry-after: "), "{line}: {answer}");
+    }
+    let scan = daemon.load("chaos.test").connections(4).paths(&["/.env", "/wp-login.php"]).requests(200);
+    scan.expect(&[503]).run().await.assert_none_failed();
+    assert_eq!(daemon.app("chaos").await["state"], "idle");
+    assert_eq!(daemon.read("starts").lines().count(), starts, "nothing was started");
+    assert!(!daemon.ctl_ok(&["events"]).await.stdout.contains("app.waking"));
+
+    assert!(kept.ask("GET /fast").await.starts_with("HTTP/1.1 200"), "what it names wakes it");
+    assert_eq!(daemon.read("starts").lines().count(), starts + 1);
+    assert!(kept.ask("GET /wp-login.php").await.starts_with("HTTP/1.1 404"), "and then it answers all again");
+}
+
+/// A connection to the app's site that stays open.
+struct Kept(tokio::net::TcpStream);
+
+impl Kept {
+    async fn open(daemon: &Daemon) -> Self {
+        Self(tokio::net::TcpStream::connect(daemon.http()).await.unwrap())
+    }
+
+    /// The head of the answer.
+    async fn ask(&mut self, line: &str) -> String {
+        let Self(stream) = self;
+        let request = format!("{line} HTTP/1.1\r\nHost: chaos.test\r\nContent-Length: 0\r\n\r\n");
+        let request = if line.starts_with("POST") { request } else { request.replace("Content-Length: 0\r\n", "") };
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            let byte = tokio::time::timeout(wait::LATER, stream.read_u8()).await.expect("an answer in time");
+            answer.push(byte.unwrap_or_else(|error| panic!("{line}: {error}")));
+        }
+        let head = String::from_utf8(answer).unwrap();
+        let length = head.lines().find_map(|it| it.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        let body: usize = if line.starts_with("HEAD") { 0 } else { length.unwrap_or(0) };
+        stream.read_exact(&mut vec![0; body]).await.unwrap();
+        head
+    }
 }
 
 // 78. A wake that fails is answered, and starts nothing for each request.

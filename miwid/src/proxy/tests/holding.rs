@@ -2,10 +2,10 @@
 
 use std::{cell::Cell, time::Duration};
 
-use futures_util::future::join_all;
+use futures_util::{FutureExt as _, future::join_all};
 
 use super::rig::{DEADLINE, Rig, hold, origin, polite, run, until};
-use crate::upstream::Availability;
+use crate::{proxy::WakeRules, upstream::Availability};
 
 #[test]
 fn exactly_the_overflow_of_the_hold_is_refused() {
@@ -73,6 +73,57 @@ fn an_idle_app_is_asked_for_and_then_answers() {
         };
         let (answer, ()) = tokio::join!(rig.get(), wake);
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    });
+}
+
+/// Wakes for `GET /x` only.
+async fn light_sleeper() -> Rig {
+    let wake_on = config::WakeOn { methods: vec!["GET".into()], paths: vec!["/x".into()] };
+    Rig::with(hold(8, DEADLINE), |it| it.with_wake_on(WakeRules::new(&wake_on))).await
+}
+
+#[test]
+fn what_may_not_wake_an_idle_app_is_told_so_and_wakes_nothing() {
+    run(async {
+        let rig = light_sleeper().await;
+        rig.set.set_availability(Availability::Idle);
+        for line in ["GET /wp-login.php", "GET /x/y", "POST /x", "HEAD /x"] {
+            let answer = rig.ask(&format!("{line} HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n")).await;
+            assert!(answer.starts_with("HTTP/1.1 503") && answer.contains("miwi-reason: app-idle"), "{line}: {answer}");
+            assert!(answer.contains("retry-after: 30\r\n"), "{line}: {answer}");
+        }
+        assert!(rig.set.demanded().now_or_never().is_none() && rig.set.held() == 0, "nobody has asked for it");
+        let (answer, ()) = tokio::join!(rig.get(), async {
+            rig.set.demanded().await;
+            rig.publish(origin(polite).await);
+            rig.set.set_availability(Availability::Serving);
+        });
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    });
+}
+
+#[test]
+fn what_may_not_wake_an_app_waits_for_one_that_others_woke() {
+    run(async {
+        let rig = light_sleeper().await;
+        let other = "GET /other HTTP/1.1\r\nHost: shop.example\r\nConnection: close\r\n\r\n";
+        rig.set.set_availability(Availability::Holding);
+        let (answer, ()) = tokio::join!(rig.ask(other), async {
+            until(|| rig.set.held() == 1).await;
+            rig.publish(origin(polite).await);
+            rig.set.set_availability(Availability::Serving);
+        });
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+
+        // It falls asleep while one waits: that one goes, and does not wake it.
+        let rig = light_sleeper().await;
+        rig.set.set_availability(Availability::Holding);
+        let (answer, ()) = tokio::join!(rig.ask(other), async {
+            until(|| rig.set.held() == 1).await;
+            rig.set.set_availability(Availability::Idle);
+        });
+        assert!(answer.contains("miwi-reason: app-idle"), "{answer}");
+        assert!(rig.set.demanded().now_or_never().is_none(), "nobody has asked for it");
     });
 }
 

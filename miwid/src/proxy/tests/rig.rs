@@ -16,7 +16,7 @@ use tokio::{
 use crate::{
     exchange::{Inbound, TunnelEnd},
     net::Drain,
-    proxy::{Exchange, Forwarder, Tunnels, headers::tests::context},
+    proxy::{Exchange, Forwarder, Tunnels, WakeRules, headers::tests::context},
     upstream::{Address, Directory, Endpoint, Pools, Set},
 };
 
@@ -86,6 +86,7 @@ impl Rig {
         let forwarder = Rc::new(adjust(Forwarder {
             set: set.clone(),
             stream_drain: config::StreamDrain::Now,
+            wake_on: WakeRules::default(),
             preserve_host: true,
             connect_timeout: DEADLINE,
             request_timeout: DEADLINE,
@@ -135,9 +136,16 @@ async fn serve(
                 let mut context = context(&remote.to_string());
                 let accept = request.headers().clone();
                 let target = request.uri().path_and_query().map_or("/", |it| it.as_str()).to_owned();
+                let path = request.uri().path().to_owned();
                 let request = request.map(|it| Inbound::new(it, 1024 * 1024, DEADLINE));
-                let exchange =
-                    Exchange { context: &mut context, pools: &pools, tunnels: &open, target: &target, resumed: None };
+                let exchange = Exchange {
+                    context: &mut context,
+                    pools: &pools,
+                    tunnels: &open,
+                    target: &target,
+                    path: &path,
+                    resumed: None,
+                };
                 let response = forwarder.forward(request, exchange).await.unwrap_or_else(|it| it.response(&accept));
                 if let Some(ending) = context.tunnel {
                     let (heard, ended) = oneshot::channel();
