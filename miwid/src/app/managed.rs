@@ -176,12 +176,13 @@ pub(super) fn place(backend: &Backend) -> Option<(&[config::UpstreamUrl], &confi
     app_proxy(backend).map(|proxy| (proxy.urls.as_slice(), &proxy.health))
 }
 
-/// Without what may change while it runs: where it was written, and how many.
+/// Without what may change while it runs: where it was written, how many, and what wakes it.
 pub(super) fn placeless(process: &Process) -> Process {
     Process {
         origin: config::Origin::default(),
         working_dir_origin: config::Origin::default(),
         instances: 0,
+        wake_on: config::WakeOn::default(),
         ..process.clone()
     }
 }

@@ -103,7 +103,7 @@ async fn an_app_that_nobody_asks_for_sleeps_and_wakes_once_for_all() {
 // 77. A scanner does not wake it: not by its paths, not by its methods, and not over a connection that served before.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_what_wake_on_names_wakes_an_app() {
-    let wish = "idle_timeout = \"1s\"\nwake_on = { methods = [\"GET\"], paths = [\"/\", \"/fast*\"] }";
+    let wish = "idle_timeout = \"3s\"\nwake_on = { methods = [\"GET\"], paths = [\"/\", \"/fast*\"] }";
     let daemon = Daemon::start(&app("chaos", "", &["--pid-file", "{dir}/starts"], wish)).await;
     daemon.app_ready("chaos").await;
     let mut kept = Kept::open(&daemon).await;
@@ -135,6 +135,35 @@ async fn only_what_wake_on_names_wakes_an_app() {
     assert!(kept.ask("GET /fast").await.starts_with("HTTP/1.1 200"), "what it names wakes it");
     assert_eq!(daemon.read("starts").lines().count(), starts + 1);
     assert!(kept.ask("GET /wp-login.php").await.starts_with("HTTP/1.1 404"), "and then it answers all again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_wake_on_counts_at_once_and_restarts_nothing() {
+    let text = |path: &str| {
+        let wish = format!("idle_timeout = \"1s\"\nwake_on = {{ paths = [\"{path}\"] }}");
+        app("chaos", "", &[], &wish)
+    };
+    let daemon = Daemon::start(&text("/fast")).await;
+    daemon.app_ready("chaos").await;
+    let load = daemon.load("chaos.test").connections(2).paths(&["/fast"]).start();
+    load.flowing(10).await;
+    let pids = daemon.app_pids("chaos").await;
+    daemon.rewrite_config(&text("/env"));
+    daemon.ctl_ok(&["reload"]).await;
+    load.flowing(10).await;
+    assert_eq!(daemon.app_pids("chaos").await, pids, "it is no reason to restart");
+    load.stop().await.assert_none_failed();
+    daemon.app_in_state("chaos", "idle").await;
+    wait::until(wait::SOON, "no process is left", async || daemon.app_pids("chaos").await.is_empty()).await;
+    assert_eq!(daemon.get_host("chaos.test", "/fast").await.header("miwi-reason"), "app-idle");
+    assert_eq!(daemon.get_host("chaos.test", "/env").await.status, 200);
+    daemon.app_in_state("chaos", "idle").await;
+    wait::until(wait::SOON, "no process is left", async || daemon.app_pids("chaos").await.is_empty()).await;
+    // The same while it sleeps.
+    daemon.rewrite_config(&text("/fast"));
+    daemon.ctl_ok(&["reload"]).await;
+    assert_eq!(daemon.get_host("chaos.test", "/env").await.header("miwi-reason"), "app-idle");
+    assert_eq!(daemon.get_host("chaos.test", "/fast").await.status, 200);
 }
 
 /// A connection to the app's site that stays open.
