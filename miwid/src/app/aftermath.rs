@@ -93,6 +93,22 @@ impl Core {
             runner.restarts += u64::from(!repeated);
         }
     }
+
+    /// Once for each attempt.
+    pub(super) fn tell_of_refused_forks(&mut self) {
+        for app in self.apps.values_mut() {
+            for runner in app.runners.iter_mut().filter(|it| !it.forks_refused) {
+                let limit = runner.generation.backend.process.as_ref().and_then(|it| it.pids_limit);
+                let Some((limit, group)) = limit.zip(runner.group.as_deref()) else { continue };
+                runner.forks_refused = cgroup::refused_forks(group) > 0;
+                if runner.forks_refused {
+                    let what =
+                        format!("slot {}: pids_limit = {limit} is reached, and no process more is made", runner.slot);
+                    self.outside.events.emit("app.pids_limit", &app.name, what);
+                }
+            }
+        }
+    }
 }
 
 /// A SIGKILL that was not ours, in a group in which the kernel has killed for want of memory.

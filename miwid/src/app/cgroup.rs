@@ -193,6 +193,12 @@ pub(super) fn memory(group: &Path) -> Memory {
     Memory { kills: kills.unwrap_or(0), limit: number("memory.max"), peak: number("memory.peak") }
 }
 
+/// How often the kernel has refused the group another process.
+pub(super) fn refused_forks(group: &Path) -> u64 {
+    let events = fs::read_to_string(group.join("pids.events")).unwrap_or_default();
+    events.lines().find_map(|line| line.strip_prefix("max ")?.trim().parse().ok()).unwrap_or(0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -237,6 +243,14 @@ mod tests {
         write("memory.max", "1048576\n");
         let expected = Memory { kills: 2, limit: Some(1 << 20), peak: None };
         assert_eq!(memory(directory.path()), expected);
+    }
+
+    #[test]
+    fn refused_forks_are_read_where_they_are_counted() {
+        let directory = tempfile::tempdir().expect("a directory");
+        assert_eq!(refused_forks(directory.path()), 0);
+        fs::write(directory.path().join("pids.events"), "max 17\nmax.imposed 3\n").expect("written");
+        assert_eq!(refused_forks(directory.path()), 17);
     }
 
     #[test]

@@ -64,6 +64,7 @@ impl Core {
             room: None,
             unwell: false,
             heavy_samples: 0,
+            forks_refused: false,
             tolerance: 1.0,
             exited: CancellationToken::new(),
             exit_status: None,
@@ -142,7 +143,7 @@ impl Core {
         runner.name = format!("{app}-{}-{mark}{:x}", runner.slot, runner.attempt);
         runner.began = Instant::now();
         runner.steps.clear();
-        (runner.heavy_samples, runner.tolerance) = (0, tolerance);
+        (runner.heavy_samples, runner.forks_refused, runner.tolerance) = (0, false, tolerance);
         runner.listening.clear();
         runner.exit_status = None;
         runner.last_lines = LastLines::default();

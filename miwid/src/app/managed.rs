@@ -70,6 +70,8 @@ pub(super) struct Runner {
     pub(super) unwell: bool,
     /// Samples in a row in which it used too much memory.
     pub(super) heavy_samples: u32,
+    /// It was refused a process, and that was told.
+    pub(super) forks_refused: bool,
     /// 0.9 to 1.1: by how much this attempt's age and requests may differ.
     pub(super) tolerance: f64,
     pub(super) exited: CancellationToken,

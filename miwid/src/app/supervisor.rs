@@ -292,6 +292,7 @@ impl Core {
             runner.cpu_ticks = ticks;
             runner.weigh();
         }
+        self.tell_of_refused_forks();
         self.retry_stuck();
         self.remove_condemned();
         self.recycle();

@@ -67,6 +67,24 @@ async fn a_memory_limit_holds_or_is_said_not_to() {
     assert!(told.contains("limit 64 MiB"), "{told}");
 }
 
+// 73. What forks without end is held by its limit, and told of it by name; it serves on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_fork_bomb_is_held_by_its_limit_which_is_named() {
+    let script = "#!/bin/sh\n(sleep 1; i=0; while [ $i -lt 200 ]; do sleep 120 & i=$((i+1)); done) &\nexec {chaos}\n";
+    let config = other("chaos", "", "command = \"{dir}/app.sh\"\npids_limit = 48");
+    let daemon = Daemon::builder(&config).script("app.sh", script).start().await;
+    daemon.app_ready("chaos").await;
+    if daemon.told("chaos").await.contains("pids_limit not enforced") {
+        skip!("the pids controller of cgroup v2 is not available; the app is told so");
+    }
+    wait::until(wait::LATER, "the limit is named", async || {
+        daemon.ctl_ok(&["events"]).await.stdout.contains("pids_limit = 48 is reached")
+    })
+    .await;
+    assert_eq!(daemon.get_host("chaos.test", "/").await.status, 200);
+    assert!(daemon.stop().await.success());
+}
+
 // 27. Orphans of an app come to the warden, who sees them off as they end.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_storm_of_orphans_leaves_no_zombies_and_does_not_touch_the_app() {
