@@ -35,6 +35,7 @@ fn main() -> ExitCode {
 
 /// In two processes, unless told otherwise: a warden, which was started by hand or by systemd, and its engine.
 fn serve(run: &Run, is_engine: bool) -> ExitCode {
+    daemon::forbid_cores();
     match () {
         () if is_engine => daemon::run_engine(run),
         () if run.single_process => daemon::run(run),

@@ -6,6 +6,13 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 const DESCRIPTORS_PER_CONNECTION: u64 = 2;
 const DESCRIPTORS_RESERVED: u64 = 512;
 
+/// Keys and tokens are in memory, and a core would take them to the disk.
+pub fn forbid_cores() {
+    if let Err(error) = setrlimit(Resource::RLIMIT_CORE, 0, 0) {
+        eprintln!("warning: core dumps cannot be forbidden, and they would have keys in them: {error}");
+    }
+}
+
 /// Raises the soft limit to the hard one, and says how many connections it carries.
 pub(super) fn connections(wanted: Option<usize>) -> Result<usize, String> {
     let (_, hard) =

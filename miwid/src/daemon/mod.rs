@@ -18,5 +18,6 @@ mod upgrade;
 pub use check::check;
 pub use demo::demo_app;
 pub use identity::identity;
+pub use limits::forbid_cores;
 pub use start::{run, run_engine};
 pub use upgrade::handshake;

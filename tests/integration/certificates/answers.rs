@@ -246,6 +246,9 @@ async fn no_secret_is_in_anything_that_is_said() {
         assert!(is_key || !text.contains("PRIVATE KEY"), "{}", file.display());
     }
     assert!(said.contains("is not good enough"), "the answer itself is told: {said}");
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", world.daemon.pid())).expect("it runs");
+    let cores = limits.lines().find(|it| it.starts_with("Max core file size")).expect("one of the limits");
+    assert_eq!(cores.split_whitespace().filter(|it| *it == "0").count(), 2, "no core takes them to the disk: {cores}");
     for secret in [Cloudflare::TOKEN, "PRIVATE KEY", "Bearer "] {
         assert!(!said.contains(secret), "{secret} was said");
     }
