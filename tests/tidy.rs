@@ -73,6 +73,7 @@ const EXAMPLES: &[&str] = &[
     "compression",
     "policies",
     "grpc",
+    "roles",
 ];
 
 #[test]

@@ -159,7 +159,7 @@ fn type_hint(kinds: &[&Kind], value: &Value) -> Option<String> {
 
 fn judge(kind: &Kind, value: &Value) -> Result<(), Misfit> {
     match (kind, value) {
-        (Kind::Flag, Value::Flag(_)) | (Kind::Any, _) => Ok(()),
+        (Kind::Flag, Value::Flag(_)) => Ok(()),
         (Kind::Integer { min, max }, Value::Integer(number)) => {
             within(min <= number && number <= max, || format!("{number} is not between {min} and {max}"))
         }
@@ -304,7 +304,6 @@ impl Kind {
             Self::Number { .. } => "a number".to_owned(),
             Self::Size { .. } => "a size".to_owned(),
             Self::Duration { .. } => "a duration".to_owned(),
-            Self::Any => "anything".to_owned(),
             Self::List(_) => "an array".to_owned(),
             Self::Map(_) | Self::Table(_) => "a table".to_owned(),
             Self::Either(kinds) => kinds.iter().map(Self::describe).collect::<Vec<_>>().join(" or "),

@@ -1,4 +1,4 @@
-//! File name patterns for `include`: `*` and `?` within one segment of a path.
+//! Patterns with `*` and `?`: of file names for `include`, within one segment of a path, and of apps.
 
 use std::{
     fs, io,
@@ -47,7 +47,7 @@ fn matching(dir: &Path, segment: &str) -> io::Result<Vec<PathBuf>> {
 }
 
 /// Walks back to the last `*` on a mismatch, so it takes no more than the product of both lengths.
-fn matches(pattern: &[u8], name: &[u8]) -> bool {
+pub(crate) fn matches(pattern: &[u8], name: &[u8]) -> bool {
     let (mut p, mut n) = (0, 0);
     let mut star: Option<(usize, usize)> = None;
     while n < name.len() {

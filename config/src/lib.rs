@@ -2,6 +2,7 @@
 //!
 //! No async, no TLS, no network: `miwictl config check` works offline. A load never stops at the first problem.
 
+mod acl;
 mod builtin;
 mod capabilities;
 mod check;
@@ -27,6 +28,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use acl::{Account, Grant, Role};
 pub use builtin::builtin;
 pub use capabilities::Capabilities;
 pub use diagnostic::{Problem, Severity};

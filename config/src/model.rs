@@ -14,7 +14,7 @@ use indexmap::IndexMap;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use crate::{ByteSize, Schedule, Secret};
+use crate::{Account, ByteSize, Grant, Schedule, Secret};
 
 /// Where a value was written. `line` and `column` count from 1.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
@@ -127,7 +127,8 @@ pub struct Admin {
 pub struct Control {
     pub socket: Option<PathBuf>,
     pub group: Option<String>,
-    pub acl: BTreeMap<String, serde_json::Value>,
+    /// `None`: whoever can open the socket may do everything.
+    pub acl: Option<BTreeMap<Account, Grant>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

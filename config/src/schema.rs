@@ -44,7 +44,6 @@ fn kind(of: &'static Kind, name: &str, definitions: &mut Map<String, Json>) -> J
         Kind::Duration { .. } => json!({ "type": ["integer", "string"], "minimum": 0, "examples": ["30s", "5m"] }),
         Kind::Signal => json!({ "type": ["integer", "string"], "minimum": 1, "maximum": 64 }),
         Kind::Choice(choices) => json!({ "anyOf": [{ "enum": choices }, variable] }),
-        Kind::Any => json!({}),
         Kind::List(inner) => json!({ "type": "array", "items": kind(inner, name, definitions) }),
         Kind::Map(inner) => {
             let pattern = if name == "routes" { "^/" } else { "." };
@@ -118,7 +117,7 @@ fn section(page: &mut String, table: &'static Table, path: &str, seen: &mut BTre
 fn tables(kind: &'static Kind) -> Vec<(&'static Table, &'static str)> {
     match kind {
         Kind::Table(table) => vec![(table, "")],
-        Kind::Map(Kind::Table(table)) => vec![(table, ".\"NAME\"")],
+        Kind::Map(inner) => tables(inner).into_iter().map(|(table, _)| (table, ".\"NAME\"")).collect(),
         Kind::Either(kinds) => kinds.iter().flat_map(tables).collect(),
         _ => Vec::new(),
     }

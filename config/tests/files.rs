@@ -41,6 +41,7 @@ fn every_example_loads_and_is_short() {
         "python-asgi",
         "python-wsgi",
         "reverse-proxy",
+        "roles",
         "static-site",
         "tomcat-war",
     ];

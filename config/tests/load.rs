@@ -2,11 +2,11 @@
 
 #![allow(clippy::unwrap_used)]
 
-use std::{fs, path::Path, time::Duration};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use config::{
-    Capabilities, Config, Interface, Listen, Loaded, Problem, Severity, StreamDrain, Target, UpstreamUrl, WakeOn, load,
-    load_text, load_texts,
+    Capabilities, Config, Interface, Listen, Loaded, Problem, Role, Severity, StreamDrain, Target, UpstreamUrl, WakeOn,
+    load, load_text, load_texts,
 };
 use proptest::prelude::*;
 use tempfile::TempDir;
@@ -207,6 +207,23 @@ fn warnings_come_with_the_configuration() {
     let loaded = load_text(Path::new("m.toml"), text, &[], &Capabilities::default()).unwrap();
     let severities: Vec<_> = loaded.warnings.iter().map(|it| (it.severity, it.line)).collect();
     assert_eq!(severities, [(Severity::Warning, 3)]);
+}
+
+#[test]
+fn roles_are_given_to_users_and_groups() {
+    assert_eq!(understood("").control.acl, None);
+    assert_eq!(understood("[control.acl]").control.acl, Some(BTreeMap::new()));
+    let text = "[control.acl]\nanna = \"admin\"\n\"group:web\" = { role = \"operator\", apps = [\"shop*\"] }\n";
+    let acl = understood(text).control.acl.unwrap();
+    let said: Vec<_> = acl.iter().map(|(it, grant)| (it.to_string(), grant.role, grant.apps.clone())).collect();
+    let expected = [
+        ("user:anna".to_owned(), Role::Admin, None),
+        ("group:web".to_owned(), Role::Operator, Some(vec!["shop*".to_owned()])),
+    ];
+    assert_eq!(said, expected);
+    assert_eq!(acl.values().map(|it| it.origin.line).collect::<Vec<_>>(), [2, 3]);
+    let shown = config::show(&understood(text)).to_string();
+    assert!(shown.contains("group:web") && shown.contains("operator"), "{shown}");
 }
 
 #[test]

@@ -73,6 +73,7 @@ impl From<Status> for Error {
             UNREACHABLE => {
                 error.hint("the daemon went away during the call; `miwictl status` shows whether it is back")
             }
+            DENIED => error.hint("who may do what stands in `[control.acl]`; ask an admin, or use sudo"),
             _ => error,
         }
     }

@@ -23,6 +23,7 @@ mod logs;
 mod policies;
 mod proxy;
 mod reload;
+mod roles;
 mod shelf;
 mod systemd;
 mod tls;

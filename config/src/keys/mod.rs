@@ -65,7 +65,6 @@ pub(crate) enum Kind {
     Host,
     Signal,
     HeaderValue,
-    Any,
     List(&'static Kind),
     /// A table whose keys the operator chooses.
     Map(&'static Kind),

@@ -150,7 +150,34 @@ static CONTROL: Table = Table {
             "Path of the control socket.",
         ),
         key("group", Kind::Text, "miwid", "Group whose members may use the socket."),
-        key("acl", Kind::Map(&Kind::Any), "", "Roles by user or group name."),
+        key(
+            "acl",
+            Kind::Map(&GRANT),
+            "everybody who can open it may do everything",
+            "Who may do what: `user:NAME` or `group:NAME` = a role.",
+        ),
+    ]],
+};
+
+const ROLE: Kind = Kind::Choice(&["viewer", "operator", "admin"]);
+
+const GRANT: Kind = Kind::Either(&[ROLE, Kind::Table(&GRANT_TABLE)]);
+
+static GRANT_TABLE: Table = Table {
+    doc: "What an account may do over the control socket.",
+    groups: &[&[
+        key(
+            "role",
+            ROLE,
+            "",
+            "`viewer` looks, `operator` steers apps and reads their logs, `admin` may do everything.",
+        ),
+        key(
+            "apps",
+            TEXTS,
+            "all",
+            "Names of the apps that it is about; `*` and `?` stand for any characters and for one.",
+        ),
     ]],
 };
 

@@ -1,17 +1,14 @@
 //! `[server]`, `[admin]`, `[control]`, `[tracing]`, `[metrics]`.
 
 use std::{
+    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     time::Duration,
 };
 
-use serde_json::Value as Json;
-
 use crate::{
-    Admin, ByteSize, Control, IoBackend, Limits, Metrics, Server, Tracing, UnderscoreHeaders,
-    section::Section,
-    tree::{Node, Value},
-    values,
+    Account, Admin, ByteSize, Control, Grant, IoBackend, Limits, Metrics, Role, Server, Tracing, UnderscoreHeaders,
+    section::Section, values,
 };
 
 pub(super) fn server(section: &Section<'_>) -> Server {
@@ -110,23 +107,46 @@ pub(super) fn admin(section: &Section<'_>) -> Admin {
 }
 
 pub(super) fn control(section: &Section<'_>) -> Control {
-    Control {
-        socket: section.path("socket"),
-        group: section.text("group"),
-        acl: section.section("acl").keys().map(|(name, node)| (name.clone(), json(node))).collect(),
-    }
+    let acl = section.section("acl");
+    Control { socket: section.path("socket"), group: section.text("group"), acl: acl.present().then(|| grants(&acl)) }
 }
 
-fn json(node: &Node) -> Json {
-    match &node.value {
-        Value::Text(text) | Value::Date(text) => text.as_str().into(),
-        Value::Integer(number) => (*number).into(),
-        Value::Number(number) => (*number).into(),
-        Value::Flag(flag) => (*flag).into(),
-        Value::List(nodes) => nodes.iter().map(json).collect(),
-        Value::Table(entries) => entries.iter().map(|(name, node)| (name.clone(), json(node))).collect(),
-        Value::Broken => Json::Null,
+fn grants(section: &Section<'_>) -> BTreeMap<Account, Grant> {
+    let mut grants = BTreeMap::new();
+    for (name, _) in section.keys() {
+        let Some(account) = Account::parse(name) else {
+            let hint = "write `user:NAME` or `group:NAME`, with a name or a number";
+            section.error_at_key(name, format!("{name:?} is no user or group"), Some(hint.into()));
+            continue;
+        };
+        let Some(grant) = grant(section, name) else { continue };
+        if grants.insert(account, grant).is_some() {
+            let hint = "one entry for each account; a name alone is a user's";
+            section.error_at_key(name, format!("{name:?} is listed twice"), Some(hint.into()));
+        }
     }
+    grants
+}
+
+fn grant(section: &Section<'_>, name: &str) -> Option<Grant> {
+    let roles = [Role::Viewer, Role::Operator, Role::Admin];
+    let table = section.section(name);
+    if !table.present() {
+        let origin = section.origin_of(name);
+        return section.choice(name, &roles).map(|role| Grant { role, apps: None, origin });
+    }
+    if !table.has("role") {
+        table.error("`role` is missing", Some("give viewer, operator or admin as `role`".into()));
+    }
+    let grant = Grant { role: table.choice("role", &roles)?, apps: table.texts("apps"), origin: table.origin() };
+    if grant.role == Role::Admin && grant.apps.is_some() {
+        table.error_at(
+            "apps",
+            "an admin may do everything, with all apps",
+            Some("take `apps` out, or make it an operator".into()),
+        );
+    }
+    Some(grant)
 }
 
 pub(super) fn tracing(section: &Section<'_>) -> Tracing {

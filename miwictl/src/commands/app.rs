@@ -63,9 +63,10 @@ fn judged(mut errors: Vec<(String, Error)>, targets: usize, some_done: bool) -> 
         return errors.pop().map_or(Ok(()), |(_, error)| Err(error));
     }
     let listed = errors.iter().map(|(name, error)| format!("{name}: {}", error.message)).collect();
-    let exit = if some_done { PARTLY } else { errors[0].1.exit };
+    let first = &errors[0].1;
+    let (exit, code) = if some_done { (PARTLY, "partly-done") } else { (first.exit, &*first.code) };
     let message = format!("{} of {targets} apps failed", errors.len());
-    let error = Error { last_lines: listed, ..Error::new(exit, "partly-done", message) };
+    let error = Error { last_lines: listed, hint: first.hint.clone(), ..Error::new(exit, code, message) };
     Err(if some_done { error.answered() } else { error })
 }
 
@@ -207,6 +208,9 @@ mod tests {
         assert_eq!(exit(judged(vec![failed()], 2, true)), Some(9));
         assert_eq!(exit(judged(vec![failed(), failed()], 2, false)), Some(6));
         assert_eq!(exit(judged(vec![failed()], 1, false)), Some(6));
+        let denied = || ("x".to_owned(), Error::new(4, "permission-denied", "no").hint("ask"));
+        let all = judged(vec![denied(), denied()], 2, false).expect_err("nothing was done");
+        assert_eq!((&*all.code, &*all.hint), ("permission-denied", "ask"));
         assert_eq!(exit(judged(vec![], 2, true)), None);
     }
 }

@@ -10,7 +10,12 @@ use proto::v1;
 use tokio::sync::{mpsc, oneshot};
 use tonic::Status;
 
-use super::{Ending, Operations, Order, audit::Caller, convert};
+use super::{
+    Ending, Operations, Order,
+    access::{Denial, Peer, Right, Standing},
+    audit::Caller,
+    convert,
+};
 use crate::{
     app::Handle,
     reload::Reloader,
@@ -114,6 +119,38 @@ impl Plane {
             connections: Some(v1::Connections { active, idle, total }),
             io_backend: facts.io_backend.clone(),
         }
+    }
+
+    /// The caller, if they may do what `method` names; else why not, with a line in the audit log.
+    pub(super) async fn permit(&self, peer: Peer, method: &'static str, right: Right<'_>) -> Result<Caller, Status> {
+        let (caller, standing) = self.standing(peer).await;
+        if standing.allows(right) {
+            return Ok(caller);
+        }
+        let target = match right {
+            Right::Read(app) | Right::Steer(app) => app,
+            Right::Look | Right::Operate | Right::Administer => "",
+        };
+        let denial = Denial { caller: &caller, standing: &standing, method, right }.to_string();
+        caller.record(method, target, &denial);
+        Err(Status::permission_denied(denial))
+    }
+
+    pub(super) async fn standing(&self, peer: Peer) -> (Caller, Standing) {
+        peer.known(&self.control.reloader.config().control.acl).await
+    }
+
+    pub(super) fn is_app(&self, name: &str) -> bool {
+        self.control.app.statuses().iter().any(|it| it.name == name)
+    }
+
+    /// Takes away what the caller may not see of `apps`.
+    pub(super) async fn seen_by(&self, peer: Peer, apps: &mut [v1::App]) {
+        if self.control.reloader.config().control.acl.is_none() {
+            return;
+        }
+        let (_, standing) = self.standing(peer).await;
+        apps.iter_mut().for_each(|it| standing.cover_app(it));
     }
 
     pub(super) fn apps(&self) -> Vec<v1::App> {

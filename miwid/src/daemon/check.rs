@@ -2,12 +2,13 @@
 
 use std::{collections::HashMap, io::IsTerminal, net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc};
 
-use config::{Config, Origin, Problem, Severity, Target};
+use config::{Account, Config, Origin, Problem, Severity, Target};
 
 use super::start::INVALID;
 use crate::{
     app,
     cli::{Check, Output},
+    control,
     net::bind_group,
     reload::Source,
     server::addresses,
@@ -44,6 +45,7 @@ fn find(check: &Check) -> Vec<Problem> {
     }
     problems.extend(ports(&loaded.config));
     problems.extend(roots(&loaded.config));
+    problems.extend(accounts(&loaded.config));
     problems.extend(preflight(loaded.config));
     problems
 }
@@ -97,6 +99,24 @@ pub(super) fn roots(config: &Config) -> Vec<Problem> {
         missing(&backend.target, &backend.origin, &key).into_iter().chain(routes)
     };
     config.backends.values().flat_map(of_backend).collect()
+}
+
+/// Accounts that may do something and that nobody has. They may be made later, so this is only a warning.
+pub(super) fn accounts(config: &Config) -> Vec<Problem> {
+    let unknown = config.control.acl.iter().flatten().filter(|(account, _)| !control::exists(account));
+    let told = unknown.map(|(account, grant)| Problem {
+        severity: Severity::Warning,
+        file: grant.origin.file.clone(),
+        line: grant.origin.line,
+        column: grant.origin.column,
+        key: format!("control.acl.\"{account}\""),
+        message: match account {
+            Account::User(name) => format!("there is no user {name:?} on this machine"),
+            Account::Group(name) => format!("there is no group {name:?} on this machine"),
+        },
+        hint: None,
+    });
+    told.collect()
 }
 
 /// A broken app must not keep the others from starting, so what is wrong with one is a warning here.

@@ -156,11 +156,12 @@ fn start(run: &Run, link: Option<OwnedFd>) -> Result<(), StartError> {
         if let Some(why) = instead {
             tracing::warn!("{why}; `miwictl reload` goes back to the files");
         }
-        let roots = super::check::roots(&daemon.config);
+        let mut absent = super::check::roots(&daemon.config);
+        absent.extend(super::check::accounts(&daemon.config));
         let tls = daemon.current.load().tls.clone();
         let certificates = tls.iter().flat_map(|it| it.warnings());
         for warning in
-            loaded.warnings.iter().chain(&roots).chain(certificates).filter(|it| it.severity == Severity::Warning)
+            loaded.warnings.iter().chain(&absent).chain(certificates).filter(|it| it.severity == Severity::Warning)
         {
             tracing::warn!("{}", warning.render(None, false).trim_end());
         }

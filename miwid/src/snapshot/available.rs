@@ -10,7 +10,6 @@ const NOT_YET: &str = "not available in this version";
 /// Dotted keys; `*` stands for one segment, `**` for all that follow. `key=value` refuses only that value.
 const UNAVAILABLE: &[&str] = &[
     "server.io_backend=io_uring",
-    "control.acl.**",
     "cache.**",
     "tracing.**",
     "metrics.per_site=true",

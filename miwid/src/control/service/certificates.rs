@@ -7,7 +7,12 @@ use tonic::{Request, Response, Status};
 
 use super::Reply;
 use crate::{
-    control::{Order, audit::Caller, plane::Plane},
+    control::{
+        Order,
+        access::{Peer, Right},
+        audit::Caller,
+        plane::Plane,
+    },
     tls,
 };
 
@@ -30,7 +35,7 @@ impl certificates_server::Certificates for Certificates {
     }
 
     async fn request(&self, request: Request<v1::RequestCertificateRequest>) -> Reply<v1::Operation> {
-        let caller = Caller::of(&request);
+        let caller = self.0.permit(Peer::of(&request), "cert request", Right::Administer).await?;
         let ask = request.into_inner();
         let wanted = tls::Order {
             name: ask.name,
@@ -49,7 +54,7 @@ impl certificates_server::Certificates for Certificates {
     }
 
     async fn renew(&self, request: Request<v1::RenewCertificateRequest>) -> Reply<v1::Operation> {
-        let caller = Caller::of(&request);
+        let caller = self.0.permit(Peer::of(&request), "cert renew", Right::Administer).await?;
         let v1::RenewCertificateRequest { request_id, name, force } = request.into_inner();
         let order = order("cert renew", &name, &request_id, force.to_string(), &caller);
         let keeper = self.0.control.certificates.clone();
@@ -59,7 +64,7 @@ impl certificates_server::Certificates for Certificates {
     }
 
     async fn revoke(&self, request: Request<v1::RevokeCertificateRequest>) -> Reply<v1::Operation> {
-        let caller = Caller::of(&request);
+        let caller = self.0.permit(Peer::of(&request), "cert revoke", Right::Administer).await?;
         let v1::RevokeCertificateRequest { request_id, name, force } = request.into_inner();
         let order = order("cert revoke", &name, &request_id, force.to_string(), &caller);
         let keeper = self.0.control.certificates.clone();
@@ -67,7 +72,7 @@ impl certificates_server::Certificates for Certificates {
     }
 
     async fn import(&self, request: Request<v1::ImportCertificateRequest>) -> Reply<v1::Operation> {
-        let caller = Caller::of(&request);
+        let caller = self.0.permit(Peer::of(&request), "cert import", Right::Administer).await?;
         let v1::ImportCertificateRequest { request_id, name, certificate_pem, key_pem } = request.into_inner();
         let target = name.clone().unwrap_or_else(|| "certificate".to_owned());
         // The key is no part of what is remembered; two imports under one id are one.
@@ -79,7 +84,7 @@ impl certificates_server::Certificates for Certificates {
     }
 
     async fn remove(&self, request: Request<v1::RemoveCertificateRequest>) -> Reply<v1::Operation> {
-        let caller = Caller::of(&request);
+        let caller = self.0.permit(Peer::of(&request), "cert remove", Right::Administer).await?;
         let v1::RemoveCertificateRequest { request_id, name } = request.into_inner();
         let order = order("cert remove", &name, &request_id, String::new(), &caller);
         let keeper = self.0.control.certificates.clone();

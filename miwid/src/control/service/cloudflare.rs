@@ -12,7 +12,10 @@ use tonic::Status;
 use super::Reply;
 use crate::control::plane::Plane;
 #[cfg(feature = "cloudflare")]
-use crate::control::{audit::Caller, sight};
+use crate::control::{
+    access::{Peer, Right},
+    sight,
+};
 
 #[cfg_attr(not(feature = "cloudflare"), expect(dead_code, reason = "nothing can be asked"))]
 pub(in crate::control) struct Cloudflare(pub(in crate::control) Arc<Plane>);
@@ -42,15 +45,18 @@ fn absent() -> Status {
 #[tonic::async_trait]
 impl cloudflare_server::Cloudflare for Cloudflare {
     async fn check(&self, request: Request<v1::CheckCloudflareRequest>) -> Reply<v1::CheckCloudflareReply> {
+        self.0.permit(Peer::of(&request), "cloudflare check", Right::Operate).await?;
         Ok(Response::new(sight::check(&self.0, request.into_inner().hosts).await))
     }
 
     async fn ips(&self, request: Request<v1::CloudflareIpsRequest>) -> Reply<v1::CloudflareIpsReply> {
+        let right = if request.get_ref().refresh { Right::Operate } else { Right::Look };
+        self.0.permit(Peer::of(&request), "cloudflare ips", right).await?;
         Ok(Response::new(sight::ips(&self.0, request.get_ref().refresh).await))
     }
 
     async fn purge(&self, request: Request<v1::PurgeCloudflareRequest>) -> Reply<v1::PurgeCloudflareReply> {
-        let caller = Caller::of(&request);
+        let caller = self.0.permit(Peer::of(&request), "cloudflare purge", Right::Operate).await?;
         let ask = request.into_inner();
         let reply = sight::purge(&self.0, &ask).await;
         let result = reply.error.as_ref().map_or("done", |it| it.message.as_str());

@@ -9,7 +9,7 @@ use tonic::{Request, Response, Status};
 use super::Reply;
 use crate::control::{
     self, Order,
-    audit::Caller,
+    access::{Peer, Right},
     convert::{reload_ending, upgrade_ending},
     plane::Plane,
 };
@@ -24,13 +24,17 @@ impl daemon_server::Daemon for Daemon {
         Ok(Response::new(v1::VersionReply { version, pid: self.0.control.facts.pid }))
     }
 
-    async fn status(&self, _: Request<v1::StatusRequest>) -> Reply<v1::StatusReply> {
-        Ok(Response::new(self.0.status()))
+    async fn status(&self, request: Request<v1::StatusRequest>) -> Reply<v1::StatusReply> {
+        let mut status = self.0.status();
+        self.0.seen_by(Peer::of(&request), &mut status.apps).await;
+        Ok(Response::new(status))
     }
 
     async fn reload(&self, request: Request<v1::ReloadRequest>) -> Reply<v1::Operation> {
-        let caller = Caller::of(&request);
+        let peer = Peer::of(&request);
         let ask = request.into_inner();
+        let right = if ask.path.is_some() { Right::Administer } else { Right::Operate };
+        let caller = self.0.permit(peer, "reload", right).await?;
         let order = Order {
             kind: "reload",
             target: ask.path.clone().unwrap_or_default(),
@@ -48,7 +52,7 @@ impl daemon_server::Daemon for Daemon {
     }
 
     async fn upgrade(&self, request: Request<v1::UpgradeRequest>) -> Reply<v1::Operation> {
-        let caller = Caller::of(&request);
+        let caller = self.0.permit(Peer::of(&request), "upgrade", Right::Administer).await?;
         let ask = request.into_inner();
         let order = Order {
             kind: "upgrade",
@@ -72,16 +76,17 @@ impl daemon_server::Daemon for Daemon {
         let reloader = &self.0.control.reloader;
         // Secrets write themselves as `***`.
         let json = serde_json::to_string(&*reloader.config()).map_err(|error| Status::internal(error.to_string()))?;
-        Caller::of(&request).record("config", "", "ok");
+        self.0.permit(Peer::of(&request), "config", Right::Look).await?.record("config", "", "ok");
         Ok(Response::new(v1::ConfigReply { json, config_generation: reloader.generation() }))
     }
 
     async fn shutdown(&self, request: Request<v1::ShutdownRequest>) -> Reply<v1::ShutdownReply> {
+        let caller = self.0.permit(Peer::of(&request), "shutdown", Right::Administer).await?;
         let sent = self.0.control.requests.try_send(control::Request::Shutdown);
         let reply = match sent {
             Ok(()) => Ok(Response::new(v1::ShutdownReply { pid: self.0.control.facts.pid })),
             Err(_) => Err(Status::failed_precondition("the daemon is already stopping")),
         };
-        Caller::of(&request).audited("shutdown", "", reply)
+        caller.audited("shutdown", "", reply)
     }
 }

@@ -16,11 +16,19 @@ pub(super) struct Received {
     pub(super) release: String,
 }
 
-pub(super) async fn receive(app: &Handle, mut stream: Streaming<DeployRequest>) -> Result<Received, Status> {
-    let head = match next(&mut stream).await? {
-        Some(deploy_request::Part::Head(head)) => head,
-        _ => return Err(Status::invalid_argument("a deploy begins with its head")),
-    };
+/// What is to come, and for which app.
+pub(super) async fn head(stream: &mut Streaming<DeployRequest>) -> Result<DeployHead, Status> {
+    match next(stream).await? {
+        Some(deploy_request::Part::Head(head)) => Ok(head),
+        _ => Err(Status::invalid_argument("a deploy begins with its head")),
+    }
+}
+
+pub(super) async fn receive(
+    app: &Handle,
+    head: DeployHead,
+    mut stream: Streaming<DeployRequest>,
+) -> Result<Received, Status> {
     let (form, upload) = app.upload(&head.name).map_err(|refusal| match refusal {
         Refusal::NotFound { name, .. } => Status::not_found(format!("there is no app `{name}`")),
         _ => Status::internal("the release cannot be received"),

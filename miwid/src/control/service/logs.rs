@@ -9,7 +9,11 @@ use tonic::{Request, Response, Status};
 
 use super::{Reply, Streamed, tail};
 use crate::app::{Refusal, Tail};
-use crate::control::{audit::Caller, convert, plane::Plane};
+use crate::control::{
+    access::{Peer, Right},
+    convert,
+    plane::Plane,
+};
 
 const LINES_MAX: u32 = 10_000;
 
@@ -44,15 +48,22 @@ impl logs_server::Logs for Logs {
     }
 
     async fn rotate(&self, request: Request<v1::RotateLogsRequest>) -> Reply<v1::RotateLogsReply> {
-        let caller = Caller::of(&request);
+        let peer = Peer::of(&request);
         let name = request.into_inner().name;
+        let caller = match name.as_deref().filter(|it| self.0.is_app(it)) {
+            Some(app) => self.0.permit(peer, "rotate", Right::Steer(app)).await?,
+            None => self.0.permit(peer, "rotate", Right::Operate).await?,
+        };
         let target = name.clone().unwrap_or_else(|| "all".to_owned());
         caller.audited("rotate", &target, self.rotated(name).await).map(Response::new)
     }
 
     /// An app's output comes from the supervisor's memory; any other log from its file.
     async fn tail(&self, request: Request<v1::TailRequest>) -> Reply<Self::TailStream> {
+        let peer = Peer::of(&request);
         let ask = request.into_inner();
+        let right = if self.0.is_app(&ask.name) { Right::Read(&ask.name) } else { Right::Operate };
+        self.0.permit(peer, "logs", right).await?;
         let lines = ask.lines.min(LINES_MAX) as usize;
         match self.0.control.app.logs(&ask.name, lines).await {
             Ok(logs) => {

@@ -6,12 +6,25 @@ use proto::v1::{self, upstreams_server};
 use tonic::{Request, Response, Status};
 
 use super::Reply;
-use crate::control::{audit::Caller, convert, plane::Plane};
+use crate::control::{
+    access::{Peer, Right},
+    audit::Caller,
+    convert,
+    plane::Plane,
+};
 use crate::upstream::Endpoint;
 
 pub(in crate::control) struct Upstreams(pub(in crate::control) Arc<Plane>);
 
 impl Upstreams {
+    /// An app's instances are its operators'; other upstreams are nobody's alone.
+    async fn permit(&self, request: &Request<v1::DrainRequest>, method: &'static str) -> Result<Caller, Status> {
+        let name = &request.get_ref().name;
+        let is_app = self.0.is_app(name);
+        let right = if is_app { Right::Steer(name) } else { Right::Operate };
+        self.0.permit(Peer::of(request), method, right).await
+    }
+
     fn change(&self, ask: &v1::DrainRequest, act: impl Fn(&Endpoint)) -> Result<v1::Upstream, Status> {
         let sets = self.0.control.directory.sets();
         let set = sets.iter().find(|set| set.name() == ask.name);
@@ -36,16 +49,16 @@ impl upstreams_server::Upstreams for Upstreams {
     }
 
     async fn drain(&self, request: Request<v1::DrainRequest>) -> Reply<v1::Upstream> {
+        let caller = self.permit(&request, "drain").await?;
         let ask = request.get_ref();
         let reply = self.change(ask, |endpoint| endpoint.set_drained(true));
-        let target = format!("{} {}", ask.name, ask.address);
-        Caller::of(&request).audited("drain", &target, reply).map(Response::new)
+        caller.audited("drain", &format!("{} {}", ask.name, ask.address), reply).map(Response::new)
     }
 
     async fn undrain(&self, request: Request<v1::DrainRequest>) -> Reply<v1::Upstream> {
+        let caller = self.permit(&request, "undrain").await?;
         let ask = request.get_ref();
         let reply = self.change(ask, |endpoint| endpoint.set_drained(false));
-        let target = format!("{} {}", ask.name, ask.address);
-        Caller::of(&request).audited("undrain", &target, reply).map(Response::new)
+        caller.audited("undrain", &format!("{} {}", ask.name, ask.address), reply).map(Response::new)
     }
 }
