@@ -29,6 +29,8 @@ const MIB: u64 = 1 << 20;
 struct Wear {
     memory: u64,
     heavy_samples: u32,
+    /// How long ago one of the same app was replaced for its memory.
+    lightened: Option<Duration>,
     requests: u64,
     age: Duration,
     /// 0.9 to 1.1, so that instances that started together do not go together.
@@ -43,8 +45,8 @@ enum Due {
 }
 
 fn due(process: &Process, wear: &Wear) -> Option<Due> {
-    let mark = process.memory_restart.map(config::ByteSize::bytes).filter(|_| wear.heavy_samples >= HEAVY_SAMPLES);
-    if let Some(mark) = mark {
+    let may_lighten = wear.lightened.is_none_or(|ago| ago >= MEMORY_PAUSE) && wear.heavy_samples >= HEAVY_SAMPLES;
+    if let Some(mark) = process.memory_restart.map(config::ByteSize::bytes).filter(|_| may_lighten) {
         let (memory, mark) = (wear.memory / MIB, mark / MIB);
         return Some(Due::Memory(format!("it uses {memory} MiB (memory_restart is {mark} MiB)")));
     }
@@ -95,10 +97,11 @@ impl Runner {
         self.heavy_samples = if is_heavy { self.heavy_samples.saturating_add(1) } else { 0 };
     }
 
-    fn wear(&self) -> Wear {
+    fn wear(&self, lightened: Option<Duration>) -> Wear {
         Wear {
             memory: self.memory_bytes,
             heavy_samples: self.heavy_samples,
+            lightened,
             requests: self.endpoint.as_ref().map_or(0, |endpoint| endpoint.requests()),
             age: self.began.elapsed(),
             tolerance: self.tolerance,
@@ -117,9 +120,12 @@ impl App {
         passed(last, now).into_iter().any(|at| schedule.matches(minute(at)))
     }
 
-    fn worn(&self) -> Option<(u32, Due)> {
+    fn worn(&self, now: Instant) -> Option<(u32, Due)> {
+        let lightened = self.lightened.map(|at| now.saturating_duration_since(at));
         let settled = self.runners.iter().filter(|it| it.lane.state == InstanceState::Ready && it.lane.settled);
-        settled.filter_map(|it| Some((it.slot, due(it.generation.backend.process.as_ref()?, &it.wear())?))).next()
+        settled
+            .filter_map(|it| Some((it.slot, due(it.generation.backend.process.as_ref()?, &it.wear(lightened))?)))
+            .next()
     }
 }
 
@@ -159,9 +165,8 @@ impl Core {
 
     fn replace_worn(&mut self, name: &str, now: Instant) {
         let Some(app) = self.apps.get_mut(name) else { return };
-        let Some((slot, due)) = app.worn() else { return };
+        let Some((slot, due)) = app.worn(now) else { return };
         let why = match due {
-            Due::Memory(_) if app.lightened.is_some_and(|at| now < at + MEMORY_PAUSE) => return,
             Due::Memory(why) => {
                 app.lightened = Some(now);
                 why
@@ -222,13 +227,33 @@ mod tests {
             let config = loaded.expect("a configuration").config;
             config.backends.values().next().and_then(|it| it.process.clone()).expect("a process")
         };
-        let new = Wear { memory: 500 * MIB, heavy_samples: 0, requests: 0, age: Duration::ZERO, tolerance: 0.9 };
+        let new = Wear {
+            memory: 500 * MIB,
+            heavy_samples: 0,
+            lightened: None,
+            requests: 0,
+            age: Duration::ZERO,
+            tolerance: 0.9,
+        };
+        let ago = |seconds| Some(Duration::from_secs(seconds));
         for (text, wear, expected) in [
             ("memory_restart = \"400MB\"", Wear { heavy_samples: 2, ..new }, None),
             (
                 "memory_restart = \"400MB\"",
                 Wear { heavy_samples: 3, ..new },
                 Some("it uses 500 MiB (memory_restart is 400 MiB)"),
+            ),
+            ("memory_restart = \"400MB\"", Wear { heavy_samples: 9, lightened: ago(299), ..new }, None),
+            (
+                "memory_restart = \"400MB\"",
+                Wear { heavy_samples: 3, lightened: ago(300), ..new },
+                Some("it uses 500 MiB (memory_restart is 400 MiB)"),
+            ),
+            // What else is due does not wait.
+            (
+                "memory_restart = \"400MB\", max_requests = 1000",
+                Wear { heavy_samples: 9, lightened: ago(1), requests: 900, ..new },
+                Some("it has answered 900 requests"),
             ),
             (
                 "memory_limit = \"500MB\", memory_restart = \"80%\"",

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use harness::{Daemon, wait};
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{app, managed};
@@ -29,6 +30,33 @@ async fn an_instance_that_grows_is_replaced() {
     let events = daemon.ctl_ok(&["events"]).await.stdout;
     let told: Vec<&str> = events.lines().filter(|it| it.contains("app.recycled")).collect();
     assert!(told.len() == 1 && told[0].contains("memory_restart is 40 MiB"), "{told:?}");
+}
+
+// 69, its pause. One that grows on is not replaced for it again within five minutes, but for other reasons it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn growing_on_is_no_reason_to_be_replaced_all_the_time() {
+    const MARK: u64 = 40 << 20;
+    let limits = "memory_restart = \"40MB\"\nmax_requests = 1000";
+    let daemon = Daemon::start(&managed(&["--leak", "20000000"], limits)).await;
+    let first = daemon.app_ready("chaos").await;
+    let grown = |it: &Value| it["memory_bytes"].as_u64().is_some_and(|memory| memory > MARK);
+    let second = daemon
+        .app_where("chaos", "the second has been too large for longer than it took the first", |it| {
+            let instance = &it["instances"][0];
+            let is_second = instance["pid"] != first["instances"][0]["pid"] && it["state"] == "running";
+            is_second && grown(instance) && instance["uptime_seconds"].as_u64() > Some(10)
+        })
+        .await;
+    let load = daemon.load("chaos.test").connections(4).paths(&["/fast"]).start();
+    daemon
+        .app_where("chaos", "it is replaced for its requests", |it| {
+            it["state"] == "running" && it["instances"][0]["pid"] != second["instances"][0]["pid"]
+        })
+        .await;
+    load.stop().await.assert_none_failed();
+    let events = daemon.ctl_ok(&["events"]).await.stdout;
+    let told: Vec<&str> = events.lines().filter(|it| it.contains("app.recycled")).collect();
+    assert!(told.len() == 2 && told[0].contains("memory_restart") && told[1].contains("has answered"), "{told:?}");
 }
 
 // 71. max_requests, within a tenth.
