@@ -16,6 +16,7 @@ use super::{
     cgroup::Cgroups,
     changes::Files,
     converge::HOLDER,
+    fingerprint::fingerprint,
     idle::Activity,
     lifecycle::{ExitStatus, Goal, Lane, Rules},
     operation::{Kind, Operation},
@@ -23,7 +24,6 @@ use super::{
     questions::Senses,
     rollout::Side,
     spec::{AddressPlan, Launch, LaunchSpec},
-    standing::fingerprint,
     watch::Watch,
 };
 use crate::upstream::{Address, Availability, Endpoint, Set};

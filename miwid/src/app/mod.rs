@@ -15,6 +15,7 @@ mod converge;
 mod deploy;
 mod effects;
 mod environment;
+mod fingerprint;
 mod handle;
 mod idle;
 pub mod launcher;

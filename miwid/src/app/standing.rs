@@ -3,19 +3,18 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
-    hash::{DefaultHasher, Hash, Hasher},
     net::SocketAddr,
     path::PathBuf,
     time::{Duration, SystemTime},
 };
 
-use config::{Backend, KillMode};
+use config::KillMode;
 use serde::{Deserialize, Serialize};
 
 use super::{
     InstanceState,
     launcher::Launcher,
-    managed::{App, Runner, place, placeless},
+    managed::{App, Runner},
     spec::{AddressPlan, Autopsy, Base, LaunchSpec},
 };
 use crate::{
@@ -239,14 +238,6 @@ impl Inheritance {
             tokio::spawn(launcher.kill_tree(heir.pid, heir.name, group));
         }
     }
-}
-
-/// Equal for equal plans, also in another process of the same version.
-pub(super) fn fingerprint(spec: Option<&LaunchSpec>, backend: &Backend) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    spec.hash(&mut hasher);
-    format!("{:?} {:?}", backend.process.as_ref().map(placeless), place(backend)).hash(&mut hasher);
-    hasher.finish()
 }
 
 #[cfg(test)]
