@@ -88,6 +88,7 @@ async fn a_viewer_looks_and_changes_nothing() {
         &["cloudflare", "purge", "https://a.test/x"],
         &["cloudflare", "check"],
         &["cloudflare", "ips", "--refresh"],
+        &["config", "show"],
         &["reload"],
         &["reload", "--dry-run"],
         &["reload", "-c", &file],

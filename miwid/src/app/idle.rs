@@ -1,5 +1,5 @@
 //! Sleep: an app that nobody asks for has no processes, and the first request wakes it while it waits. Probes are not
-//! requests; requests that wait are.
+//! requests, nor is what `wake_on` leaves out; requests that wait are.
 
 use std::time::{Duration, Instant};
 
@@ -25,7 +25,7 @@ impl Activity {
         Self { requests: 0, at: now }
     }
 
-    /// `requests` are all that its instances have begun, `busy` says that some are still under way.
+    /// `requests` are all that its instances have begun and that matter, `busy` says that some are still under way.
     fn quiet_for(&mut self, requests: u64, busy: bool, now: Instant) -> Duration {
         if requests != self.requests || busy {
             (self.requests, self.at) = (requests, now);
@@ -40,10 +40,13 @@ impl App {
     fn is_sleepy(&mut self, now: Instant) -> bool {
         let timeout = self.loaded.process.as_ref().and_then(|process| process.idle_timeout);
         let endpoints = || self.runners.iter().filter_map(|runner| runner.endpoint.as_ref());
-        let requests = endpoints().map(|endpoint| endpoint.requests()).sum();
+        let requests: u64 = endpoints().map(|endpoint| endpoint.requests()).sum();
+        // Only whether it changes counts, so that it may wrap when endpoints go.
+        let (strays, straying) = self.set.strays();
+        let requests = requests.wrapping_sub(strays);
         let settled = self.runners.iter().all(|it| it.lane.state == InstanceState::Ready && it.lane.settled);
         let busy = !settled || self.operation.is_some() || self.paused || self.set.held() > 0;
-        let busy = busy || endpoints().any(|endpoint| endpoint.in_flight() > 0);
+        let busy = busy || endpoints().map(|endpoint| endpoint.in_flight()).sum::<usize>() > straying;
         let quiet = self.activity.quiet_for(requests, busy, now);
         let may_sleep = !self.idle && !self.stopped && !self.leaving && !self.runners.is_empty();
         may_sleep && timeout.is_some_and(|timeout| quiet >= timeout)

@@ -63,6 +63,10 @@ impl Forwarder {
     /// Whether it can be done by writing lines to a connection that is open.
     pub fn errand(&self, get: &PlainGet<'_>, pools: &Pools) -> Start {
         let transport = self.set.transport();
+        // Whether it keeps the app awake is to be weighed.
+        if !self.wake_on.is_anything() {
+            return Start::Weigh;
+        }
         // A connection that has told whose it is carries nothing of others; one of HTTP/1.1 that an upgrade has left is not for
         // what is asked over HTTP/2.
         if transport.proxy_protocol().is_some() || transport.protocol() != Protocol::Http1 {

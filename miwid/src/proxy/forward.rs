@@ -154,7 +154,7 @@ impl Forwarder {
         let Exchange { context, pools, tunnels, target, path, resumed } = exchange;
         let mut outgoing = self.outgoing(request, context, target)?;
         let (mut admitted, mut stage) = match resumed {
-            Some(Resumed { in_flight, stage }) => (hold::Admitted { in_flight, _release: None }, stage),
+            Some(Resumed { in_flight, stage }) => (hold::Admitted::of(in_flight), stage),
             None => (hold::admit(&self.set, self.caller(&outgoing, context, path), &[]).await?, Stage::Picked),
         };
         loop {

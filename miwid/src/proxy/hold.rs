@@ -9,7 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::wake::{WakeRules, may_wake};
 use crate::{
     exchange::{Failure, reason},
-    upstream::{Availability, InFlight, Set, Unavailable},
+    upstream::{Availability, InFlight, Set, Stray, Unavailable},
 };
 
 const RETRY_AFTER_FULL: Duration = Duration::from_secs(2);
@@ -31,12 +31,23 @@ pub(super) struct Admitted {
     pub in_flight: InFlight,
     /// Kept until the response head by a request that was held: so many at once are released.
     pub _release: Option<OwnedSemaphorePermit>,
+    /// Kept as long by one that is no reason for the app to stay awake.
+    pub _stray: Option<Stray>,
+}
+
+impl Admitted {
+    pub(super) fn of(in_flight: InFlight) -> Self {
+        Self { in_flight, _release: None, _stray: None }
+    }
 }
 
 /// An endpoint for this request, waiting for one when the set says that it is worth it.
 pub(super) async fn admit(set: &Arc<Set>, caller: Caller<'_>, tried: &[u64]) -> Result<Admitted, Failure> {
     match set.pick(caller.client, tried) {
-        Ok(picked) => Ok(Admitted { in_flight: picked.in_flight, _release: None }),
+        Ok(picked) => {
+            let is_stray = !caller.wake_on.is_anything() && !may_wake(caller.wake_on, caller.method, caller.path);
+            Ok(Admitted { _stray: is_stray.then(|| set.enter_stray()), ..Admitted::of(picked.in_flight) })
+        }
         Err(Unavailable::NoEndpoint) => Err(no_endpoint()),
         Err(Unavailable::Wait(why)) => {
             refusal(&why, &caller)?;
@@ -70,7 +81,7 @@ async fn wait(set: &Arc<Set>, caller: &Caller<'_>) -> Result<Admitted, Failure> 
                 drop(picked);
                 let permit = set.release().acquire_owned().await.ok();
                 if let Ok(picked) = set.pick(caller.client, &[]) {
-                    return Ok(Admitted { in_flight: picked.in_flight, _release: permit });
+                    return Ok(Admitted { _release: permit, ..Admitted::of(picked.in_flight) });
                 }
             }
             Err(Unavailable::NoEndpoint) => return Err(no_endpoint()),

@@ -29,6 +29,11 @@ impl WakeRules {
             paths: wake_on.paths.iter().map(|it| Pattern::new(it)).collect(),
         }
     }
+
+    /// Whether there is no rule.
+    pub(super) fn is_anything(&self) -> bool {
+        self.methods.is_empty() && self.paths.is_empty()
+    }
 }
 
 impl Pattern {

@@ -29,6 +29,6 @@ pub use health::{Verdict, probe};
 pub use http1::PlainHead;
 pub use pool::Pools;
 pub use prober::Prober;
-pub use set::{Availability, Held, Picked, Set, Unavailable};
+pub use set::{Availability, Held, Picked, Set, Stray, Unavailable};
 pub use transport::{Protocol, Transport, Unusable};
 pub use workers::Feed;

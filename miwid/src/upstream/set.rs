@@ -98,6 +98,9 @@ pub struct Set {
     wanted: AtomicBool,
     demand: Notify,
     held: AtomicUsize,
+    /// Requests that got an endpoint and are no reason to stay awake, and how many of them wait for their answer.
+    strays: AtomicU64,
+    straying: AtomicUsize,
     turn: AtomicUsize,
     idle_timeout_ms: AtomicU64,
     workers: Arc<Workers>,
@@ -116,6 +119,8 @@ impl Set {
             wanted: AtomicBool::new(false),
             demand: Notify::new(),
             held: AtomicUsize::new(0),
+            strays: AtomicU64::new(0),
+            straying: AtomicUsize::new(0),
             turn: AtomicUsize::new(0),
             idle_timeout_ms: AtomicU64::new(60_000),
             workers,
@@ -247,6 +252,18 @@ impl Set {
         self.settings.load().hold.timeout
     }
 
+    /// The request that just got an endpoint would not have woken the app. To be dropped when its answer begins.
+    pub fn enter_stray(self: &Arc<Self>) -> Stray {
+        self.strays.fetch_add(1, Relaxed);
+        self.straying.fetch_add(1, Relaxed);
+        Stray(self.clone())
+    }
+
+    /// All there were, and those that wait for their answer.
+    pub fn strays(&self) -> (u64, usize) {
+        (self.strays.load(Relaxed), self.straying.load(Relaxed))
+    }
+
     /// Permits that held requests take in order when the hold ends, so that a cold app is not flooded.
     pub fn release(&self) -> Arc<Semaphore> {
         self.settings.load().release.clone()
@@ -341,6 +358,15 @@ impl Set {
 
     fn bump(&self) {
         self.version.send_modify(|it| *it += 1);
+    }
+}
+
+/// A request that would not have woken the app waits for its answer.
+pub struct Stray(Arc<Set>);
+
+impl Drop for Stray {
+    fn drop(&mut self) {
+        self.0.straying.fetch_sub(1, Relaxed);
     }
 }
 

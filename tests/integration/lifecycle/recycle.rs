@@ -138,7 +138,11 @@ async fn only_what_wake_on_names_wakes_an_app() {
     // Awake, it answers all that it is asked.
     assert!(kept.ask("GET /wp-login.php").await.starts_with("HTTP/1.1 404"));
     assert!(kept.ask("GET /fast").await.starts_with("HTTP/1.1 200"));
+    // A scanner that never ends does not keep it awake.
+    let scanner =
+        daemon.load("chaos.test").connections(1).paths(&["/.env", "/wp-login.php"]).expect(&[404, 503]).start();
     daemon.app_in_state("chaos", "idle").await;
+    scanner.stop().await.assert_none_failed();
     wait::until(wait::SOON, "no process is left", async || daemon.app_pids("chaos").await.is_empty()).await;
     let starts = daemon.read("starts").lines().count();
     for line in [
