@@ -5,14 +5,18 @@ use std::{
     cell::RefCell,
     io,
     os::fd::{AsFd, OwnedFd},
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
     task::{Context, Poll, ready},
 };
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 use tokio::{io::Interest, net::TcpStream};
 
-/// Empty pipes that a worker keeps; each is two descriptors.
-const SPARE_MAX: usize = 8;
+/// Pipes of all workers: a slow client holds one for long, and connections are counted without it. Beyond, bytes go through our
+/// memory.
+const PIPES_MAX: usize = 64;
+/// Empty pipes that a worker keeps.
+const SPARE_MAX: usize = 4;
 /// Most answers that are worth a pipe fit in at once.
 const PIPE_BYTES: usize = 256 << 10;
 /// What is moved at once: more than a pipe holds, as its pages may be large.
@@ -22,9 +26,34 @@ thread_local! {
     static SPARE: RefCell<Vec<Ends>> = const { RefCell::new(Vec::new()) };
 }
 
+static PIPES: Places = Places::new(PIPES_MAX);
+
+/// How many more there may be.
+struct Places(AtomicUsize);
+
+/// Given back when it is dropped.
+struct Place(&'static Places);
+
 struct Ends {
     out: OwnedFd,
     into: OwnedFd,
+    _place: Place,
+}
+
+impl Places {
+    const fn new(count: usize) -> Self {
+        Self(AtomicUsize::new(count))
+    }
+
+    fn take(&'static self) -> Option<Place> {
+        self.0.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).ok().map(|_| Place(self))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.0.fetch_add(1, Relaxed);
+    }
 }
 
 pub struct Pipe {
@@ -38,10 +67,11 @@ impl Pipe {
         let ends = match spare {
             Some(ends) => ends,
             None => {
+                let _place = PIPES.take().ok_or(io::ErrorKind::QuotaExceeded)?;
                 let (out, into) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
                 // A user may have so many pages in pipes, and gets the usual size beyond that.
                 let _ = fcntl_setpipe_size(&into, PIPE_BYTES);
-                Ends { out, into }
+                Ends { out, into, _place }
             }
         };
         Ok(Self { ends: Some(ends), held: 0 })
@@ -185,5 +215,14 @@ mod tests {
         pipe.fill(&from, 100).unwrap();
         drop(pipe);
         assert!(SPARE.with_borrow(Vec::is_empty));
+    }
+
+    #[test]
+    fn places_are_given_back() {
+        static TWO: Places = Places::new(2);
+        let (first, second) = (TWO.take(), TWO.take());
+        assert!(first.is_some() && second.is_some() && TWO.take().is_none());
+        drop(first);
+        assert!(TWO.take().is_some_and(|_| TWO.take().is_none()));
     }
 }

@@ -61,6 +61,45 @@ async fn a_long_answer_for_which_there_is_no_pipe_goes_through_memory() {
     assert_eq!(answers_handed_on(&daemon).await, 1);
 }
 
+/// Connections are counted without pipes.
+#[tokio::test(flavor = "multi_thread")]
+async fn slow_clients_do_not_take_all_descriptors_for_pipes() {
+    const CLIENTS: usize = 80;
+    const PIPES_MAX: usize = 64;
+    // More than sockets hold.
+    const LONG: usize = 12 << 20;
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {LONG}\r\n\r\n");
+    let long: &[u8] = [head.as_bytes(), &vec![b'x'; LONG]].concat().leak();
+    let origins = [("long", RawOrigin::lasting(long).await)];
+    let daemon = serving(&origins).await;
+    let ends = || {
+        let open = fs::read_dir(format!("/proc/{}/fd", daemon.pid())).into_iter().flatten().flatten();
+        open.filter(|it| fs::read_link(it.path()).is_ok_and(|to| to.to_string_lossy().starts_with("pipe:"))).count()
+    };
+    let others = ends();
+    let mut wires = Vec::new();
+    for _ in 0..CLIENTS {
+        wires.push(Wire::to(&daemon).await);
+    }
+    // The second time they find connections that are open, and do not read.
+    for reads in [true, false] {
+        for wire in &mut wires {
+            wire.0.write_all(b"GET / HTTP/1.1\r\nhost: long.test\r\n\r\n").await.unwrap();
+        }
+        if reads {
+            for wire in &mut wires {
+                assert_eq!(wire.answer().await.1.len(), LONG);
+            }
+        }
+    }
+    wait::until(wait::LATER, "all pipes are taken", async || ends() >= others + 2 * PIPES_MAX).await;
+    for wire in &mut wires {
+        let body = wire.answer().await.1;
+        assert!(body.len() == LONG && body.ends_with(b"xxx") && ends() <= others + 2 * PIPES_MAX);
+    }
+    wait::until(wait::LATER, "most are closed", async || ends() < others + PIPES_MAX).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_answer_that_stands_still_is_given_up() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
