@@ -135,7 +135,8 @@ mod tests {
         for process in other {
             assert_ne!(fingerprint(Some(&usual_spec), &backend(process)), before, "{process}");
         }
-        let changes: [(&str, bool, fn(&mut LaunchSpec)); 6] = [
+        type Change = fn(&mut LaunchSpec);
+        let changes: [(&str, bool, Change); 6] = [
             ("an argument", false, |it| it.argv.push("y".into())),
             ("a secret", false, |it| it.env[0].1 = Secret::new("two")),
             ("a variable", false, |it| it.env.push(("B".into(), Secret::new("")))),
