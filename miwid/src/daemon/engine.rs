@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::{notify, start::StartError};
-use crate::link::{Beginning, Kept, Line, Mode, Order, Takeover, ToWarden};
+use super::{fitness::Recent, notify, start::StartError};
+use crate::link::{Answers, Beginning, Kept, Line, Mode, Order, Takeover, ToWarden};
 
 /// So long an upgrade to this engine can be taken back.
 const CONFIRM: Duration = Duration::from_secs(10);
@@ -17,6 +17,9 @@ pub(super) struct Engine {
     pub(super) mode: Mode,
     /// When the warden began.
     pub(super) since: Instant,
+    pub(super) recent: Recent,
+    /// How the engine before has answered.
+    pub(super) before: Answers,
 }
 
 // === impl Engine ===
@@ -28,7 +31,8 @@ impl Engine {
         };
         notify::through(line.clone());
         let now = Instant::now();
-        (Some(Self { line, orders, number, mode, since: now.checked_sub(age).unwrap_or(now) }), kept)
+        let (since, recent, before) = (now.checked_sub(age).unwrap_or(now), Recent::default(), Answers::default());
+        (Some(Self { line, orders, number, mode, since, recent, before }), kept)
     }
 
     /// All is built: now the one before lets go, if there is one.
@@ -37,7 +41,10 @@ impl Engine {
         self.line.say(ToWarden::Ready { confirm_ms });
         loop {
             match self.orders.recv().await {
-                Some(Order::Go(takeover)) => return Ok(takeover),
+                Some(Order::Go(takeover)) => {
+                    self.before = takeover.before;
+                    return Ok(takeover);
+                }
                 Some(Order::Alone) | None => return Err(StartError::Refused("the warden has gone".to_owned())),
                 Some(_) => {}
             }
@@ -46,7 +53,7 @@ impl Engine {
 }
 
 /// Tests have no ten seconds; what is released has no such variable.
-fn confirm() -> Duration {
+pub(super) fn confirm() -> Duration {
     let tested = cfg!(debug_assertions).then(|| std::env::var("MIWID_TEST_CONFIRM_MS").ok()).flatten();
     tested.and_then(|it| it.parse().ok()).map_or(CONFIRM, Duration::from_millis)
 }

@@ -7,6 +7,7 @@ mod demo;
 #[cfg(feature = "cloudflare")]
 mod edge;
 mod engine;
+mod fitness;
 mod gauges;
 mod identity;
 mod limits;

@@ -19,8 +19,8 @@ use tokio::{
 
 use super::{
     backend, banner,
-    engine::Engine,
-    notify,
+    engine::{Engine, confirm},
+    fitness, notify,
     upgrade::{self, Upgrades, unheard as unheard_upgrade},
 };
 use crate::{
@@ -153,6 +153,13 @@ impl Daemon {
             )),
             notify::start(self.readiness.clone(), self.apps.clone()),
         ];
+        if let Some(engine) = &self.engine {
+            others.push(tokio::spawn(engine.recent.clone().follow(self.metrics.clone())));
+        }
+        if let Some(engine) = self.engine.as_ref().filter(|it| it.mode == Mode::Beside) {
+            let (metrics, line) = (self.metrics.clone(), engine.line.clone());
+            others.push(tokio::spawn(fitness::prove(metrics, engine.before, line, confirm())));
+        }
         #[cfg(feature = "cloudflare")]
         others.push(tokio::spawn(super::edge::keep(
             self.edge.clone(),
@@ -234,7 +241,8 @@ impl Daemon {
                 course.send_replace(Course::Paused);
                 self.listeners.pause();
                 self.apps.let_go().await;
-                self.engine.as_ref().inspect(|it| it.line.say(ToWarden::Paused));
+                let total = fitness::answers(&self.metrics);
+                self.engine.as_ref().inspect(|it| it.line.say(ToWarden::Paused { answers: it.recent.until(total) }));
             }
             Order::Resume(kept) => {
                 tracing::warn!("the other engine has failed: this one goes on");

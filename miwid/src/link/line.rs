@@ -24,7 +24,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Kept,
-    message::{Exit, Mode, ToEngine, ToWarden},
+    message::{Answers, Exit, Mode, ToEngine, ToWarden},
     packet::{DESCRIPTORS, Packet, memory, read_memory, receive, send},
 };
 
@@ -93,6 +93,8 @@ pub struct Takeover {
     pub state: Vec<u8>,
     pub secrets: Secrets,
     pub instances: Vec<Heir>,
+    /// How it has answered lately.
+    pub before: Answers,
 }
 
 /// What no log may have and no memory longer than needed.
@@ -275,7 +277,7 @@ async fn hear(link: Arc<UnixDatagram>, children: Arc<Mutex<Children>>, orders: m
                 kept.entry(key).or_default().extend(descriptors);
                 None
             }
-            ToEngine::Go => Some(Order::Go(std::mem::take(&mut takeover))),
+            ToEngine::Go { before } => Some(Order::Go(Takeover { before, ..std::mem::take(&mut takeover) })),
             ToEngine::Pause => Some(Order::Pause),
             ToEngine::Resume => Some(Order::Resume(std::mem::take(&mut kept))),
             ToEngine::Drain => Some(Order::Drain),

@@ -26,6 +26,13 @@ pub struct Exit {
     pub core_dumped: bool,
 }
 
+/// How many answers were given, and how many of them were errors of our own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answers {
+    pub all: u64,
+    pub faults: u64,
+}
+
 /// From the engine. What is said of descriptors goes along with the packet.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -61,7 +68,12 @@ pub enum ToWarden {
     /// Begin an engine from this program, which was looked at, beside this one.
     Upgrade { program: PathBuf },
     /// Nothing is accepted any more and the apps are in nobody's hands; `State` came before.
-    Paused,
+    Paused {
+        #[serde(default)]
+        answers: Answers,
+    },
+    /// This engine answers worse than the one before, which is to go on.
+    Unfit { why: String },
     #[serde(other)]
     Unknown,
 }
@@ -96,8 +108,11 @@ pub enum ToEngine {
         pid: u32,
         exit: Option<Exit>,
     },
-    /// Serve.
-    Go,
+    /// Serve. With how the engine before has answered lately.
+    Go {
+        #[serde(default)]
+        before: Answers,
+    },
     Launched {
         id: u64,
         pid: u32,
@@ -145,5 +160,10 @@ mod tests {
         assert_eq!(said, ToEngine::Unknown);
         let said: ToWarden = serde_json::from_str(r#"{"kind":"ready","confirm_ms":5,"new":true}"#).expect("a message");
         assert_eq!(said, ToWarden::Ready { confirm_ms: 5 });
+        // And what an earlier one leaves out is made up for.
+        let said: ToWarden = serde_json::from_str(r#"{"kind":"paused"}"#).expect("a message");
+        assert_eq!(said, ToWarden::Paused { answers: Answers::default() });
+        let said: ToEngine = serde_json::from_str(r#"{"kind":"go"}"#).expect("a message");
+        assert_eq!(said, ToEngine::Go { before: Answers::default() });
     }
 }

@@ -10,7 +10,7 @@ mod place;
 pub(crate) use identity::forget;
 pub use identity::{Identity, began_as_root};
 pub use line::{Beginning, Heir, Instead, Line, Order, Secrets, Takeover};
-pub use message::{Exit, Mode, PROTOCOL, ToEngine, ToWarden};
+pub use message::{Answers, Exit, Mode, PROTOCOL, ToEngine, ToWarden};
 pub use packet::{Packet, begin, memory, pair, read_memory, receive, send};
 pub use place::trouble_beside;
 

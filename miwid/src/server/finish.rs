@@ -218,6 +218,9 @@ impl Pending {
         let Self { worker, context, summary, status, .. } = &*self;
         let duration = context.started.elapsed();
         worker.shard.request(&summary.method, status.as_u16(), duration);
+        if status.is_server_error() && context.reason.is_some() {
+            worker.shard.fault();
+        }
         let record = Record {
             started: context.started_at,
             duration,

@@ -14,6 +14,7 @@ pub(super) struct Sums {
     pub(super) requests: BTreeMap<usize, u64>,
     pub(super) buckets: [u64; BUCKETS.len() + 1],
     pub(super) micros: u64,
+    pub(super) faults: u64,
     pub(super) opened: u64,
     pub(super) closed: u64,
     pub(super) idle: u64,
@@ -159,6 +160,8 @@ fn daemon(text: &mut Text, sums: &Sums) {
     for (reason, count) in &sums.cut {
         text.sample("miwid_connections_cut_total", &[("reason", reason)], count);
     }
+    text.family("miwid_faults_total", "counter", "Errors of 500 and more that miwid gave by itself");
+    text.sample("miwid_faults_total", &[], sums.faults);
     text.family("miwid_panics_total", "counter", "Panics that ended a task");
     text.sample("miwid_panics_total", &[], sums.panics);
     text.family("miwid_build_info", "gauge", "Always 1; the labels say what was built");

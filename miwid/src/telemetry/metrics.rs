@@ -96,6 +96,12 @@ impl Metrics {
         (sums.opened.saturating_sub(sums.closed), sums.idle, sums.opened)
     }
 
+    /// Requests that were answered, and those of them that got an error of 500 or more that is ours.
+    pub fn answers(&self) -> (u64, u64) {
+        let sums = self.sums();
+        (sums.requests.values().sum(), sums.faults)
+    }
+
     /// `ask` is called at every scrape and sets the gauges of its room. It must not block.
     pub fn on_scrape(&self, ask: OnScrape) {
         lock(&self.inner.on_scrape).push(ask);
@@ -148,6 +154,7 @@ pub struct Shard {
     /// One for each bound, and one for what is slower than all.
     buckets: [AtomicU64; BUCKETS.len() + 1],
     micros: AtomicU64,
+    faults: AtomicU64,
     opened: AtomicU64,
     closed: AtomicU64,
     idle: AtomicU64,
@@ -166,6 +173,7 @@ impl Default for Shard {
             requests: (0..METHODS.len() * STATUSES).map(|_| AtomicU64::new(0)).collect(),
             buckets: Default::default(),
             micros: AtomicU64::new(0),
+            faults: AtomicU64::new(0),
             opened: AtomicU64::new(0),
             closed: AtomicU64::new(0),
             idle: AtomicU64::new(0),
@@ -188,6 +196,11 @@ impl Shard {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
         add(&self.buckets[BUCKETS.partition_point(|bound| *bound < micros)], 1);
         add(&self.micros, micros);
+    }
+
+    /// The request that was just counted got an error of 500 or more that is ours.
+    pub fn fault(&self) {
+        add(&self.faults, 1);
     }
 
     pub fn connection_opened(&self) {
@@ -257,6 +270,7 @@ impl Shard {
         for (sum, counter) in sums.handshakes.iter_mut().zip(&self.handshakes) {
             *sum += counter.load(Ordering::Relaxed);
         }
+        sums.faults += self.faults.load(Ordering::Relaxed);
         sums.handed_on += self.handed_on.load(Ordering::Relaxed);
         for (sums, counters) in sums.refused.iter_mut().zip(&self.refused) {
             for (sum, counter) in sums.iter_mut().zip(counters) {
@@ -302,6 +316,8 @@ mod tests {
         one.handshake(Handshake::Resumed);
         two.handshake(Handshake::Resumed);
         metrics.log_dropped("access", 7);
+        one.fault();
+        assert_eq!(metrics.answers(), (3, 1));
         metrics.on_scrape(Box::new(|gauges| gauges.app("a\"b", "ready", 3, Some(4096))));
         let text = metrics.exposition();
         for line in [
@@ -317,6 +333,7 @@ mod tests {
             "http_request_duration_seconds_count 3",
             "miwid_connections{state=\"open\"} 1",
             "miwid_tls_handshakes_total{result=\"resumed\"} 2",
+            "miwid_faults_total 1",
             "miwid_log_dropped_lines_total{log=\"access\"} 7",
             "miwid_app_restarts_total{app=\"a\\\"b\"} 3",
         ] {

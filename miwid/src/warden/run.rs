@@ -28,7 +28,7 @@ use super::{
     trouble::Trouble,
     voice,
 };
-use crate::link::{Exit, Identity, Kept, Mode, Packet, ToEngine, ToWarden};
+use crate::link::{Answers, Exit, Identity, Kept, Mode, Packet, ToEngine, ToWarden};
 
 /// An engine that says so rarely that it lives is stuck.
 const SILENCE: Duration = Duration::from_secs(30);
@@ -73,6 +73,8 @@ pub(super) struct Warden {
     pub(super) trouble: Trouble,
     /// Never read here.
     pub(super) secrets: Option<OwnedFd>,
+    /// How the engine that has paused had answered.
+    answers: Answers,
     pub(super) manager: Manager,
     watchdog: Option<Duration>,
     pinged: Instant,
@@ -113,6 +115,7 @@ impl Warden {
             before: None,
             trouble: Trouble::default(),
             secrets: None,
+            answers: Answers::default(),
             manager,
             watchdog: sd_notify::watchdog_enabled(),
             pinged: Instant::now(),
@@ -240,7 +243,11 @@ impl Warden {
                 return self.feed(Event::Ready(number, Duration::from_millis(confirm_ms)));
             }
             ToWarden::Serving => return self.feed(Event::Serving(number)),
-            ToWarden::Paused => return self.feed(Event::Paused(number)),
+            ToWarden::Paused { answers } => {
+                self.answers = answers;
+                return self.feed(Event::Paused(number));
+            }
+            ToWarden::Unfit { why } => return self.feed(Event::Unfit(number, why)),
             ToWarden::Upgrade { program } => match Program::open(&program) {
                 Ok(opened) if self.identity.is_some() && !opened.is_roots() => {
                     let why = format!("{} is not root's alone to write", program.display());
@@ -393,7 +400,7 @@ impl Warden {
             let pipes = it.pipes.iter().filter_map(|pipe| pipe.try_clone().ok()).collect();
             engine.tell(ToEngine::Instance { name: it.name.clone(), pid: *pid, exit: it.exit }, pipes);
         }
-        engine.tell(ToEngine::Go, Vec::new());
+        engine.tell(ToEngine::Go { before: std::mem::take(&mut self.answers) }, Vec::new());
         engine.went = true;
     }
 

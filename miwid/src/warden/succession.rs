@@ -46,6 +46,8 @@ pub(super) enum Event {
     /// What it serves, and whether somebody wanted the files to be read.
     Configured(Engine, Digest, bool),
     Ended(Engine, Exit),
+    /// It answers worse than the one before.
+    Unfit(Engine, String),
     /// This engine asks for another one.
     Upgrade(Engine),
     Stop,
@@ -163,6 +165,7 @@ impl Succession {
             Event::Paused(engine) => self.paused(engine, now, &mut effects),
             Event::Configured(engine, digest, reloaded) => self.configured(engine, digest, reloaded, now),
             Event::Ended(engine, exit) => self.ended(engine, exit, now, &mut effects),
+            Event::Unfit(engine, why) => self.unfit(engine, &why, &mut effects),
             Event::Upgrade(engine) => self.upgrade(engine, now, &mut effects),
             Event::Stop => self.stop(&mut effects),
             Event::Tick => self.tick(now, &mut effects),
@@ -248,6 +251,13 @@ impl Succession {
         self.next = Some(next);
         effects.push(Effect::Start(self.last, Mode::Beside));
         effects.push(tell(asked, format!("engine {} starts", self.last)));
+    }
+
+    /// Of one that nobody can go back from it is only a word.
+    fn unfit(&mut self, engine: Engine, why: &str, effects: &mut Vec<Effect>) {
+        if self.next.as_ref().is_some_and(|it| it.engine == engine && it.stage == Stage::Confirming) {
+            self.failed(&format!("engine {engine} is no good: {why}"), effects);
+        }
     }
 
     fn ended(&mut self, engine: Engine, exit: Exit, now: Instant, effects: &mut Vec<Effect>) {
@@ -469,6 +479,19 @@ mod tests {
             Effect::Tell(_, Report::Failed(why) | Report::Refused(why)) => Some(why.as_str()),
             _ => None,
         })
+    }
+
+    #[test]
+    fn one_that_answers_worse_gives_everything_back_while_it_still_can() {
+        let mut play = Play::confirming();
+        assert_eq!(play.on(Event::Unfit(1, "x".into())), [], "it is not the one to be judged");
+        let effects = play.on(Event::Unfit(2, "it errs".into()));
+        assert!(effects.contains(&Effect::Kill(2)) && effects.contains(&Effect::Resume(1)), "{effects:?}");
+        let told = |it: &Effect| matches!(it, Effect::Tell(1, Report::Failed(why)) if why.contains("it errs"));
+        assert!(effects.iter().any(told), "{effects:?}");
+        let mut play = Play::confirming();
+        play.later(CONFIRM);
+        assert_eq!(play.on(Event::Unfit(2, "too late".into())), []);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod account;
 mod fallback;
+mod fitness;
 mod renewal;
 mod sessions;
 mod store;
