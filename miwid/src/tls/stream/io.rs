@@ -217,6 +217,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let polled = this.poll_data(cx, buf);
+        if this.session.may_owe() {
+            this.session.answer(&mut this.input[..this.shown], &mut this.out);
+        }
         if !this.out.is_empty() && !this.writer_waits {
             // Answers of the protocol. That they cannot be sent is for a writer to hear.
             let _ = this.poll_flushed(cx);

@@ -38,6 +38,9 @@ pub(super) struct Session {
     connection: UnbufferedServerConnection,
     end: Option<End>,
     has_said_farewell: bool,
+    /// Something else than data has come since the handshake: perhaps a wish for new keys, which rustls answers with the
+    /// next data only.
+    may_owe: bool,
 }
 
 /// Why nothing comes in any more.
@@ -61,7 +64,7 @@ pub(super) enum Rest {
 impl Session {
     pub(super) fn new(config: Arc<ServerConfig>) -> Result<Self, Error> {
         let connection = UnbufferedServerConnection::new(config)?;
-        Ok(Self { connection, end: None, has_said_farewell: false })
+        Ok(Self { connection, end: None, has_said_farewell: false, may_owe: false })
     }
 
     pub(super) fn state(&self) -> &CommonState {
@@ -98,47 +101,18 @@ impl Session {
     /// of bytes that are done with and must not be shown again. Nobody may call this with an input that ends before what was
     /// shown to it last.
     pub(super) fn open(&mut self, input: &mut [u8], out: &mut Held, mut data: impl FnMut(&[u8])) -> (usize, Rest) {
-        let (mut done, mut is_nudged) = (0, false);
+        let mut done = 0;
         loop {
-            let UnbufferedStatus { mut discard, state } = self.connection.process_tls_records(&mut input[done..]);
-            let rest = match state {
-                Ok(ConnectionState::EncodeTlsData(mut message)) => encode(&mut message, out).map(|()| None),
-                Ok(ConnectionState::TransmitTlsData(sent)) => {
-                    // `out` has it, and sees to it.
-                    sent.done();
-                    Ok(None)
-                }
-                Ok(ConnectionState::ReadTraffic(mut traffic)) => loop {
-                    match traffic.next_record() {
-                        None => break Ok(Some(Rest::Record)),
-                        Some(Err(error)) => break Err(error),
-                        Some(Ok(record)) => {
-                            discard += record.discard;
-                            data(record.payload);
-                        }
-                    }
-                },
-                Ok(ConnectionState::PeerClosed) => {
-                    self.end.get_or_insert(End::Farewell);
-                    Ok(None)
-                }
-                Ok(ConnectionState::WriteTraffic(mut traffic)) => {
-                    let is_due = done > 0 && !is_nudged && !self.has_said_farewell && out.is_empty();
-                    is_nudged = true;
-                    let is_heard = is_due && nudge(&mut traffic);
-                    Ok((!is_heard || !self.connection.wants_write()).then_some(Rest::Drained))
-                }
-                Ok(ConnectionState::BlockedHandshake | ConnectionState::Closed) => Ok(Some(Rest::Drained)),
-                // Early data is not offered.
-                Ok(_) => Err(Error::General("an unexpected state of the connection".to_owned())),
-                Err(error) => Err(error),
-            };
-            done = (done + discard).min(input.len());
+            let (is_settled, first) = (!self.is_handshaking(), first_record(&input[done..]));
+            let (count, rest) = self.step(&mut input[done..], out, &mut data);
+            done = (done + count).min(input.len());
+            let expected = if rest == Ok(Some(Rest::Record)) { first } else { 0 };
+            self.may_owe |= is_settled && count > expected;
             match rest {
                 Ok(None) => {}
                 Ok(Some(rest)) => return (done, rest),
                 Err(error) => {
-                    self.last_words(&mut input[done..], out);
+                    self.utter(&mut input[done..], out);
                     self.fail(error);
                     return (done, Rest::Drained);
                 }
@@ -146,8 +120,67 @@ impl Session {
         }
     }
 
-    /// After an error: the alert that tells the peer, if there is one. rustls has more to say only as long as it wants to.
-    fn last_words(&mut self, mut input: &mut [u8], out: &mut Held) {
+    /// One state of the connection. The count is of bytes that are done with; `None`: there are other states to come.
+    fn step(
+        &mut self,
+        input: &mut [u8],
+        out: &mut Held,
+        data: &mut impl FnMut(&[u8]),
+    ) -> (usize, Result<Option<Rest>, Error>) {
+        let UnbufferedStatus { mut discard, state } = self.connection.process_tls_records(input);
+        let rest = match state {
+            Ok(ConnectionState::EncodeTlsData(mut message)) => encode(&mut message, out).map(|()| None),
+            Ok(ConnectionState::TransmitTlsData(sent)) => {
+                // `out` has it, and sees to it.
+                sent.done();
+                Ok(None)
+            }
+            Ok(ConnectionState::ReadTraffic(mut traffic)) => loop {
+                match traffic.next_record() {
+                    None => break Ok(Some(Rest::Record)),
+                    Some(Err(error)) => break Err(error),
+                    Some(Ok(record)) => {
+                        discard += record.discard;
+                        data(record.payload);
+                    }
+                }
+            },
+            Ok(ConnectionState::PeerClosed) => {
+                self.end.get_or_insert(End::Farewell);
+                Ok(None)
+            }
+            Ok(ConnectionState::WriteTraffic(_) | ConnectionState::BlockedHandshake | ConnectionState::Closed) => {
+                Ok(Some(Rest::Drained))
+            }
+            // Early data is not offered.
+            Ok(_) => Err(Error::General("an unexpected state of the connection".to_owned())),
+            Err(error) => Err(error),
+        };
+        (discard, rest)
+    }
+
+    /// Whether something has come that is answered with the next data only.
+    pub(super) fn may_owe(&self) -> bool {
+        self.may_owe
+    }
+
+    /// Answers although there is no data. As long as one answer is on its way others have time: a peer that takes none gets
+    /// no more of them.
+    pub(super) fn answer(&mut self, shown: &mut [u8], out: &mut Held) {
+        if !out.is_empty() || self.has_said_farewell {
+            return;
+        }
+        self.may_owe = false;
+        // There is no room for this byte, so it is not encrypted; but what has to go before it is ready then.
+        let nudged = self.with_traffic(shown, out, |traffic, _| Ok(traffic.encrypt(&[0], &mut []).is_err()));
+        if nudged.is_ok() {
+            self.utter(shown, out);
+        }
+    }
+
+    /// What rustls has to say already, such as the alert after an error. It must not be asked without need: it would go on
+    /// with an input that is not there any more.
+    fn utter(&mut self, mut input: &mut [u8], out: &mut Held) {
         while self.connection.wants_write() {
             let UnbufferedStatus { discard, state } = self.connection.process_tls_records(input);
             let Ok(ConnectionState::EncodeTlsData(mut message)) = state else { return };
@@ -185,7 +218,7 @@ impl Session {
             Ok(())
         });
         // What had no room there waits in rustls.
-        self.last_words(shown, out);
+        self.utter(shown, out);
     }
 
     fn with_traffic<T>(
@@ -230,10 +263,12 @@ fn encode<D>(message: &mut EncodeTlsData<'_, D>, out: &mut Held) -> Result<(), E
     Ok(())
 }
 
-/// A peer that wants new keys is answered with the next data. One that only sends would wait for ever, so rustls is asked to
-/// encrypt a byte for which there is no room: it does not, but what has to go before it then is ready.
-fn nudge(traffic: &mut Traffic<'_>) -> bool {
-    traffic.encrypt(&[0], &mut []).is_err()
+/// How long the record at the front says it is.
+fn first_record(input: &[u8]) -> usize {
+    match input {
+        [_, _, _, high, low, ..] => 5 + usize::from(u16::from_be_bytes([*high, *low])),
+        _ => 0,
+    }
 }
 
 fn pack(traffic: &mut Traffic<'_>, parts: &[IoSlice<'_>], out: &mut Held) -> Result<usize, Error> {
