@@ -1,8 +1,13 @@
 //! Whatever happens in whatever order, and comes in whatever pieces: from seeds, so that what fails does so again.
 
-use fastrand::Rng;
+use std::io::{self, IoSlice, Read, Write};
 
-use super::*;
+use fastrand::Rng;
+use futures_util::FutureExt;
+use rustls::version::TLS13;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+use super::{super::TlsStream, world::*};
 
 /// What both sides have said, and what of that has come through. Everything is polled once and never waited for.
 struct World {

@@ -1,6 +1,11 @@
 //! How a connection ends: with a farewell, without one, or because something is wrong.
 
-use super::*;
+use std::io::{self, Read, Write};
+
+use rustls::version::{TLS12, TLS13};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::world::*;
 
 #[tokio::test]
 async fn a_farewell_is_an_end_and_a_cut_is_an_error() {

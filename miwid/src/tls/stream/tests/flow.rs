@@ -1,6 +1,16 @@
 //! Data in both directions, and what is kept meanwhile.
 
-use super::*;
+use std::io::{IoSlice, Write};
+
+use futures_util::FutureExt;
+use rustls::{SupportedProtocolVersion, version::TLS13};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, duplex, split};
+use tokio_rustls::TlsConnector;
+
+use super::{
+    super::{TlsStream, session::SEALED_MAX},
+    world::*,
+};
 
 #[tokio::test]
 async fn all_data_comes_through_whatever_its_size_and_in_whatever_pieces() {

@@ -1,6 +1,14 @@
 //! How a connection begins, or does not.
 
-use super::*;
+use std::io::{self, Write};
+
+use rustls::{
+    HandshakeKind,
+    version::{TLS12, TLS13},
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
+
+use super::world::*;
 
 #[tokio::test]
 async fn clients_come_back() {

@@ -1,6 +1,10 @@
 //! Keys that change while data flows.
 
-use super::*;
+use futures_util::FutureExt;
+use rustls::version::TLS13;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, split};
+
+use super::world::*;
 
 #[tokio::test]
 async fn a_client_that_wants_new_keys_is_answered_by_a_server_that_only_reads() {
