@@ -37,10 +37,10 @@ impl Held {
     }
 
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        if !bytes.is_empty() {
-            self.room(bytes.len())[..bytes.len()].copy_from_slice(bytes);
-            self.put(bytes.len());
-        }
+        self.bytes.truncate(self.to);
+        self.bytes.reserve_exact(bytes.len());
+        self.bytes.extend_from_slice(bytes);
+        self.to = self.bytes.len();
     }
 
     pub(super) fn advance(&mut self, count: usize) {
@@ -62,7 +62,6 @@ impl Held {
         }
     }
 
-    #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
         self.bytes.capacity()
     }

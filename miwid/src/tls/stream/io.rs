@@ -27,6 +27,9 @@ const RECORD_MAX: usize = 5 + (16 << 10) + 2048;
 const INPUT_MAX: usize = u16::MAX as usize;
 /// What is kept of a record that comes in little pieces grows by so much.
 const GROWTH: usize = 4 << 10;
+/// What a client does not take at once is copied, so that its stream keeps no more than that; of more than this, the worker's
+/// buffer is kept as it is.
+const COPIED_MAX: usize = 16 << 10;
 
 pub struct TlsStream<S> {
     io: S,
@@ -166,8 +169,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         let sealed = self.session.seal(&mut self.input[..self.shown], parts, &mut room);
         let sent = poll_out(&mut self.io, cx, &mut room);
         // The data counts as written when it is sealed: it must not be sealed again.
-        self.out.push(room.bytes());
-        scratch::has_written(room);
+        if room.bytes().len() > COPIED_MAX {
+            self.out = room;
+        } else {
+            self.out.push(room.bytes());
+            scratch::has_written(room);
+        }
         if let Poll::Ready(Err(error)) = sent {
             return Poll::Ready(Err(error));
         }
@@ -177,7 +184,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
     fn poll_drained(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.out.is_empty() {
             ready!(poll_out(&mut self.io, cx, &mut self.out))?;
-            self.out.release();
+            scratch::has_written(std::mem::take(&mut self.out));
         }
         Poll::Ready(Ok(()))
     }

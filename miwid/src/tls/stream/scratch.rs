@@ -11,10 +11,12 @@ use super::held::Held;
 pub(super) const READ_BYTES: usize = 64 << 10;
 /// What is encrypted at once: four records, and what the version and the cipher put around them.
 const WRITE_BYTES: usize = (64 << 10) + 1024;
+/// Streams whose client is slow take theirs along and bring it back.
+const WRITE_SPARE: usize = 8;
 
 thread_local! {
     static READING: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-    static WRITING: Cell<Option<Held>> = const { Cell::new(None) };
+    static WRITING: Cell<Vec<Held>> = const { Cell::new(Vec::new()) };
     static JOINING: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
 }
 
@@ -30,12 +32,25 @@ pub(super) fn has_read(room: Vec<u8>) {
 }
 
 pub(super) fn writing() -> Held {
-    WRITING.try_with(Cell::take).ok().flatten().unwrap_or_else(|| Held::with_room(WRITE_BYTES))
+    let mut spare = WRITING.try_with(Cell::take).unwrap_or_default();
+    let room = spare.pop().unwrap_or_else(|| Held::with_room(WRITE_BYTES));
+    let _ = WRITING.try_with(|it| it.set(spare));
+    room
 }
 
+/// Takes back what `writing` gave; anything else is dropped.
 pub(super) fn has_written(mut room: Held) {
+    if room.capacity() < WRITE_BYTES {
+        return;
+    }
     room.clear();
-    let _ = WRITING.try_with(|it| it.set(Some(room)));
+    let _ = WRITING.try_with(|it| {
+        let mut spare = it.take();
+        if spare.len() < WRITE_SPARE {
+            spare.push(room);
+        }
+        it.set(spare);
+    });
 }
 
 /// For a record that is in several pieces.
