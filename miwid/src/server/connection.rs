@@ -172,13 +172,13 @@ impl Opening {
                 return None;
             }
         };
-        self.worker.shard.handshake(match kind(io.get_ref().1) {
+        self.worker.shard.handshake(match kind(io.settled()) {
             HandshakeKind::Full => Handshake::Full,
             HandshakeKind::FullWithHelloRetryRequest => Handshake::FullRetry,
             HandshakeKind::Resumed => Handshake::Resumed,
         });
         let io = Box::new(io);
-        let is_http2 = io.get_ref().1.alpn_protocol() == Some(b"h2");
+        let is_http2 = io.settled().alpn_protocol() == Some(b"h2");
         (self.peer.scheme, self.peer.secured) = (Scheme::Https, Some(settled));
         let connection = self.connection();
         Some(if is_http2 { Box::pin(connection.http2(io)) } else { Box::pin(connection.http1(io)) })

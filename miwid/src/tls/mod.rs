@@ -12,10 +12,12 @@ mod pair;
 mod plan;
 mod policy;
 mod store;
+mod stream;
 mod terminator;
 mod tickets;
 
 pub use challenges::PREFIX as CHALLENGES;
 pub use managed::{Clock, Handle, Order, Refusal as Refused, Standing};
 pub use pair::{Certificate, Issued};
-pub use terminator::{HANDSHAKE_MAX, Refusal, Terminator, Tls, TlsStream, kind};
+pub use stream::TlsStream;
+pub use terminator::{HANDSHAKE_MAX, Refusal, Terminator, Tls, kind};

@@ -13,13 +13,11 @@ use std::{
 
 use config::{Config, Problem, UnknownSni};
 use rustls::{
-    HandshakeKind, ProtocolVersion, ServerConfig, ServerConnection,
-    server::{Acceptor, ClientHello, ResolvesServerCert},
+    CommonState, HandshakeKind, ProtocolVersion, ServerConfig,
+    server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
-use tokio_rustls::LazyConfigAcceptor;
-pub use tokio_rustls::server::TlsStream;
 
 use super::{
     challenges::Challenges,
@@ -30,6 +28,7 @@ use super::{
     plan::{Plan, Planner, unprotected},
     policy::{Demand, Policy, Sessions, Transport, provider},
     store::Store,
+    stream::{TlsStream, hello},
 };
 use crate::{
     exchange::{ClientCertificate, Secured},
@@ -286,33 +285,38 @@ impl Terminator {
     /// The caller sets the deadline.
     pub async fn accept<S: AsyncRead + AsyncWrite + Unpin>(
         &self,
-        io: S,
+        mut io: S,
     ) -> Result<(TlsStream<S>, Arc<Secured>), Refusal> {
-        let mut started = LazyConfigAcceptor::new(Acceptor::default(), io).await.map_err(Refusal::Handshake)?;
-        let name = started.client_hello().server_name().map(normalized);
-        let offered = started.client_hello().alpn().into_iter().flatten();
-        if let Some(proof) = self.table.challenges.proof(name.as_deref(), offered) {
+        let (hello, accepted) = hello(&mut io).await.map_err(Refusal::Handshake)?;
+        let name = accepted.client_hello().server_name().map(normalized);
+        let proof = {
+            let offered = accepted.client_hello().alpn().into_iter().flatten();
+            self.table.challenges.proof(name.as_deref(), offered)
+        };
+        // The connection reads for itself what the client has said.
+        drop(accepted);
+        if let Some(proof) = proof {
             // It has seen what it came for when this ends.
-            started.into_stream(proof).await.map_err(Refusal::Handshake)?;
+            TlsStream::accept(io, proof, hello).await.map_err(Refusal::Handshake)?;
             return Err(Refusal::Challenge);
         }
         let policy = self.table.policy(name.as_deref());
         let (Some(shown), Some(config)) = (self.table.find(name.as_deref()), self.configs.get(&policy)) else {
             // The client is gone either way.
-            let _ = started.io.write_all(&UNRECOGNIZED_NAME).await;
-            let _ = started.io.shutdown().await;
+            let _ = io.write_all(&UNRECOGNIZED_NAME).await;
+            let _ = io.shutdown().await;
             return Err(Refusal::UnknownName(name.unwrap_or_default()));
         };
         let names = shown.names;
-        let stream = started.into_stream(config.clone()).await.map_err(Refusal::Handshake)?;
-        let connection = stream.get_ref().1;
+        let stream = TlsStream::accept(io, config.clone(), hello).await.map_err(Refusal::Handshake)?;
+        let settled = stream.settled();
         let secured = Secured {
             server_name: name.map(Into::into),
             names,
             policy: policy.client_auth(),
-            version: version(connection),
-            cipher: connection.negotiated_cipher_suite().and_then(|it| it.suite().as_str()).unwrap_or_default(),
-            client: connection.peer_certificates().and_then(|it| client(it.first()?)),
+            version: version(settled),
+            cipher: settled.negotiated_cipher_suite().and_then(|it| it.suite().as_str()).unwrap_or_default(),
+            client: settled.peer_certificates().and_then(|it| client(it.first()?)),
         };
         Ok((stream, Arc::new(secured)))
     }
@@ -424,16 +428,16 @@ impl Terminator {
     }
 }
 
-fn version(connection: &ServerConnection) -> &'static str {
-    match connection.protocol_version() {
+fn version(settled: &CommonState) -> &'static str {
+    match settled.protocol_version() {
         Some(ProtocolVersion::TLSv1_2) => "TLSv1.2",
         _ => "TLSv1.3",
     }
 }
 
 /// How a handshake went, for the counters.
-pub fn kind(connection: &ServerConnection) -> HandshakeKind {
-    connection.handshake_kind().unwrap_or(HandshakeKind::Full)
+pub fn kind(settled: &CommonState) -> HandshakeKind {
+    settled.handshake_kind().unwrap_or(HandshakeKind::Full)
 }
 
 fn client(der: &[u8]) -> Option<ClientCertificate> {
