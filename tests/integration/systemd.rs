@@ -108,6 +108,22 @@ fn the_unit_is_valid() {
     assert!(ours.is_empty(), "{complaints}");
 }
 
+// Accounts of apps and members of the group must get to their sockets, and apps to their releases.
+#[test]
+fn the_places_are_open_to_who_passes_through_and_not_taken_back() {
+    let read = |name: &str| fs::read_to_string(repository().join("packaging/systemd").join(name)).unwrap();
+    let (unit, places) = (read("miwid.service"), read("miwid.tmpfiles"));
+    // systemd would take them back from the account of `[server] user` with every reload.
+    for key in ["RuntimeDirectory", "StateDirectory", "LogsDirectory"] {
+        assert!(!unit.lines().any(|it| it.starts_with(key)), "{key}");
+    }
+    for place in ["/run/miwid", "/var/lib/miwid"] {
+        let line =
+            places.lines().map(|it| it.split_whitespace().collect::<Vec<_>>()).find(|it| it.get(1) == Some(&place));
+        assert_eq!(line.unwrap()[2], "0711", "{place}");
+    }
+}
+
 #[test]
 fn the_unit_takes_away_what_it_can() {
     let unit = repository().join("packaging/systemd/miwid.service");

@@ -17,7 +17,12 @@ static ACCESS: Table = Table {
     doc: "One line for every request.",
     groups: &[&[
         key("enabled", Kind::Flag, "true when the table is there", "Whether requests are logged."),
-        key("path", Kind::Path, "logs/access.log", "The file; its directory is created."),
+        key(
+            "path",
+            Kind::Path,
+            "logs/access.log; of a configuration in /etc/miwid /var/log/miwid/access.log",
+            "The file; its directory is created.",
+        ),
         key("format", Kind::Choice(&["common", "combined", "json"]), "combined", "How lines look."),
         key(
             "buffer_size",

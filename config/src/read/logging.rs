@@ -1,6 +1,6 @@
 //! `[logging]`.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use crate::{AccessFormat, AccessLog, BackupNaming, ByteSize, LogFormat, Logging, OnFull, Rotation, section::Section};
 
@@ -23,12 +23,17 @@ fn access_log(section: &Section<'_>, root: &Section<'_>) -> AccessLog {
     }
     AccessLog {
         enabled: section.flag("enabled").unwrap_or(section.present()),
-        path: section.path("path").unwrap_or_else(|| root.resolve("logs/access.log")),
+        path: section.path("path").unwrap_or_else(|| default_path(root.resolve("logs/access.log"))),
         format,
         buffer_size: section.integer("buffer_size").unwrap_or(100),
         on_full: section.choice("on_full", &[OnFull::Drop, OnFull::Block]).unwrap_or_default(),
         fields: section.texts("fields").unwrap_or_default(),
     }
+}
+
+/// The service's own configuration has no logs beside it: they go where its unit's account may write.
+fn default_path(beside: PathBuf) -> PathBuf {
+    if beside.starts_with("/etc/miwid") { "/var/log/miwid/access.log".into() } else { beside }
 }
 
 fn rotation(section: &Section<'_>) -> Rotation {
@@ -40,5 +45,21 @@ fn rotation(section: &Section<'_>) -> Rotation {
         max_age: section.integer::<u32>("max_age_days").map(|it| Duration::from_secs(u64::from(it) * 86_400)),
         max_total: section.megabytes("max_total_mb"),
         naming: section.choice("naming", &[BackupNaming::Numbered, BackupNaming::Timed]).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn logs_lie_beside_the_configuration_but_for_the_services_own() {
+        for (beside, expected) in [
+            ("/srv/shop/logs/access.log", "/srv/shop/logs/access.log"),
+            ("/etc/miwid/logs/access.log", "/var/log/miwid/access.log"),
+            ("/etc/miwid-two/logs/access.log", "/etc/miwid-two/logs/access.log"),
+        ] {
+            assert_eq!(default_path(beside.into()), PathBuf::from(expected));
+        }
     }
 }

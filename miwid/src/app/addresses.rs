@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::spec::AddressPlan;
+use super::{preflight, spec::AddressPlan};
 use crate::upstream::Address;
 
 /// Below Linux's range of ephemeral ports, so that no outgoing connection takes an instance's port.
@@ -118,13 +118,15 @@ fn ephemeral_ports() -> std::ops::RangeInclusive<u16> {
     ends.next().unwrap_or(32_768)..=ends.next().unwrap_or(60_999)
 }
 
-/// Gives the socket's directory to the app's user: only it may create there, and our group may connect.
+/// Gives the socket's directory to the app's user, if that can get there: only it may create there, and our group may connect.
 pub(super) fn hand_over(address: &Address, user: &super::spec::User) -> io::Result<()> {
     let Address::Unix(path) = address else { return Ok(()) };
     let Some(directory) = path.parent() else { return Ok(()) };
     std::os::unix::fs::chown(directory, Some(user.uid), None)?;
     // Set-group-id: the socket inherits our group.
-    std::fs::set_permissions(directory, std::os::unix::fs::PermissionsExt::from_mode(0o2750))
+    std::fs::set_permissions(directory, std::os::unix::fs::PermissionsExt::from_mode(0o2750))?;
+    preflight::directory(directory, Some(user))
+        .map_err(|obstacle| io::Error::new(io::ErrorKind::PermissionDenied, obstacle.message))
 }
 
 #[cfg(test)]

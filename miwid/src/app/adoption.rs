@@ -77,6 +77,7 @@ impl Core {
         self.spawn(id, async move { News::Exited(exit.await) });
         match state {
             State::Ready | State::Unready => {
+                self.find_mut(id)?.senses.recall();
                 self.offer(id, state == State::Ready);
                 self.probe(id);
             }

@@ -87,6 +87,10 @@ impl Cgroups {
         for (_, _, file, value) in limits(process).into_iter().filter(|(it, ..)| self.enforced.contains(it)) {
             fs::write(at.join(file), value)?;
         }
+        if process.memory_limit.is_some() && self.enforced.contains(&"memory") {
+            // Else the limit would only be where swapping begins. Not there without swap.
+            let _ = fs::write(at.join("memory.swap.max"), "0");
+        }
         // One killed worker would leave a crippled app.
         let _ = fs::write(at.join("memory.oom.group"), "1");
         Ok(())
@@ -220,6 +224,7 @@ mod tests {
         groups.create(&at, &process(ALL)).expect("made");
         let read = |name: &str| fs::read_to_string(at.join(name)).ok();
         assert_eq!(read("memory.max").as_deref(), Some("268435456"));
+        assert_eq!(read("memory.swap.max").as_deref(), Some("0"));
         assert_eq!(read("cpu.max").as_deref(), Some("150000 100000"));
         assert_eq!(read("pids.max"), None);
         let said = groups.unenforced(&process(ALL)).expect("one is missing");

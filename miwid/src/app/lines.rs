@@ -68,6 +68,11 @@ impl Needle {
         }
     }
 
+    /// It was seen before we looked.
+    pub(super) fn recall(&self) {
+        self.found.store(true, Relaxed);
+    }
+
     pub(super) fn is_found(&self) -> bool {
         self.found.load(Relaxed)
     }

@@ -71,6 +71,11 @@ impl Notices {
         }
     }
 
+    /// It was said before we listened.
+    pub(super) fn recall(&self) {
+        self.ready.store(true, Relaxed);
+    }
+
     pub(super) fn is_ready(&self) -> bool {
         self.ready.load(Relaxed)
     }

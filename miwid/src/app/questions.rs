@@ -126,6 +126,12 @@ impl Senses {
         }
         Ok((Self { needle, notices: Some(Arc::new(notices)) }, Some(socket)))
     }
+
+    /// Of an instance that has been ready already: what it says once it has said.
+    pub(super) fn recall(&self) {
+        self.needle.iter().for_each(|it| it.recall());
+        self.notices.iter().for_each(|it| it.recall());
+    }
 }
 
 // === impl Core ===

@@ -132,7 +132,7 @@ impl Socket {
     pub fn bind(place: &Place) -> Result<Self, Error> {
         let path = choose(place);
         let group = group(place.group.as_deref())?;
-        prepare_directory(place, &path, group)?;
+        prepare_directory(place, &path)?;
         clear_stale(&path)?;
         listen(&path, group).map_err(|source| Error::Io { path, source })
     }
@@ -177,13 +177,13 @@ fn group(wanted: Option<&str>) -> Result<Option<Gid>, Error> {
 
 /// A configured directory is the operator's business. One of ours is made private, and one that others could have
 /// planted in /tmp is refused.
-fn prepare_directory(place: &Place, path: &Path, group: Option<Gid>) -> Result<(), Error> {
+fn prepare_directory(place: &Place, path: &Path) -> Result<(), Error> {
     let Some(dir) = path.parent().filter(|dir| !dir.as_os_str().is_empty()) else {
         return Ok(());
     };
     let failed = |source| Error::Io { path: path.to_owned(), source };
-    let fresh = !dir.exists();
-    let mode = if place.system { 0o750 } else { 0o700 };
+    // The system's is passed by the group on its way to the socket, and by accounts of apps on the way to theirs.
+    let mode = if place.system { 0o711 } else { 0o700 };
     match fs::DirBuilder::new().recursive(place.configured.is_some()).mode(mode).create(dir) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
         _ => {}
@@ -194,9 +194,6 @@ fn prepare_directory(place: &Place, path: &Path, group: Option<Gid>) -> Result<(
     let found = fs::symlink_metadata(dir).map_err(failed)?;
     if !is_private(&found, place.uid) {
         return Err(Error::Directory(dir.to_owned()));
-    }
-    if fresh && place.system && group.is_some() {
-        chown(dir, None, group).map_err(|errno| failed(errno.into()))?;
     }
     Ok(())
 }

@@ -427,6 +427,8 @@ impl Warden {
             voice::warn(&format!("engine {number} has not moved for {} s: it is ended", SILENCE.as_secs()));
             self.alive.remove(&number);
             self.signal(number, Signal::SIGABRT);
+            // One that was stopped dies of it only when it runs.
+            self.signal(number, Signal::SIGCONT);
         }
         if self.watchdog.is_some_and(|every| now >= self.pinged + every / 3) {
             self.pinged = now;

@@ -105,6 +105,19 @@ async fn a_working_directory_that_the_user_may_not_enter_is_named() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_socket_that_the_user_may_not_reach_is_named() {
+    use std::os::unix::fs::PermissionsExt;
+    if !skip::is_root() {
+        skip!("running an app as another user needs root");
+    }
+    let config = app("denied", "", &[], "working_dir = \"/\"\nuser = \"nobody\"\nlisten = \"unix\"");
+    let builder = Daemon::builder(&config);
+    fs::set_permissions(builder.dir(), fs::Permissions::from_mode(0o750)).unwrap();
+    let daemon = builder.start().await;
+    daemon.told_any("denied", &["user \"nobody\" may not enter"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_environment_is_named_without_its_values() {
     let name = format!("{}\n[backends.\"chaos.test\".process.env]\n\"A-B\" = \"x\"\n", managed(&[], ""));
     let output = Daemon::builder(&name).check(&["--strict"]).await;
