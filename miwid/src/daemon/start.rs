@@ -89,6 +89,13 @@ impl StartError {
         if let Self::Control(control::Error::Taken { .. }) = self {
             eprintln!("hint: stop it with `miwictl shutdown`, or give this one a socket of its own: --socket PATH");
         }
+        if let Self::Control(control::Error::Directory(directory)) = self {
+            let directory = directory.display();
+            eprintln!(
+                "hint: look what is in {directory}; if it is what `[server] user` left, stop all daemons and give it back: \
+                 chown -R root {directory} /var/lib/miwid /var/log/miwid"
+            );
+        }
         if let Self::Bind(BindError { address, source }, elsewhere) = self {
             if source.kind() == io::ErrorKind::AddrInUse {
                 eprintln!("{}", who_has(*address));
