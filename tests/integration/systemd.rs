@@ -127,9 +127,9 @@ fn the_places_are_open_to_who_passes_through_and_not_taken_back() {
 #[test]
 fn the_unit_takes_away_what_it_can() {
     let unit = repository().join("packaging/systemd/miwid.service");
-    // In tenths; what apps need (see the unit's head) is most of what is left.
+    // In tenths; what apps need (see the unit's head) is most of what is left, and three are for CAP_SYS_PTRACE.
     let judged =
-        Command::new("systemd-analyze").args(["security", "--offline=yes", "--threshold=75"]).arg(&unit).output();
+        Command::new("systemd-analyze").args(["security", "--offline=yes", "--threshold=77"]).arg(&unit).output();
     let Ok(output) = judged else {
         harness::skip!("systemd-analyze is not installed");
     };
