@@ -74,7 +74,8 @@ pub(super) enum StartError {
 impl StartError {
     fn code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Refused(_) => INVALID,
+            // Starting again would not help.
+            Self::Config(_) | Self::Refused(_) | Self::Control(control::Error::Directory(_)) => INVALID,
             Self::Bind(..) => TAKEN,
             Self::Control(control::Error::Taken { .. }) => TAKEN,
             Self::Control(_) | Self::Io(..) => 1,
@@ -93,7 +94,7 @@ impl StartError {
             let directory = directory.display();
             eprintln!(
                 "hint: look what is in {directory}; if it is what `[server] user` left, stop all daemons and give it back: \
-                 chown -R root {directory} /var/lib/miwid /var/log/miwid"
+                 chown root {directory} /var/lib/miwid /var/log/miwid"
             );
         }
         if let Self::Bind(BindError { address, source }, elsewhere) = self {
