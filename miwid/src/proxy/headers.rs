@@ -83,10 +83,8 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 }
 
 fn strip(headers: &mut HeaderMap, seen: Seen) {
-    // These name no other field, or one that goes anyway.
-    let usual = |it: &[u8]| {
-        [&b"close"[..], b"keep-alive", b"upgrade", b"te"].iter().any(|usual| usual.eq_ignore_ascii_case(it))
-    };
+    // These go anyway.
+    let usual = |it: &[u8]| [&b"keep-alive"[..], b"upgrade", b"te"].iter().any(|usual| usual.eq_ignore_ascii_case(it));
     if seen.has(&header::CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(header::CONNECTION)
@@ -385,6 +383,7 @@ pub(super) mod tests {
         let headers = prepared(
             &[
                 ("connection", "close, X-Private"),
+                ("close", "no"),
                 ("x-private", "1"),
                 ("keep-alive", "5"),
                 ("te", "gzip, trailers"),
@@ -397,9 +396,16 @@ pub(super) mod tests {
             ],
             &context("192.0.2.1:5"),
         );
-        for gone in
-            ["connection", "x-private", "keep-alive", "transfer-encoding", "proxy-authorization", "upgrade", "expect"]
-        {
+        for gone in [
+            "connection",
+            "close",
+            "x-private",
+            "keep-alive",
+            "transfer-encoding",
+            "proxy-authorization",
+            "upgrade",
+            "expect",
+        ] {
             assert!(!headers.contains_key(gone), "{gone}");
         }
         assert_eq!(
