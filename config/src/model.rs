@@ -144,6 +144,7 @@ pub struct Ssl {
     pub unknown_sni: UnknownSni,
     /// HTTP/3 only.
     pub early_data: bool,
+    pub ktls: bool,
     pub storage: Option<PathBuf>,
     /// Where the files were named.
     #[serde(skip)]
@@ -158,6 +159,7 @@ pub struct SslPlaces {
     pub client_auth: Origin,
     pub client_ca: Origin,
     pub issuer: Origin,
+    pub ktls: Origin,
 }
 
 impl PartialEq for SslPlaces {

@@ -36,6 +36,12 @@ pub(crate) static SSL: Table = Table {
             "Whether HTTP/3 clients that come back may ask before the handshake is over (0-RTT). Requests that change something are then told to wait (425), and apps see `Early-Data: 1` (RFC 8470).",
         ),
         key(
+            "ktls",
+            Kind::Flag,
+            "false",
+            "Whether the kernel encrypts (kTLS) for HTTP/1.1 clients with TLS 1.3 that ask for a file of 256 KiB or more, so that it goes out without being copied. Needs the kernel's module `tls`; without it everything is encrypted here, as ever. Before Linux 6.14 a client that changes its keys is disconnected.",
+        ),
+        key(
             "storage",
             Kind::Path,
             "certs in the state directory",

@@ -14,6 +14,7 @@ pub(super) fn ssl(section: &Section<'_>, above: Option<&Ssl>) -> Ssl {
         client_auth: place("client_auth", above.places.client_auth),
         client_ca: place("client_ca", above.places.client_ca),
         issuer: place("issuer", above.places.issuer),
+        ktls: place("ktls", above.places.ktls),
     };
     let issuers = [Issuer::Auto, Issuer::CloudflareOrigin, Issuer::Acme, Issuer::Local, Issuer::File];
     let ssl = Ssl {
@@ -30,12 +31,13 @@ pub(super) fn ssl(section: &Section<'_>, above: Option<&Ssl>) -> Ssl {
             .choice("unknown_sni", &[UnknownSni::Reject, UnknownSni::Default])
             .unwrap_or(above.unknown_sni),
         early_data: section.flag("early_data").unwrap_or(above.early_data),
+        ktls: section.flag("ktls").unwrap_or(above.ktls),
         storage: section.path("storage").or(above.storage),
         places,
     };
     judge(section, &ssl);
     if is_of_site {
-        for key in ["unknown_sni", "early_data", "storage"] {
+        for key in ["unknown_sni", "early_data", "ktls", "storage"] {
             if section.has(key) {
                 section.error_at_key(
                     key,

@@ -1,14 +1,16 @@
 //! How the kernel is asked for input and output, and what else it has that is not used, said once at the start.
 
+use crate::tls::Support;
+
 /// What every worker uses.
 pub(super) const ACTIVE: &str = "epoll";
 
-/// Says which way is used, and why the others are not.
-pub(super) fn announce() {
+/// Says which way is used, and why the others are not. `kernel`: whether it is to encrypt, and what of that it can.
+pub(super) fn announce(kernel: Kernel) {
     tracing::info!(
         io_backend = ACTIVE,
         io_uring = io_uring(read("/proc/sys/kernel/io_uring_disabled").as_deref()),
-        ktls = ktls(read("/proc/sys/net/ipv4/tcp_available_ulp").as_deref()),
+        ktls = ktls(kernel, read("/proc/sys/net/ipv4/tcp_available_ulp").as_deref()),
         "input and output"
     );
 }
@@ -27,12 +29,21 @@ fn io_uring(disabled: Option<&str>) -> &'static str {
     }
 }
 
-/// By the protocols that the kernel lays over TCP; `tls` is there once its module is loaded.
-fn ktls(protocols: Option<&str>) -> &'static str {
-    if protocols.is_some_and(|it| it.split_whitespace().any(|it| it == "tls")) {
-        "not used: the kernel has it, but this version encrypts by itself"
-    } else {
-        "not used: the kernel has no module for it loaded (modprobe tls)"
+#[derive(Clone, Copy)]
+pub(super) enum Kernel {
+    NotAsked,
+    Able(Support),
+    Unable,
+}
+
+/// The protocols are those that the kernel lays over TCP; `tls` is there once its module is loaded.
+fn ktls(kernel: Kernel, protocols: Option<&str>) -> String {
+    let has_module = protocols.is_some_and(|it| it.split_whitespace().any(|it| it == "tls"));
+    match kernel {
+        Kernel::Able(support) => format!("large files: {support}"),
+        Kernel::Unable if has_module => "not used: the kernel takes none of our ciphers".to_owned(),
+        Kernel::NotAsked if has_module => "not used: the kernel has it, `[ssl] ktls` does not ask for it".to_owned(),
+        _ => "not used: the kernel has no module for it loaded (modprobe tls)".to_owned(),
     }
 }
 
@@ -48,8 +59,9 @@ mod tests {
         check(io_uring(Some("1\n")), "one group");
         check(io_uring(Some("2\n")), "forbids it");
         check(io_uring(None), "does not say");
-        check(ktls(Some("espintcp mptcp tls\n")), "has it");
-        check(ktls(Some("mptcp\n")), "modprobe tls");
-        check(ktls(None), "modprobe tls");
+        check(&ktls(Kernel::NotAsked, Some("espintcp mptcp tls\n")), "does not ask");
+        check(&ktls(Kernel::Unable, Some("mptcp tls\n")), "ciphers");
+        check(&ktls(Kernel::Unable, Some("mptcp\n")), "modprobe tls");
+        check(&ktls(Kernel::NotAsked, None), "modprobe tls");
     }
 }

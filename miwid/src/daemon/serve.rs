@@ -18,7 +18,8 @@ use tokio::{
 };
 
 use super::{
-    backend, banner,
+    backend::{self, Kernel},
+    banner,
     engine::{Engine, confirm},
     fitness, notify,
     upgrade::{self, Upgrades, unheard as unheard_upgrade},
@@ -107,7 +108,7 @@ impl Daemon {
             self.open();
         }
         let listeners: Vec<String> = self.listeners.open().iter().map(|it| it.address.to_string()).collect();
-        backend::announce();
+        backend::announce(self.kernel());
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             pid = std::process::id(),
@@ -119,6 +120,15 @@ impl Daemon {
         match self.until_ended(&mut signals, asked, &serving.course).await {
             Ending::Stopped => self.end(serving, &mut signals).await,
             Ending::HandedOver => self.leave(serving, &mut signals).await,
+        }
+    }
+
+    fn kernel(&self) -> Kernel {
+        let support = self.current.load().tls.as_ref().and_then(|it| it.kernel());
+        match support {
+            Some(support) => Kernel::Able(support),
+            None if self.config.ssl.ktls => Kernel::Unable,
+            None => Kernel::NotAsked,
         }
     }
 

@@ -1,7 +1,7 @@
 //! One client connection: which protocol it speaks, and when it has been silent for too long.
 
 use std::{
-    future,
+    future, io,
     net::SocketAddr,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
@@ -32,7 +32,7 @@ use crate::{
     },
     snapshot::Snapshot,
     telemetry::Handshake,
-    tls::{HANDSHAKE_MAX, Refusal, TlsStream, kind},
+    tls::{Carrier, HANDSHAKE_MAX, Refusal, kind},
 };
 
 /// A client that has been told to go gets this long to take what it is owed.
@@ -44,22 +44,61 @@ const EDGE_KEEPALIVE: Duration = Duration::from_secs(905);
 /// A balancer writes its header before anything else: it takes no longer than this.
 const INTRODUCTION: Duration = Duration::from_secs(5);
 
+/// From here on a file goes to a plaintext socket without passing through our memory.
+const SENDFILE_FROM: u64 = 16 << 10;
+/// From here on it is worth it to give the kernel the keys: that takes three system calls, once for a connection.
+const KERNEL_FROM: u64 = 256 << 10;
+
 /// What carries HTTP: a TCP connection, or the TLS over it.
 pub(super) trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {
     /// The socket itself, where nothing lies between.
     fn socket(&self) -> Option<&TcpStream> {
         None
     }
+
+    /// Whether a file so long goes to the client past our memory. What has to be done for it is done.
+    fn takes_file(&mut self, _length: u64) -> io::Result<bool> {
+        Ok(false)
+    }
+
+    /// What a file is sent to, if one is taken.
+    fn poll_file_socket(&mut self, _cx: &mut Context<'_>) -> Poll<io::Result<&TcpStream>> {
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+
+    /// So many bytes went there at once.
+    fn has_sent(&mut self, _bytes: usize) {}
 }
 
 impl Io for TcpStream {
     fn socket(&self) -> Option<&TcpStream> {
         Some(self)
     }
+
+    fn takes_file(&mut self, length: u64) -> io::Result<bool> {
+        Ok(length >= SENDFILE_FROM)
+    }
+
+    fn poll_file_socket(&mut self, _: &mut Context<'_>) -> Poll<io::Result<&TcpStream>> {
+        Poll::Ready(Ok(self))
+    }
 }
 
 /// Boxed: it is large, and moves from hand to hand.
-impl Io for Box<TlsStream<TcpStream>> {}
+impl Io for Box<Carrier> {
+    fn takes_file(&mut self, length: u64) -> io::Result<bool> {
+        if length < KERNEL_FROM { Ok(false) } else { self.hand_over() }
+    }
+
+    fn poll_file_socket(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&TcpStream>> {
+        self.poll_socket(cx)
+    }
+
+    fn has_sent(&mut self, bytes: usize) {
+        Carrier::has_sent(self, bytes);
+    }
+}
+
 impl<T: Io> Io for Prefixed<T> {}
 
 /// A connection before it is known what it speaks.
@@ -177,8 +216,8 @@ impl Opening {
             HandshakeKind::FullWithHelloRetryRequest => Handshake::FullRetry,
             HandshakeKind::Resumed => Handshake::Resumed,
         });
-        let io = Box::new(io);
         let is_http2 = io.settled().alpn_protocol() == Some(b"h2");
+        let io = Box::new(Carrier::new(io, terminator.kernel()));
         (self.peer.scheme, self.peer.secured) = (Scheme::Https, Some(settled));
         let connection = self.connection();
         Some(if is_http2 { Box::pin(connection.http2(io)) } else { Box::pin(connection.http1(io)) })

@@ -31,8 +31,6 @@ use crate::{
     telemetry::Record,
 };
 
-/// From here on a file goes to a plaintext socket without passing through our memory.
-const SENDFILE_FROM: u64 = 16 << 10;
 /// What a worker reads at once from a connection.
 pub(super) const READ_BYTES: usize = 32 << 10;
 pub(super) const WRITE_BYTES: usize = 16 << 10;
@@ -167,11 +165,11 @@ impl<T: Io> Front<T> {
                 return Some(Departure::Parser(Bytes::copy_from_slice(&bytes[at..])));
             };
             let shelved = || connection.shelved(&snapshot, &plain, started);
-            let found = is_ordinary.then(shelved).flatten().and_then(|ready| {
-                let (status, content) = content(&self.io, &ready, &plain)?;
-                Some((ready, status, content))
-            });
-            let Some((ready, status, content)) = found else {
+            let ready = is_ordinary.then(shelved).flatten();
+            let Ok(content) = ready.as_ref().map_or(Ok(None), |it| content(&mut self.io, it, &plain)) else {
+                return Some(Departure::End);
+            };
+            let (Some(ready), Some((status, content))) = (ready, content) else {
                 let head = &bytes[at..][..plain.length];
                 let asked = Asked { head, plain: &plain, fields: plain.fields, started };
                 let taken = is_ordinary.then(|| errand::take(connection, &snapshot, &asked));
@@ -293,21 +291,20 @@ struct Given<'a> {
 }
 
 /// What follows the head; `None` when that is not at hand.
-fn content(io: &impl Io, ready: &Ready, plain: &Plain<'_>) -> Option<(StatusCode, Content)> {
+fn content(io: &mut impl Io, ready: &Ready, plain: &Plain<'_>) -> io::Result<Option<(StatusCode, Content)>> {
     match plain.if_none_match {
-        Some(tag) if *tag == *ready.etag => return Some((StatusCode::NOT_MODIFIED, Content::None)),
+        Some(tag) if *tag == *ready.etag => return Ok(Some((StatusCode::NOT_MODIFIED, Content::None))),
         // Perhaps a list, or a weak one.
-        Some(_) => return None,
+        Some(_) => return Ok(None),
         None => {}
     }
     let stored = &ready.stored;
-    if let Some(file) = stored.file.as_ref().filter(|_| stored.length >= SENDFILE_FROM && io.socket().is_some()) {
-        return Some((StatusCode::OK, Content::File(Sending::new(file.clone(), stored.length))));
-    }
-    if stored.length == 0 {
-        return Some((StatusCode::OK, Content::None));
-    }
-    Some((StatusCode::OK, Content::Bytes(stored.bytes()?.clone())))
+    let content = match &stored.file {
+        Some(file) if io.takes_file(stored.length)? => Some(Content::File(Sending::new(file.clone(), stored.length))),
+        _ if stored.length == 0 => Some(Content::None),
+        _ => stored.bytes().map(|it| Content::Bytes(it.clone())),
+    };
+    Ok(content.map(|it| (StatusCode::OK, it)))
 }
 
 /// What a record takes from the request itself.

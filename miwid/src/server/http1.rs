@@ -289,7 +289,7 @@ mod tests {
         super::{connection::Serving, lasting::Lasting},
         *,
     };
-    use crate::tls::TlsStream;
+    use crate::tls::Carrier;
 
     /// Thousands of them wait at a time. A larger one is no mistake in itself, but should be meant.
     #[test]
@@ -299,7 +299,7 @@ mod tests {
         }
         let plain = size(|(connection, io): (Connection, TcpStream)| connection.http1(io));
         assert!(plain <= 416, "{plain} bytes");
-        let secured = size(|(connection, io): (Connection, Box<TlsStream<TcpStream>>)| connection.http1(io));
+        let secured = size(|(connection, io): (Connection, Box<Carrier>)| connection.http1(io));
         assert!(secured <= plain, "{secured} bytes");
         assert!(size_of::<Serving>() <= 24, "{} bytes", size_of::<Serving>());
         assert!(size_of::<Lasting>() <= 272, "{} bytes", size_of::<Lasting>());

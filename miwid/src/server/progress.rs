@@ -61,10 +61,10 @@ impl Progress {
                 Content::Bytes(bytes) => {
                     Pin::new(&mut *io).poll_write_vectored(cx, &[IoSlice::new(rest), IoSlice::new(bytes)])
                 }
-                Content::File(_) => match io.socket() {
-                    Some(socket) => poll_send_more(socket, rest, cx),
-                    None => return Poll::Ready(Err(io::ErrorKind::Unsupported.into())),
-                },
+                Content::File(_) => {
+                    let socket = ready!(io.poll_file_socket(cx))?;
+                    poll_send_more(socket, rest, cx)
+                }
             };
             self.count(ready!(moved(written))?, length);
         }
@@ -81,10 +81,9 @@ impl Progress {
                     self.count(written, self.head);
                 }
                 Content::File(sending) => {
-                    let Some(socket) = io.socket() else {
-                        return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
-                    };
+                    let socket = ready!(io.poll_file_socket(cx))?;
                     let sent = ready!(sending.poll_send(socket, cx))?;
+                    io.has_sent(sent);
                     self.sent += sent as u64;
                     if sending.is_done() {
                         self.content = Content::None;

@@ -3,8 +3,10 @@
 //! Everything that a handshake needs is in memory and never changes while a snapshot lives; files are read only when a
 //! terminator is built.
 
+mod carrier;
 mod challenges;
 mod forgettable;
+mod kernel;
 mod local;
 mod managed;
 mod names;
@@ -16,7 +18,9 @@ mod stream;
 mod terminator;
 mod tickets;
 
+pub use carrier::Carrier;
 pub use challenges::PREFIX as CHALLENGES;
+pub use kernel::Support;
 pub use managed::{Clock, Handle, Order, Refusal as Refused, Standing};
 pub use pair::{Certificate, Issued};
 pub use stream::TlsStream;

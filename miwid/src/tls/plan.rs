@@ -12,6 +12,7 @@ use config::{Backend, Config, Issuer, Origin, Problem, Severity, Ssl, UnknownSni
 use rustls::crypto::CryptoProvider;
 
 use super::{
+    kernel::{Support, probe},
     local::LocalCa,
     managed::is_managed,
     names::{ByName, covered, normalized},
@@ -29,6 +30,8 @@ pub(super) struct Plan {
     pub(super) authorities: HashMap<u64, Authorities>,
     /// Every certificate once.
     pub(super) pairs: Vec<Pair>,
+    /// What the kernel may be asked to encrypt.
+    pub(super) kernel: Option<Support>,
     pub(super) warnings: Vec<Problem>,
     /// Hosts that show a certificate of the local CA although nobody asked for that, and whether another is requested.
     pub(super) stand_ins: Vec<(String, bool)>,
@@ -54,6 +57,7 @@ impl<'a> Planner<'a> {
             default_policy: lax,
             authorities: HashMap::new(),
             pairs: Vec::new(),
+            kernel: None,
             warnings: Vec::new(),
             stand_ins: Vec::new(),
         };
@@ -62,6 +66,9 @@ impl<'a> Planner<'a> {
 
     pub(super) fn plan(mut self) -> Result<Plan, Vec<Problem>> {
         let config = self.config;
+        if config.ssl.ktls {
+            self.look_at_kernel();
+        }
         let rest = config.backends.values().find(|it| it.host == "_" || it.aliases.iter().any(|it| it == "_"));
         self.plan.default_policy = self.policy(rest.map_or(&config.ssl, |it| ssl(config, it)));
         self.issuer();
@@ -307,6 +314,19 @@ impl<'a> Planner<'a> {
         if !hosts.iter().any(is_covered) {
             let message = format!("the certificate is for {}, not for {}", said(&pair.names), said(hosts));
             self.warning(place, &message, "clients will refuse it: give the certificate of this site");
+        }
+    }
+
+    /// Tries the kernel, if it is to be used. Without it everything works as ever, but somebody expects more.
+    fn look_at_kernel(&mut self) {
+        match probe() {
+            Ok(support) => self.plan.kernel = Some(support),
+            Err(lack) => {
+                let message = format!("the kernel does not encrypt: {lack}");
+                let hint = Some(lack.remedy());
+                let place = &self.config.ssl.places.ktls;
+                self.plan.warnings.push(problem(Severity::Warning, place, "ssl.ktls", message, hint));
+            }
         }
     }
 

@@ -21,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
 use super::{
     challenges::Challenges,
+    kernel::Support,
     local::LocalCa,
     managed::{self, Handle, Live},
     names::{covered, normalized},
@@ -268,6 +269,7 @@ impl Terminator {
             let authorities = table.plan.authorities.get(&policy.authorities);
             let mut made = sessions.config(policy, authorities, table.clone(), &provider)?;
             made.alpn_protocols = alpn.iter().map(|it| it.to_vec()).collect();
+            made.enable_secret_extraction = table.plan.kernel.is_some() && policy.transport == Transport::Tcp;
             if policy.transport == Transport::Quic && config.ssl.early_data {
                 Sessions::allow_early_data(&mut made);
             }
@@ -319,6 +321,11 @@ impl Terminator {
             client: settled.peer_certificates().and_then(|it| client(it.first()?)),
         };
         Ok((stream, Arc::new(secured)))
+    }
+
+    /// What the kernel may be asked to encrypt.
+    pub fn kernel(&self) -> Option<Support> {
+        self.table.plan.kernel
     }
 
     /// What an authority that looks for this token is to be told.

@@ -9,7 +9,7 @@ use std::{
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use rustls::{
-    ClientConfig, NamedGroup, RootCertStore,
+    CipherSuite, ClientConfig, NamedGroup, RootCertStore,
     client::{
         ClientSessionMemoryCache, ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue,
     },
@@ -70,6 +70,7 @@ impl Authority {
 pub(crate) struct Wants<'a> {
     pub(crate) alpn: &'a [&'a str],
     pub(crate) only_group: Option<NamedGroup>,
+    pub(crate) only_suite: Option<CipherSuite>,
     pub(crate) only_tls12: bool,
     pub(crate) shows: Option<&'a Pair>,
 }
@@ -79,6 +80,10 @@ pub(crate) fn client(root: &str, wants: &Wants<'_>) -> Arc<ClientConfig> {
     if let Some(group) = wants.only_group {
         provider.kx_groups.retain(|it| it.name() == group);
         assert_eq!(provider.kx_groups.len(), 1);
+    }
+    if let Some(suite) = wants.only_suite {
+        provider.cipher_suites.retain(|it| it.suite() == suite);
+        assert_eq!(provider.cipher_suites.len(), 1);
     }
     let versions: &[_] =
         if wants.only_tls12 { &[&rustls::version::TLS12] } else { &[&rustls::version::TLS13, &rustls::version::TLS12] };

@@ -3,6 +3,7 @@
 mod certificates;
 pub(crate) mod client;
 mod clients;
+mod kernel;
 mod scanners;
 
 use std::process::Stdio;

@@ -11,7 +11,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use rustls::{CommonState, Error, ServerConfig};
+use rustls::{CipherSuite, CommonState, Error, ServerConfig, server::UnbufferedServerConnection};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
@@ -53,6 +53,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         let mut stream = Self { io, session, input: hello, shown: 0, data, out, writer_waits: false };
         std::future::poll_fn(|cx| stream.poll_handshake(cx)).await?;
         Ok(stream)
+    }
+
+    /// What its records are encrypted with, if nothing of the connection is here but its keys.
+    pub(in super::super) fn at_rest(&self) -> Option<CipherSuite> {
+        let holds = self.input.len() + self.data.bytes().len() + self.out.bytes().len();
+        if holds > 0 || self.writer_waits { None } else { self.session.at_rest() }
+    }
+
+    pub(in super::super) fn io(&self) -> &S {
+        &self.io
+    }
+
+    /// For whoever goes on with it, when it is at rest.
+    pub(in super::super) fn into_parts(self) -> (S, UnbufferedServerConnection) {
+        (self.io, self.session.into_connection())
     }
 
     /// What the handshake has settled.

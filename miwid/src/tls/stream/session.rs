@@ -16,7 +16,7 @@ use std::{
 };
 
 use rustls::{
-    CommonState, Error, ServerConfig,
+    CipherSuite, CommonState, Error, ServerConfig,
     server::UnbufferedServerConnection,
     unbuffered::{
         ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError, UnbufferedStatus,
@@ -73,6 +73,19 @@ impl Session {
 
     pub(super) fn is_handshaking(&self) -> bool {
         self.connection.is_handshaking()
+    }
+
+    /// What its records are encrypted with, if nothing is between two states: it may go on elsewhere then.
+    pub(super) fn at_rest(&self) -> Option<CipherSuite> {
+        let is_busy = self.is_handshaking() || self.has_ended() || self.has_said_farewell || self.may_owe;
+        if is_busy || self.connection.wants_write() {
+            return None;
+        }
+        self.connection.negotiated_cipher_suite().map(|it| it.suite())
+    }
+
+    pub(super) fn into_connection(self) -> UnbufferedServerConnection {
+        self.connection
     }
 
     /// Nothing more comes in, for whatever reason.
