@@ -1,6 +1,7 @@
 //! Plain requests go to the service without the parser. Every case here is asked both ways, and the answers are the same but
 //! for what is of the moment. An empty line before a request is allowed (RFC 9112, 2.2), and makes it one for the parser.
 
+mod content;
 mod handed_on;
 mod trouble;
 

@@ -17,10 +17,12 @@ use tokio::time::{Instant, Sleep};
 use super::LocalBody;
 use crate::net::Desk;
 
-/// Where a request body comes from, if there is one: a TCP connection by way of hyper, or a QUIC stream.
+/// Where a request body comes from, if there is one: a TCP connection by way of hyper, or a QUIC stream; or it has come.
 pub enum Source {
     /// There is no body.
     Empty,
+    /// All of it, and not nothing.
+    Whole(Bytes),
     Hyper(Incoming),
     Stream(LocalBody),
 }
@@ -35,6 +37,11 @@ impl Source {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         match self {
             Self::Empty => Poll::Ready(None),
+            Self::Whole(bytes) => {
+                let frame = Frame::data(std::mem::take(bytes));
+                *self = Self::Empty;
+                Poll::Ready(Some(Ok(frame)))
+            }
             Self::Hyper(incoming) => Pin::new(incoming).poll_frame(cx).map_err(io::Error::other),
             Self::Stream(body) => body.as_mut().poll_frame(cx),
         }
@@ -43,6 +50,7 @@ impl Source {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Whole(_) => false,
             Self::Hyper(incoming) => incoming.is_end_stream(),
             Self::Stream(body) => body.is_end_stream(),
         }
@@ -51,6 +59,7 @@ impl Source {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Hyper(incoming) => incoming.size_hint(),
             Self::Stream(body) => body.size_hint(),
         }
@@ -111,7 +120,13 @@ impl Inbound {
     /// `bytes_max` 0 = no bound (streams that flow control bounds).
     pub fn new(source: impl Into<Source>, bytes_max: u64, chunk_timeout: Duration) -> Self {
         let (source, meter) = (source.into(), Meter::default());
-        meter.0.ended.set(source.is_end_stream());
+        match &source {
+            Source::Whole(bytes) => {
+                meter.0.bytes.set(bytes.len() as u64);
+                meter.0.ended.set(true);
+            }
+            source => meter.0.ended.set(source.is_end_stream()),
+        }
         Self {
             source,
             meter,
@@ -172,6 +187,10 @@ impl http_body::Body for Inbound {
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let me = &mut *self;
+        if matches!(me.source, Source::Whole(_)) {
+            // It was counted, and found short enough, when it came.
+            return me.source.poll_frame(cx);
+        }
         match me.source.poll_frame(cx) {
             Poll::Pending if me.poll_deadline(cx).is_ready() => {
                 Poll::Ready(Some(Err(me.cut(Cut::TooSlow, io::ErrorKind::TimedOut))))

@@ -1,4 +1,4 @@
-//! A plain GET that is sent over a connection which is open already, and whose answer's head is handed on line by line (hot):
+//! A plain request that is sent over a connection which is open already, and whose answer's head is handed on line by line (hot):
 //! no map is made of either. As soon as anything else turns up, `forward` goes on from there.
 
 use std::{
@@ -9,7 +9,7 @@ use std::{
 
 use super::{
     Forwarder,
-    lines::{self, PlainGet},
+    lines::{self, PlainRequest},
     relay::{Lease, Relay},
 };
 use crate::{
@@ -27,7 +27,7 @@ pub struct Errand {
     timeout: Duration,
 }
 
-/// What became of a plain GET that was to be sent over an open connection.
+/// What became of a plain request that was to be sent over an open connection.
 pub enum Start {
     Begun(Box<Errand>),
     /// It has its endpoint, and needs a connection.
@@ -54,14 +54,16 @@ pub(super) enum Stage {
     Picked,
     /// The answer is to be read, since the request was sent at that moment.
     Sent(Connection, Instant),
-    /// Its connection had been idle, and broke.
+    /// Its connection had been idle, and broke; nothing is known of the request.
+    Broken,
+    /// A connection that had been idle was dead: another must be new.
     Stale,
     Overdue,
 }
 
 impl Forwarder {
     /// Whether it can be done by writing lines to a connection that is open.
-    pub fn errand(&self, get: &PlainGet<'_>, pools: &Pools) -> Start {
+    pub fn errand(&self, asked: PlainRequest<'_>, pools: &Pools) -> Start {
         let transport = self.set.transport();
         // Whether it keeps the app awake is to be weighed.
         if !self.wake_on.is_anything() {
@@ -72,19 +74,20 @@ impl Forwarder {
         if transport.proxy_protocol().is_some() || transport.protocol() != Protocol::Http1 {
             return Start::Weigh;
         }
-        let Ok(picked) = self.set.pick(get.stamp.peer, &[]) else { return Start::Weigh };
+        let Ok(picked) = self.set.pick(asked.stamp.peer, &[]) else { return Start::Weigh };
         let in_flight = picked.in_flight;
         let endpoint = in_flight.endpoint();
         let named = if self.preserve_host { None } else { endpoint.host(self.set.is_managed()) };
-        let host = named.map_or(get.stamp.authority.as_bytes(), |it| it.as_bytes());
+        let host = named.map_or(asked.stamp.authority.as_bytes(), |it| it.as_bytes());
         let mut request = Staged::new();
-        let written = lines::write(get, host, &mut request.before);
-        let Some(connection) = written.and_then(|()| pools.checkout(endpoint, get.started)) else {
+        let written = lines::write(&asked, host, &mut request.before);
+        let Some(connection) = written.and_then(|()| pools.checkout(endpoint, asked.started)) else {
             return Start::Picked(Resumed { in_flight, stage: Stage::Picked });
         };
+        request.put(asked.content, b"");
         connection.begin_lines();
         let (idle_timeout, timeout) = (self.set.idle_timeout(), self.request_timeout);
-        let begun = get.started;
+        let begun = asked.started;
         Start::Begun(Box::new(Errand { connection, in_flight, request, begun, idle_timeout, timeout }))
     }
 }
@@ -113,7 +116,7 @@ impl Errand {
                 Outcome::Answered { body: Relay::new(incoming, lease, timeout, None), after: begun.elapsed() }
             }
             Heard::Something => Outcome::Unfinished(Resumed { in_flight, stage: Stage::Sent(connection, begun) }),
-            Heard::Nothing => Outcome::Unfinished(Resumed { in_flight, stage: Stage::Stale }),
+            Heard::Nothing => Outcome::Unfinished(Resumed { in_flight, stage: Stage::Broken }),
         }
     }
 

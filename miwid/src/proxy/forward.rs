@@ -263,6 +263,7 @@ impl Forwarder {
         // A fresh one is asked for because an idle one was dead; a shared one that was is not in its pool any more.
         let connecting = match (stage, order.protocol) {
             (Stage::Overdue, _) => return Err(outgoing.overdue()),
+            (Stage::Broken, _) => return Err(outgoing.recover(SendError::closed(), true)),
             (Stage::Sent(connection, begun), _) => {
                 return Box::pin(self.hear(outgoing, connection, begun, context)).await;
             }

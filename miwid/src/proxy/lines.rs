@@ -1,30 +1,34 @@
-//! The head of a plain GET, rewritten for an endpoint line by line. Pure. It says the same as what `headers` makes of a map,
+//! The head of a plain request, rewritten for an endpoint line by line. Pure. It says the same as what `headers` makes of a map,
 //! and gives up where that would have to weigh something.
 
 use std::time::Instant;
 
+use bytes::Bytes;
 use httparse::Header;
 
 use super::{headers::is_claim, stamp::Stamp};
 use crate::net::put_line;
 
-/// A GET without a body from a client that speaks for itself alone, whose head has been held against the letter of the
-/// gate: no `TE`, `Expect`, `Upgrade`, `Transfer-Encoding` or `Content-Length`, and `Connection` says no more than keep-alive.
-pub struct PlainGet<'a> {
+/// A request from a client that speaks for itself alone, whose head has been held against the letter of the gate: no `TE`,
+/// `Expect`, `Upgrade` or `Transfer-Encoding`, `Connection` says no more than keep-alive, and `Content-Length` is there once
+/// and right, or there is no content.
+pub struct PlainRequest<'a> {
+    pub method: &'a str,
     /// What to ask the endpoint for.
     pub target: &'a str,
     pub fields: &'a [Header<'a>],
+    pub content: Bytes,
     pub stamp: Stamp<'a>,
     pub started: Instant,
 }
 
 /// `host`: what goes into `Host`. `None`: it takes more than this.
-pub(super) fn write(get: &PlainGet<'_>, host: &[u8], into: &mut Vec<u8>) -> Option<()> {
-    for part in [b"GET ", get.target.as_bytes(), b" HTTP/1.1\r\n"] {
-        into.extend_from_slice(part);
+pub(super) fn write(request: &PlainRequest<'_>, host: &[u8], into: &mut Vec<u8>) -> Option<()> {
+    for part in [request.method, " ", request.target, " HTTP/1.1\r\n"] {
+        into.extend_from_slice(part.as_bytes());
     }
     let mut has_cookie = false;
-    for field in get.fields {
+    for field in request.fields {
         match judge(field.name, &mut has_cookie) {
             Judgement::Weigh => return None,
             Judgement::Drop => {}
@@ -32,7 +36,7 @@ pub(super) fn write(get: &PlainGet<'_>, host: &[u8], into: &mut Vec<u8>) -> Opti
             Judgement::Keep => put_line(into, field.name.as_bytes(), field.value),
         }
     }
-    get.stamp.write(into);
+    request.stamp.write(into);
     into.extend_from_slice(b"\r\n");
     Some(())
 }
@@ -87,7 +91,14 @@ mod tests {
         };
         let mut bytes = Vec::new();
         write(
-            &PlainGet { target: "/a?b", fields: &fields, stamp, started: Instant::now() },
+            &PlainRequest {
+                method: "GET",
+                target: "/a?b",
+                fields: &fields,
+                content: Bytes::new(),
+                stamp,
+                started: Instant::now(),
+            },
             b"127.0.0.1:3000",
             &mut bytes,
         )?;

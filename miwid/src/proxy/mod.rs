@@ -24,7 +24,7 @@ mod wake;
 
 pub use errand::{Errand, Outcome, Resumed, Start};
 pub use forward::{Exchange, Forwarder};
-pub use lines::PlainGet;
+pub use lines::PlainRequest;
 pub use relay::Relay;
 pub use stamp::Stamp;
 pub use upgrade::Tunnels;

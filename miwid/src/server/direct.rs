@@ -82,7 +82,7 @@ pub(super) enum Then {
     Close,
 }
 
-/// A plain request as the parser would give it. `None`: the parser must see it.
+/// A plain request as the parser would give it; `head` has its content, too. `None`: the parser must see it.
 pub(super) fn request(head: &[u8], plain: &Plain<'_>, settings: &Settings) -> Option<Request<Source>> {
     let target = plain.target.as_bytes();
     if target.len() > settings.uri_bytes_max || !is_origin_form(target) {
@@ -91,8 +91,13 @@ pub(super) fn request(head: &[u8], plain: &Plain<'_>, settings: &Settings) -> Op
     let head = Bytes::copy_from_slice(head);
     let line = memchr::memchr(b'\n', &head)?;
     let mut request = Request::new(Source::Empty);
-    *request.uri_mut() = Uri::from_maybe_shared(head.slice_ref(&head["GET ".len()..][..target.len()])).ok()?;
-    *request.headers_mut() = fields(&head.slice(line + 1..)).ok()?;
+    let at = plain.verb.as_str().len() + 1;
+    *request.method_mut() = plain.verb.method();
+    *request.uri_mut() = Uri::from_maybe_shared(head.slice_ref(&head[at..][..target.len()])).ok()?;
+    *request.headers_mut() = fields(&head.slice(line + 1..plain.length)).ok()?;
+    if !plain.content.is_empty() {
+        *request.body_mut() = Source::Whole(head.slice(plain.length..plain.whole()));
+    }
     Some(request)
 }
 

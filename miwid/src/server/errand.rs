@@ -1,4 +1,4 @@
-//! A plain GET for somebody else to answer (hot): whether it can be handed on without being taken apart, what of the answer's
+//! A plain request for somebody else to answer (hot): whether it can be handed on without being taken apart, what of the answer's
 //! head the client gets, and the record of it all. A client sees what it would see the other way; a test asks every case both
 //! ways.
 
@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method};
+use http::HeaderValue;
 use http_body::{Body as _, Frame};
 use httparse::Header;
 
@@ -22,7 +22,7 @@ use super::{
     connection::Connection,
     dress::{Dress, Framing},
     finish::CLIENT_GONE,
-    plain::Plain,
+    plain::{Plain, Verb},
     service::{RequestId, TakenUp},
     worker::Worker,
 };
@@ -31,7 +31,7 @@ use crate::{
     encoding::Rules,
     exchange::{ExtraHeaders, Scheme},
     net::{Pipe, Running, is_origin_form},
-    proxy::{self, Outcome, PlainGet, Relay, Stamp, Start},
+    proxy::{self, Outcome, PlainRequest, Relay, Stamp, Start},
     routing::{Target, host_of, plan},
     snapshot::Snapshot,
     telemetry::Record,
@@ -68,7 +68,10 @@ struct Kept {
     peer: IpAddr,
     scheme: Scheme,
     host: String,
+    verb: Verb,
+    /// And the content behind it.
     head: Bytes,
+    content: Range<usize>,
     target: Range<usize>,
     referer: Range<usize>,
     user_agent: Range<usize>,
@@ -132,7 +135,17 @@ fn begin(connection: &Connection, snapshot: &Arc<Snapshot>, asked: &Asked<'_>) -
         None if *plan.path == *path => plain.target,
         None => &plan.path,
     };
-    let exchange = match forwarder.errand(&PlainGet { target, fields, stamp, started }, &worker.pools) {
+    let head = Bytes::copy_from_slice(head);
+    let content = plain.length..plain.whole();
+    let request = PlainRequest {
+        method: plain.verb.as_str(),
+        target,
+        fields,
+        content: head.slice(content.clone()),
+        stamp,
+        started,
+    };
+    let exchange = match forwarder.errand(request, &worker.pools) {
         Start::Begun(exchange) => exchange,
         Start::Picked(resumed) => {
             let (snapshot, request_id, resumed) = (snapshot.clone(), Some(request_id.value()), Some(resumed));
@@ -152,10 +165,12 @@ fn begin(connection: &Connection, snapshot: &Arc<Snapshot>, asked: &Asked<'_>) -
         peer,
         scheme,
         host,
-        head: Bytes::copy_from_slice(head),
-        target: place(head, plain.target.as_bytes()),
-        referer: place(head, plain.referer),
-        user_agent: place(head, plain.user_agent),
+        verb: plain.verb,
+        target: place(asked.head, plain.target.as_bytes()),
+        referer: place(asked.head, plain.referer),
+        user_agent: place(asked.head, plain.user_agent),
+        head,
+        content,
         started,
         started_at,
         status: CLIENT_GONE,
@@ -256,20 +271,20 @@ impl Kept {
             return;
         }
         let duration = self.started.elapsed();
-        self.worker.shard.request(&Method::GET, self.status, duration);
+        self.worker.shard.request(&self.verb.method(), self.status, duration);
         let record = Record {
             started: self.started_at,
             duration,
             client_ip: self.peer.to_canonical(),
             peer_ip: self.peer,
-            method: "GET",
+            method: self.verb.as_str(),
             target: str::from_utf8(self.text(&self.target)).unwrap_or_default(),
             protocol: "HTTP/1.1",
             scheme: self.scheme.as_str(),
             host: &self.host,
             status: self.status,
             bytes_sent: self.sent,
-            bytes_received: 0,
+            bytes_received: self.content.len() as u64,
             referer: self.text(&self.referer),
             user_agent: self.text(&self.user_agent),
             request_id: self.request_id.as_str(),

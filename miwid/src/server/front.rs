@@ -21,7 +21,7 @@ use super::{
     connection::{Connection, Io},
     direct::{self, Direct, Then},
     errand::{self, Asked, Taken},
-    plain::{Fields, Plain, plain},
+    plain::{Fields, Plain, Verb, plain},
     progress::{Content, Progress},
     shelf::{Label, Ready},
 };
@@ -170,11 +170,15 @@ impl<T: Io> Front<T> {
                 return Some(Departure::End);
             };
             let (Some(ready), Some((status, content))) = (ready, content) else {
-                let head = &bytes[at..][..plain.length];
+                let head = &bytes[at..][..plain.whole()];
                 let asked = Asked { head, plain: &plain, fields: plain.fields, started };
                 let taken = is_ordinary.then(|| errand::take(connection, &snapshot, &asked));
                 self.direct = match taken.unwrap_or(Taken::Service(None)) {
                     Taken::Errand(errand) => Some(Direct::errand(errand)),
+                    // What has a body is for the parser, unless something was done for it already.
+                    Taken::Service(None) if plain.verb == Verb::Post => {
+                        return Some(Departure::Parser(Bytes::copy_from_slice(&bytes[at..])));
+                    }
                     Taken::Service(taken_up) => {
                         let Some(request) = direct::request(head, &plain, &snapshot.settings) else {
                             return Some(Departure::Parser(Bytes::copy_from_slice(&bytes[at..])));
@@ -182,10 +186,10 @@ impl<T: Io> Front<T> {
                         Some(Direct::new(connection, request, taken_up))
                     }
                 };
-                at += plain.length;
+                at += plain.whole();
                 continue;
             };
-            at += plain.length;
+            at += plain.whole();
             let progress = Progress::new(content);
             if self.give(connection, Given { plain: &plain, ready, status, started }, progress, cx).is_err() {
                 return Some(Departure::End);

@@ -17,18 +17,19 @@ pub fn context(peer: Peer) -> Context {
     head::context(peer, Instant::now(), SystemTime::now())
 }
 
-/// A request that does without the parser, and how many bytes its head has.
-pub fn unparsed(bytes: &[u8], settings: &Settings) -> Option<(usize, Request<Source>)> {
+/// A request that does without the parser, how many bytes it has, and its content.
+pub fn unparsed<'a>(bytes: &'a [u8], settings: &Settings) -> Option<(usize, &'a [u8], Request<Source>)> {
     let mut fields = Fields::default();
     let plain = plain(bytes, settings, &mut fields)?;
-    let request = direct::request(&bytes[..plain.length], &plain, settings)?;
+    let whole = &bytes[..plain.whole()];
+    let request = direct::request(whole, &plain, settings)?;
     // Those that are handed on line by line see no map.
     for field in plain.fields {
         let said = request.headers().get_all(field.name);
         assert!(said.iter().any(|it| it.as_bytes() == field.value), "{} differs", field.name);
     }
     assert_eq!(plain.fields.len(), request.headers().len());
-    Some((plain.length, request))
+    Some((whole.len(), &whole[plain.length..], request))
 }
 
 pub fn examine(parts: &mut Parts, context: &mut Context, settings: &Settings) -> Result<(), Failure> {

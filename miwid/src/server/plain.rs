@@ -1,5 +1,5 @@
-//! A request head at first sight: is it a GET without a body that asks for nothing but an answer, written in a way that
-//! nobody could read differently? Pure. A "no" costs nothing but time: the gate and the parser judge the same bytes then.
+//! A request at first sight: is it a GET without a body, or a POST whose body has come with it, that asks for nothing but an
+//! answer, written in a way that nobody could read differently? Pure. A "no" costs nothing but time: the gate and the parser judge the same bytes then.
 //!
 //! What is answered from the shelf is safe because it is found by the exact bytes of host and target: those that are found
 //! have been judged before. What is not found there is held against the letter of the gate (`direct`).
@@ -7,17 +7,47 @@
 use std::mem::MaybeUninit;
 
 use config::UnderscoreHeaders;
+use http::Method;
 use httparse::{Header, Request, Status};
 
-use crate::{net::NAME_MAX, snapshot::Settings};
+use crate::{
+    net::{NAME_MAX, content_length},
+    snapshot::Settings,
+};
 
 /// More fields than browsers send.
 const FIELDS_MAX: usize = 48;
 
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Verb {
+    #[default]
+    Get,
+    Post,
+}
+
+impl Verb {
+    pub(super) fn method(self) -> Method {
+        match self {
+            Self::Get => Method::GET,
+            Self::Post => Method::POST,
+        }
+    }
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Post => "POST",
+        }
+    }
+}
+
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Plain<'a> {
+    pub(super) verb: Verb,
     /// Of the head, its empty line included.
     pub(super) length: usize,
+    /// All that follows the head and belongs to it.
+    pub(super) content: &'a [u8],
     pub(super) target: &'a str,
     pub(super) fields: &'a [Header<'a>],
     pub(super) host: &'a [u8],
@@ -27,6 +57,13 @@ pub(super) struct Plain<'a> {
     pub(super) user_agent: &'a [u8],
     /// It wishes for more than what is at hand.
     pub(super) is_particular: bool,
+}
+
+impl Plain<'_> {
+    /// Head and content.
+    pub(super) fn whole(&self) -> usize {
+        self.length + self.content.len()
+    }
 }
 
 /// Room for the fields of a head.
@@ -42,21 +79,37 @@ impl Default for Fields<'_> {
 pub(super) fn plain<'a>(bytes: &'a [u8], settings: &Settings, fields: &'a mut Fields<'a>) -> Option<Plain<'a>> {
     let mut request = Request::new(&mut []);
     // The parser would skip empty lines.
-    if !bytes.starts_with(b"GET /") {
-        return None;
-    }
+    let verb = match bytes {
+        [b'G', b'E', b'T', b' ', b'/', ..] => Verb::Get,
+        [b'P', b'O', b'S', b'T', b' ', b'/', ..] => Verb::Post,
+        _ => return None,
+    };
     let Ok(Status::Complete(length)) = request.parse_with_uninit_headers(bytes, &mut fields.0) else { return None };
     let (head, fields): (_, &'a [Header<'a>]) = (&bytes[..length], request.headers);
     let is_short = length <= settings.header_bytes_max && fields.len() <= settings.headers_max;
     if request.version != Some(1) || !is_short || !is_beyond_doubt(head) {
         return None;
     }
-    let mut plain = Plain { length, target: request.path?, fields, ..Plain::default() };
+    let is_particular = verb == Verb::Post;
+    let mut plain = Plain { verb, length, target: request.path?, fields, is_particular, ..Plain::default() };
     let mut seen = Seen::default();
     for field in fields {
         take(field, &mut plain, &mut seen, settings.underscore_headers)?;
     }
+    plain.content = content(&bytes[length..], verb, seen.content_length, settings.request_bytes_max)?;
     seen.host.then_some(plain)
+}
+
+/// What of the bytes behind a head is its content; `None` when the parser has to see to it, or to what is to come.
+fn content<'a>(rest: &'a [u8], verb: Verb, said: Option<&[u8]>, most: u64) -> Option<&'a [u8]> {
+    match (verb, said) {
+        (Verb::Get, None) => Some(&[]),
+        (Verb::Post, Some(said)) => {
+            let length = content_length(said).filter(|it| most == 0 || *it <= most)?;
+            rest.get(..usize::try_from(length).ok()?)
+        }
+        _ => None,
+    }
 }
 
 /// The parser takes a bare LF for the end of a line, and bytes that are no text.
@@ -65,8 +118,9 @@ fn is_beyond_doubt(head: &[u8]) -> bool {
 }
 
 #[derive(Default)]
-struct Seen {
+struct Seen<'a> {
     host: bool,
+    content_length: Option<&'a [u8]>,
     accept_encoding: bool,
     user_agent: bool,
     referer: bool,
@@ -78,7 +132,12 @@ fn first(seen: &mut bool) -> bool {
 }
 
 /// `None`: this field makes the request one for the parser.
-fn take<'a>(field: &Header<'a>, plain: &mut Plain<'a>, seen: &mut Seen, underscores: UnderscoreHeaders) -> Option<()> {
+fn take<'a>(
+    field: &Header<'a>,
+    plain: &mut Plain<'a>,
+    seen: &mut Seen<'a>,
+    underscores: UnderscoreHeaders,
+) -> Option<()> {
     let (name, value) = (field.name, field.value);
     let is = |known: &str| name.eq_ignore_ascii_case(known);
     match name.len() {
@@ -95,7 +154,7 @@ fn take<'a>(field: &Header<'a>, plain: &mut Plain<'a>, seen: &mut Seen, undersco
         10 if is("connection") => return value.eq_ignore_ascii_case(b"keep-alive").then_some(()),
         10 if is("user-agent") && first(&mut seen.user_agent) => plain.user_agent = value,
         13 if is("if-none-match") => plain.is_particular |= plain.if_none_match.replace(value).is_some(),
-        14 if is("content-length") => return None,
+        14 if is("content-length") => return seen.content_length.replace(value).is_none().then_some(()),
         15 if is("accept-encoding") => {
             plain.accept_encoding = value;
             return first(&mut seen.accept_encoding).then_some(());
@@ -127,7 +186,9 @@ mod tests {
                     Accept-Encoding: gzip, br\r\nIf-None-Match: \"x\"\r\nConnection: Keep-Alive\r\n\r\nGET";
         let settings = Settings { header_bytes_max: 1000, headers_max: 10, ..settings() };
         let expected = Plain {
+            verb: Verb::Get,
             length: head.len() - 3,
+            content: b"",
             target: "/a?b",
             host: b"a.test:80",
             accept_encoding: b"gzip, br",
@@ -155,6 +216,33 @@ mod tests {
             assert_eq!(plain.is_some(), crate::net::is_field_value(&value), "{byte}");
             assert!(plain.is_none_or(|it| it.fields[1].value == value), "{byte}");
         }
+    }
+
+    #[test]
+    fn content_that_has_come_with_its_head_belongs_to_it() {
+        let settings = Settings { header_bytes_max: 1000, headers_max: 10, request_bytes_max: 20, ..settings() };
+        let check = |fields: &str, rest: &str, expected: Option<&str>| {
+            let head = format!("POST /a HTTP/1.1\r\nhost: a\r\n{fields}\r\n{rest}");
+            let mut room = Fields::default();
+            let plain = plain(head.as_bytes(), &settings, &mut room);
+            let content = plain.as_ref().map(|it| str::from_utf8(it.content).expect("text"));
+            assert_eq!(content, expected, "{fields} {rest}");
+            assert!(plain.is_none_or(|it| it.is_particular && it.whole() == it.length + it.content.len()));
+        };
+        check("content-length: 5\r\n", "hello", Some("hello"));
+        check("Content-Length: 5\r\n", "helloGET / ", Some("hello"));
+        check("content-length: 0\r\n", "", Some(""));
+        check("content-length: 5\r\n", "hell", None);
+        check("content-length: 20\r\n", "12345678901234567890", Some("12345678901234567890"));
+        check("content-length: 21\r\n", "123456789012345678901", None);
+        check("content-length: 5\r\ncontent-length: 5\r\n", "hello", None);
+        check("content-length: 5, 5\r\n", "hello", None);
+        check("content-length: +5\r\n", "hello", None);
+        check("content-length: -0\r\n", "", None);
+        check("content-length: 99999999999999999999\r\n", "hello", None);
+        check("content-length: 5\r\ntransfer-encoding: chunked\r\n", "hello", None);
+        check("content-length: 5\r\nexpect: 100-continue\r\n", "hello", None);
+        check("", "", None);
     }
 
     #[test]
@@ -194,6 +282,7 @@ mod tests {
         assert!(is_plain("GET / HTTP/1.1\r\nhost: a\r\nif-none-match: b\r\nif-modified-since: c\r\n\r\n"));
         for line in [
             "POST / HTTP/1.1",
+            "PUT / HTTP/1.1",
             "HEAD / HTTP/1.1",
             "get / HTTP/1.1",
             "GET / HTTP/1.0",

@@ -159,6 +159,11 @@ pub enum Cause {
 }
 
 impl SendError {
+    /// The connection went, and it is not known how far the request came.
+    pub fn closed() -> Self {
+        http1::Fault::Closed.into()
+    }
+
     fn of(mut error: TrySendError<Request<Body>>) -> (Self, OnlyThis) {
         let body = error.take_message().map(Request::into_body);
         let error = error.into_error();

@@ -79,12 +79,12 @@ fuzz_target!(|data: &[u8]| -> Corpus {
 });
 
 fn without_parser(sent: &[u8], settings: &Settings) {
-    let Some((length, request)) = unparsed(sent, settings) else { return };
-    let head = &sent[..length];
-    let judged = gated(head, length);
-    assert!(judged.passed == head && judged.refused.is_none() && !judged.broken, "{judged:?}");
-    let (method, target) = (b"GET".to_vec(), request.uri().to_string().into_bytes());
-    assert_eq!(parsed(head), [Message { method, target, body: Vec::new(), last: false }]);
+    let Some((length, content, request)) = unparsed(sent, settings) else { return };
+    let whole = &sent[..length];
+    let judged = gated(whole, length);
+    assert!(judged.passed == whole && judged.refused.is_none() && !judged.broken, "{judged:?}");
+    let (method, target) = (request.method().to_string().into_bytes(), request.uri().to_string().into_bytes());
+    assert_eq!(parsed(whole), [Message { method, target, body: content.to_vec(), last: false }]);
     let read = HEADERS.with_borrow_mut(std::mem::take);
     assert_eq!(&read, request.headers());
 }
