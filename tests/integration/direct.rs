@@ -191,6 +191,7 @@ async fn files_and_what_else_the_server_says_are_the_same_both_ways() {
         "if-modified-since: Sun, 06 Nov 2033 08:49:37 GMT\r\n".into(),
         "if-unmodified-since: Sun, 06 Nov 1994 08:49:37 GMT\r\n".into(),
         "connection: keep-alive\r\n".into(),
+        "connection: close\r\n".into(),
         "x_y: z\r\n".into(),
     ];
     for target in targets {
@@ -218,6 +219,43 @@ async fn files_and_what_else_the_server_says_are_the_same_both_ways() {
     for host in ["gone.test", "nobody.test", "127.0.0.1"] {
         let direct = Wire::to(&daemon).await.ask("", host, "/", "").await;
         assert_eq!(direct, Wire::to(&daemon).await.ask("\r\n", host, "/", "").await, "{host}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_wants_nothing_more_is_told_so_and_let_go_both_ways() {
+    let origins = [
+        ("length", RawOrigin::lasting(ANSWERS[0].1).await),
+        ("chunked", RawOrigin::lasting(ANSWERS[2].1).await),
+        ("old", RawOrigin::start(ANSWERS[4].1).await),
+    ];
+    let daemon = serving(&origins).await;
+    let targets = [
+        ("files.test", "/a.txt"),
+        ("files.test", "/large.bin"),
+        ("files.test", "/said"),
+        ("files.test", "/missing"),
+        ("length.test", "/"),
+        ("chunked.test", "/"),
+        ("old.test", "/"),
+        ("nobody.test", "/"),
+    ];
+    for (host, target) in targets {
+        let mut last = None;
+        // Once by way of the parser, then first seen, then from the shelf or over a connection that is open.
+        for before in ["\r\n", "", "", ""] {
+            let mut wire = Wire::to(&daemon).await;
+            // What is asked behind it is not heard any more.
+            let behind = "GET /said HTTP/1.1\r\nhost: files.test\r\n\r\n";
+            let head = format!("{before}GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n{behind}");
+            wire.0.write_all(head.as_bytes()).await.expect("it is open");
+            let answer = wire.answer().await;
+            assert!(answer.0.iter().any(|it| it == "connection: close"), "{host}{target}: {:?}", answer.0);
+            let end = tokio::time::timeout(wait::SOON, wire.0.read(&mut [0; 16])).await.expect("it is closed");
+            assert_eq!(end.unwrap_or(0), 0, "{host}{target}");
+            assert!(last.is_none_or(|it| it == answer), "{host}{target}: {:?}", answer.0);
+            last = Some(answer);
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use rustix::net::{SocketFlags, acceptfrom_with};
+use socket2::SockRef;
 use tokio::{
     io::unix::AsyncFd,
     net::TcpStream,
@@ -43,14 +44,23 @@ impl Admission {
 /// One listening socket of one worker.
 pub struct Acceptor {
     listener: AsyncFd<TcpListener>,
+    local: Option<SocketAddr>,
     admission: Admission,
 }
 
 impl Acceptor {
     pub fn new(listener: TcpListener, admission: Admission) -> io::Result<Self> {
+        // Without it small answers wait for the client's delayed acknowledgement (40 ms). Whoever is accepted inherits it.
+        SockRef::from(&listener).set_tcp_nodelay(true)?;
+        let local = listener.local_addr().ok().filter(|it| !it.ip().is_unspecified());
         #[expect(deprecated, reason = "its replacement is unsafe, for fds that may change; a listener's never does")]
         let listener = AsyncFd::new(listener)?;
-        Ok(Self { listener, admission })
+        Ok(Self { listener, local, admission })
+    }
+
+    /// The address that every client came to, if there is only one.
+    pub fn local(&self) -> Option<SocketAddr> {
+        self.local
     }
 
     /// The next connection. A place is taken only when somebody is at the door: a listener that took one and then waited
@@ -60,7 +70,7 @@ impl Acceptor {
             let mut ready = self.listener.readable().await?;
             let permit = self.admission.enter().await;
             match ready.try_io(|it| accept_one(it.get_ref())) {
-                Ok(Ok((stream, remote))) => match prepare(stream) {
+                Ok(Ok((stream, remote))) => match TcpStream::from_std(stream) {
                     Ok(stream) => return Ok((stream, remote, permit)),
                     Err(error) => tracing::debug!(%remote, %error, "connection lost while accepting"),
                 },
@@ -81,12 +91,6 @@ fn accept_one(listener: &TcpListener) -> io::Result<(std::net::TcpStream, Socket
     let remote = remote.ok_or_else(|| io::Error::other("a connection without an address"))?;
     let remote = SocketAddr::try_from(remote).map_err(|_| io::Error::other("a connection that is not IP"))?;
     Ok((stream.into(), remote))
-}
-
-fn prepare(stream: std::net::TcpStream) -> io::Result<TcpStream> {
-    // Without it small answers wait for the client's delayed acknowledgement (40 ms).
-    stream.set_nodelay(true)?;
-    TcpStream::from_std(stream)
 }
 
 fn is_exhaustion(error: &io::Error) -> bool {

@@ -105,6 +105,8 @@ impl<T: Io> Io for Prefixed<T> {}
 pub(super) struct Arrival {
     pub(super) stream: TcpStream,
     pub(super) remote: SocketAddr,
+    /// `None`: the listener has all of the machine's addresses, and the stream knows which.
+    pub(super) local: Option<SocketAddr>,
     pub(super) kind: Kind,
     pub(super) bell: Bell,
 }
@@ -143,8 +145,8 @@ impl Future for Serving {
 }
 
 async fn open(worker: Rc<Worker>, arrival: Arrival) -> Option<Speaking> {
-    let Arrival { mut stream, remote, kind, bell } = arrival;
-    let local = stream.local_addr().ok()?;
+    let Arrival { mut stream, remote, local, kind, bell } = arrival;
+    let local = local.or_else(|| stream.local_addr().ok())?;
     let snapshot = worker.snapshot();
     let mut peer = Peer { remote, local, scheme: Scheme::Http, secured: None };
     if snapshot.settings.expects_proxy_header(remote.ip()) {

@@ -102,14 +102,20 @@ pub(super) fn request(head: &[u8], plain: &Plain<'_>, settings: &Settings) -> Op
 }
 
 impl Direct {
-    pub(super) fn new(connection: &Connection, request: Request<Source>, taken_up: Option<TakenUp>) -> Box<Self> {
+    /// `is_last`: the client wants nothing after this.
+    pub(super) fn new(
+        connection: &Connection,
+        request: Request<Source>,
+        taken_up: Option<TakenUp>,
+        is_last: bool,
+    ) -> Box<Self> {
         let (stage, desk) = asking(connection, request, taken_up);
-        Box::new(Self { desk: Some(desk), stage, staged: Staged::new(), pipe: None, unflushed: false, is_last: false })
+        Box::new(Self { desk: Some(desk), stage, staged: Staged::new(), pipe: None, unflushed: false, is_last })
     }
 
-    pub(super) fn errand(errand: Errand) -> Box<Self> {
+    pub(super) fn errand(errand: Errand, is_last: bool) -> Box<Self> {
         let stage = Stage::Errand(errand);
-        Box::new(Self { desk: None, stage, staged: Staged::new(), pipe: None, unflushed: false, is_last: false })
+        Box::new(Self { desk: None, stage, staged: Staged::new(), pipe: None, unflushed: false, is_last })
     }
 
     /// When the answer must have begun, where nobody else looks after that.
@@ -130,7 +136,7 @@ impl Direct {
     /// Resolves when the answer has been taken, or cannot be given.
     pub(super) fn poll<T: Io>(&mut self, connection: &Connection, io: &mut T, cx: &mut Context<'_>) -> Poll<Then> {
         if let Stage::Errand(errand) = &mut self.stage {
-            self.is_last = connection.bell.is_announced();
+            self.is_last |= connection.bell.is_announced();
             let (heard, framing) = ready!(errand.poll(connection, self.is_last, &mut self.staged.before, cx));
             if let Stage::Errand(errand) = std::mem::replace(&mut self.stage, Stage::Told) {
                 self.follow(errand.end(heard, framing), connection);
@@ -215,10 +221,10 @@ impl Direct {
         cx: &mut Context<'_>,
     ) -> Result<(), ()> {
         let (mut parts, body) = answer.map_err(drop)?.into_parts();
-        if connection.bell.is_announced() {
+        if self.is_last || connection.bell.is_announced() {
             parts.headers.insert(header::CONNECTION, http::HeaderValue::from_static("close"));
         }
-        self.is_last = parts.headers.get(header::CONNECTION).is_some_and(|it| it == "close");
+        self.is_last |= parts.headers.get(header::CONNECTION).is_some_and(|it| it == "close");
         let framing = frame(parts.status, &mut parts.headers, &body);
         self.hear_interim(cx);
         // An idle connection needs no desk.

@@ -54,6 +54,8 @@ pub(super) struct Front<T> {
     direct: Option<Box<Direct>>,
     /// Nothing has been read yet.
     is_new: bool,
+    /// Nothing is read any more: the client wants to go when it has its answer.
+    is_last: bool,
 }
 
 /// An answer that the client has not taken yet.
@@ -76,7 +78,7 @@ struct Kept {
 
 impl<T: Io> Front<T> {
     pub(super) fn new(io: T, is_new: bool) -> Self {
-        Self { io, unread: Bytes::new(), owed: None, direct: None, is_new }
+        Self { io, unread: Bytes::new(), owed: None, direct: None, is_new, is_last: false }
     }
 
     pub(super) fn io(&mut self) -> &mut T {
@@ -127,6 +129,11 @@ impl<T: Io> Front<T> {
                     Poll::Pending => return Poll::Pending,
                 }
             }
+            if self.is_last {
+                // The client has all that it is owed; whether it hears the goodbye is its own affair.
+                let _ = ready!(Pin::new(&mut self.io).poll_shutdown(cx));
+                return Poll::Ready(Departure::End);
+            }
             if !self.unread.is_empty() {
                 let unread = std::mem::take(&mut self.unread);
                 if let Some(departure) = self.answer(connection, &unread, cx) {
@@ -154,7 +161,7 @@ impl<T: Io> Front<T> {
         let snapshot = worker.snapshot();
         let is_ordinary = connection.is_ordinary(&snapshot);
         let mut at = 0;
-        while at < bytes.len() {
+        while at < bytes.len() && !self.is_last {
             if self.owed.is_some() || self.direct.is_some() {
                 self.unread = Bytes::copy_from_slice(&bytes[at..]);
                 return None;
@@ -173,8 +180,9 @@ impl<T: Io> Front<T> {
                 let head = &bytes[at..][..plain.whole()];
                 let asked = Asked { head, plain: &plain, fields: plain.fields, started };
                 let taken = is_ordinary.then(|| errand::take(connection, &snapshot, &asked));
+                self.is_last = plain.is_last;
                 self.direct = match taken.unwrap_or(Taken::Service(None)) {
-                    Taken::Errand(errand) => Some(Direct::errand(errand)),
+                    Taken::Errand(errand) => Some(Direct::errand(errand, plain.is_last)),
                     // What has a body is for the parser, unless something was done for it already.
                     Taken::Service(None) if plain.verb == Verb::Post => {
                         return Some(Departure::Parser(Bytes::copy_from_slice(&bytes[at..])));
@@ -183,13 +191,14 @@ impl<T: Io> Front<T> {
                         let Some(request) = direct::request(head, &plain, &snapshot.settings) else {
                             return Some(Departure::Parser(Bytes::copy_from_slice(&bytes[at..])));
                         };
-                        Some(Direct::new(connection, request, taken_up))
+                        Some(Direct::new(connection, request, taken_up, plain.is_last))
                     }
                 };
                 at += plain.whole();
                 continue;
             };
             at += plain.whole();
+            self.is_last = plain.is_last;
             let progress = Progress::new(content);
             if self.give(connection, Given { plain: &plain, ready, status, started }, progress, cx).is_err() {
                 return Some(Departure::End);
@@ -201,7 +210,7 @@ impl<T: Io> Front<T> {
     /// Whether the client has gone while it was waiting. What it has sent meanwhile is kept; more is not read before that is
     /// looked at.
     fn has_left(&mut self, connection: &Connection, cx: &mut Context<'_>) -> bool {
-        if !self.unread.is_empty() {
+        if !self.unread.is_empty() || self.is_last {
             return false;
         }
         let mut buffer = connection.worker.read_buffer.borrow_mut();
@@ -227,7 +236,7 @@ impl<T: Io> Front<T> {
         let worker = &connection.worker;
         let buffer = &mut *worker.write_buffer.borrow_mut();
         let head = if status == StatusCode::NOT_MODIFIED { &ready.not_modified } else { &ready.whole };
-        let length = head.write(&worker.clock.date(started), buffer);
+        let length = head.write(&worker.clock.date(started), plain.is_last, buffer);
         let written = progress.poll(&mut self.io, &mut buffer[..], length, cx);
         match written {
             Poll::Ready(done) => {

@@ -57,6 +57,8 @@ pub(super) struct Plain<'a> {
     pub(super) user_agent: &'a [u8],
     /// It wishes for more than what is at hand.
     pub(super) is_particular: bool,
+    /// The client wants nothing after this.
+    pub(super) is_last: bool,
 }
 
 impl Plain<'_> {
@@ -151,6 +153,7 @@ fn take<'a>(
         7 if is("upgrade") => return None,
         7 if is("referer") && first(&mut seen.referer) => plain.referer = value,
         8 if is("if-match") || is("if-range") => plain.is_particular = true,
+        10 if is("connection") && value.eq_ignore_ascii_case(b"close") => plain.is_last = true,
         10 if is("connection") => return value.eq_ignore_ascii_case(b"keep-alive").then_some(()),
         10 if is("user-agent") && first(&mut seen.user_agent) => plain.user_agent = value,
         13 if is("if-none-match") => plain.is_particular |= plain.if_none_match.replace(value).is_some(),
@@ -196,6 +199,7 @@ mod tests {
             referer: b"r",
             user_agent: b"one",
             is_particular: false,
+            is_last: false,
             fields: &[],
         };
         let mut fields = Fields::default();
@@ -215,6 +219,22 @@ mod tests {
             let plain = plain(&head, &settings, &mut fields);
             assert_eq!(plain.is_some(), crate::net::is_field_value(&value), "{byte}");
             assert!(plain.is_none_or(|it| it.fields[1].value == value), "{byte}");
+        }
+    }
+
+    #[test]
+    fn a_client_may_say_that_it_wants_nothing_more() {
+        let settings = Settings { header_bytes_max: 1000, headers_max: 10, ..settings() };
+        for (fields, expected) in [
+            ("connection: close", true),
+            ("Connection: Close\r\nconnection: keep-alive", true),
+            ("connection: keep-alive", false),
+            ("x: close", false),
+        ] {
+            let head = format!("GET / HTTP/1.1\r\nhost: a\r\n{fields}\r\n\r\n");
+            let mut room = Fields::default();
+            let is_last = plain(head.as_bytes(), &settings, &mut room).map(|it| it.is_last);
+            assert_eq!(is_last, Some(expected), "{fields}");
         }
     }
 
@@ -302,7 +322,7 @@ mod tests {
             "transfer-encoding: chunked",
             "expect: 100-continue",
             "upgrade: h2c",
-            "connection: close",
+            "connection: close, upgrade",
             "connection: keep-alive, upgrade",
             "te: trailers",
             "a_b: c",

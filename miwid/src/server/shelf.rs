@@ -31,6 +31,8 @@ const WEIGHT_LEAST: u64 = 1 << 10;
 const UNUSED_FOR: Duration = Duration::from_secs(10);
 /// A head that is longer is not worth it.
 const HEAD_MAX: usize = 2 << 10;
+/// What goes in place of the empty line that ends a head.
+const LAST: &[u8] = b"connection: close\r\n\r\n";
 /// What a 304 says of the state that the client has (RFC 9110, 15.4.5), beside what every answer says.
 const NOT_MODIFIED: [HeaderName; 7] = [
     header::SERVER,
@@ -76,12 +78,17 @@ impl Head {
         Self { bytes: bytes.into(), date_at }
     }
 
-    /// Puts it into `into`, dated; returns its length.
-    pub(super) fn write(&self, date: &[u8; DATE_BYTES], into: &mut [u8]) -> usize {
+    /// Puts it into `into`, dated; returns its length. `is_last`: it says that no other answer will follow.
+    pub(super) fn write(&self, date: &[u8; DATE_BYTES], is_last: bool, into: &mut [u8]) -> usize {
         let length = self.bytes.len();
         into[..length].copy_from_slice(&self.bytes);
         into[self.date_at..self.date_at + DATE_BYTES].copy_from_slice(date);
-        length
+        if !is_last {
+            return length;
+        }
+        let end = length - 2 + LAST.len();
+        into[length - 2..end].copy_from_slice(LAST);
+        end
     }
 }
 

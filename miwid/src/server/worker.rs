@@ -269,10 +269,10 @@ async fn listen(
         Ok(acceptor) => acceptor,
         Err(error) => return tracing::error!(%error, "listener lost"),
     };
-    let bell = Bell::default();
+    let (bell, local) = (Bell::default(), acceptor.local());
     let spawn = |(stream, remote, permit)| {
         let (worker, open) = (worker.clone(), open.clone());
-        let serving = connection::serve(&worker, Arrival { stream, remote, kind, bell: bell.clone() });
+        let serving = connection::serve(&worker, Arrival { stream, remote, local, kind, bell: bell.clone() });
         tokio::task::spawn_local(async move {
             worker.shard.connection_opened();
             worker.connections.update(|it| it + 1);
