@@ -60,7 +60,7 @@ fn judge(name: &str, has_cookie: &mut bool) -> Judgement {
         10 if is("connection") || is("keep-alive") => Judgement::Drop,
         16 if is("proxy-connection") => Judgement::Drop,
         19 if is("proxy-authorization") => Judgement::Drop,
-        _ if name.contains('_') => Judgement::Weigh,
+        _ if name.as_bytes().contains(&b'_') => Judgement::Weigh,
         _ if may_claim(name) && is_claim(&name.to_ascii_lowercase()) => Judgement::Drop,
         _ => Judgement::Keep,
     }

@@ -56,6 +56,12 @@ pub(super) trait Io: AsyncRead + AsyncWrite + Unpin + Send + 'static {
         None
     }
 
+    /// Tells a client that has all that it is owed that nothing follows, where there is more to say than that the socket ends;
+    /// whether it hears that is its own affair.
+    fn poll_goodbye(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.socket().is_some() { Poll::Ready(()) } else { Pin::new(self).poll_shutdown(cx).map(drop) }
+    }
+
     /// Whether a file so long goes to the client past our memory. What has to be done for it is done.
     fn takes_file(&mut self, _length: u64) -> io::Result<bool> {
         Ok(false)

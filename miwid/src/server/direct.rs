@@ -158,8 +158,7 @@ impl Direct {
         match ready!(self.poll_tell(connection, io, cx)) {
             Ok(()) if !self.is_last => Poll::Ready(Then::Keep),
             Ok(()) => {
-                // The client has all that it is owed; whether it hears the goodbye is its own affair.
-                let _ = ready!(Pin::new(io).poll_shutdown(cx));
+                ready!(io.poll_goodbye(cx));
                 Poll::Ready(Then::Close)
             }
             Err(error) => {

@@ -130,8 +130,7 @@ impl<T: Io> Front<T> {
                 }
             }
             if self.is_last {
-                // The client has all that it is owed; whether it hears the goodbye is its own affair.
-                let _ = ready!(Pin::new(&mut self.io).poll_shutdown(cx));
+                ready!(self.io.poll_goodbye(cx));
                 return Poll::Ready(Departure::End);
             }
             if !self.unread.is_empty() {

@@ -80,6 +80,9 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        if self.size == 0 {
+            return;
+        }
         let (mut bytes, size) = (std::mem::take(&mut self.bytes), self.size);
         bytes.clear();
         // A worker that ends has no spare any more.

@@ -51,7 +51,8 @@ def configuration(setup: Setup, place: Place) -> str:
     # Dotted keys come before the first table.
     text = "\n".join([*setup.policies_off, *server]) + "\n"
     if setup.compression == "dynamic":
-        text += '[compression]\nalgorithms = ["gzip"]\n'
+        # The level that nginx has by default.
+        text += '[compression]\nalgorithms = ["gzip"]\nlevel = 1\n'
     return text + "".join(_site(name, setup, place) for name in names(setup))
 
 
