@@ -27,8 +27,8 @@ pub use bell::{Bell, Rung};
 pub use drain::{Drain, DrainSignal};
 pub use frames::{Guard, Guarded};
 pub use gate::{
-    After, Desk, Flaw, Gated, NAME_MAX, Rules, Unchunk, Unchunked, Verdict, content_length, fields, is_field_value,
-    is_origin_form,
+    After, Desk, Flaw, Gated, NAME_MAX, Rules, Unchunk, Unchunked, Verdict, canonical_length, content_length, fields,
+    is_field_value, is_origin_form,
 };
 pub use gathered::{Gatherer, gathered};
 pub use http2::{CONNECTION_WINDOW, LocalExecutor, STREAM_WINDOW, STREAMS_MAX, head_max};

@@ -11,7 +11,7 @@ use http::Method;
 use httparse::{Header, Request, Status};
 
 use crate::{
-    net::{NAME_MAX, content_length},
+    net::{NAME_MAX, canonical_length},
     snapshot::Settings,
 };
 
@@ -107,7 +107,7 @@ fn content<'a>(rest: &'a [u8], verb: Verb, said: Option<&[u8]>, most: u64) -> Op
     match (verb, said) {
         (Verb::Get, None) => Some(&[]),
         (Verb::Post, Some(said)) => {
-            let length = content_length(said).filter(|it| most == 0 || *it <= most)?;
+            let length = canonical_length(said).filter(|it| most == 0 || *it <= most)?;
             rest.get(..usize::try_from(length).ok()?)
         }
         _ => None,
@@ -259,6 +259,8 @@ mod tests {
         check("content-length: 5, 5\r\n", "hello", None);
         check("content-length: +5\r\n", "hello", None);
         check("content-length: -0\r\n", "", None);
+        check("content-length: 05\r\n", "hello", None);
+        check("content-length: 00\r\n", "", None);
         check("content-length: 99999999999999999999\r\n", "hello", None);
         check("content-length: 5\r\ntransfer-encoding: chunked\r\n", "hello", None);
         check("content-length: 5\r\nexpect: 100-continue\r\n", "hello", None);

@@ -174,3 +174,36 @@ async fn a_post_whose_connection_dies_is_not_sent_again() {
     assert!(again[0].0[0].starts_with("HTTP/1.1 200 "), "{again:?}");
     assert_eq!(asked.load(SeqCst), 5);
 }
+
+/// Answers each connection's first request, and refuses the second when it has seen its head.
+async fn strict() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let address = listener.local_addr().expect("bound");
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            if heard(&mut stream).await.is_none() {
+                continue;
+            }
+            let first = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nfirst";
+            stream.write_all(first).await.expect("it is open");
+            if stream.read_u8().await.is_ok() {
+                let refusal = b"HTTP/1.1 413 Content Too Large\r\nconnection: close\r\ncontent-length: 2\r\n\r\nno";
+                stream.write_all(refusal).await.expect("it is open");
+            }
+        }
+    });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_upstream_that_refuses_before_it_has_read_is_heard() {
+    let site = format!("[backends.\"echo.test\"]\nurl = \"http://{}\"\n", strict().await);
+    let daemon = Daemon::start(&format!("{CONFIG}{site}")).await;
+    for size in [5, 5000, 30_000] {
+        for before in ["\r\n", ""] {
+            assert_eq!(Wire::to(&daemon).await.post("", "/", "", b"first").await.1, "first");
+            let (head, body) = Wire::to(&daemon).await.post(before, "/", "", &content(size)).await;
+            assert!(head[0].starts_with("HTTP/1.1 413 ") && body == "no", "{size} {before:?}: {head:?} {body}");
+        }
+    }
+}

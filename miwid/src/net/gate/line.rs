@@ -157,6 +157,12 @@ pub fn content_length(value: &[u8]) -> Option<u64> {
     number.flatten().filter(|it| i64::try_from(*it).is_ok())
 }
 
+/// The same, written in a way that nobody reads differently: to some a leading zero makes it octal.
+pub fn canonical_length(value: &[u8]) -> Option<u64> {
+    let is_short = value == b"0" || !value.starts_with(b"0");
+    content_length(value).filter(|_| is_short)
+}
+
 /// Chunked it must be, at the end and once (RFC 9112, 6.3); other codings before it are known to exist, but not to us.
 pub(super) fn transfer_encoding(value: &[u8]) -> Result<(), Flaw> {
     let (mut chunked, mut others, mut last) = (0, 0, false);

@@ -11,6 +11,6 @@ mod unchunk;
 
 pub use desk::{After, Desk, Flaw, Verdict};
 pub use io::Gated;
-pub use line::{NAME_MAX, content_length, is_field_value, is_origin_form};
+pub use line::{NAME_MAX, canonical_length, content_length, is_field_value, is_origin_form};
 pub use lines::Rules;
 pub use unchunk::{Unchunk, Unchunked, fields};

@@ -7,7 +7,7 @@ use http::StatusCode;
 use httparse::{Header, ParserConfig, Response, Status};
 
 use super::head::{FIELDS_MAX, Framing};
-use crate::net::content_length;
+use crate::net::canonical_length;
 
 /// The head of an answer that is framed by one length, or by chunks, on a connection that goes on.
 pub struct PlainHead<'a> {
@@ -43,7 +43,7 @@ fn plain<'a>(parsed: &'a Response<'a, 'a>) -> Option<PlainHead<'a>> {
     for Header { name, value } in parsed.headers.iter() {
         match name.len() {
             14 if name.eq_ignore_ascii_case("content-length") => {
-                let is_first = length.replace(canonical(value)?).is_none();
+                let is_first = length.replace(canonical_length(value)?).is_none();
                 is_first.then_some(())?;
             }
             17 if name.eq_ignore_ascii_case("transfer-encoding") => {
@@ -59,12 +59,6 @@ fn plain<'a>(parsed: &'a Response<'a, 'a>) -> Option<PlainHead<'a>> {
     let is_bodyless = status == StatusCode::NOT_MODIFIED;
     let is_framed = if is_bodyless { !is_chunked } else { is_chunked != length.is_some() };
     is_framed.then_some(PlainHead { status, fields: parsed.headers, length })
-}
-
-/// Written in a way that nobody reads differently.
-fn canonical(value: &[u8]) -> Option<u64> {
-    let is_short = value == b"0" || !value.starts_with(b"0");
-    content_length(value).filter(|_| is_short)
 }
 
 #[cfg(test)]

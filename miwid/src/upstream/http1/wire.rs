@@ -179,6 +179,13 @@ impl<S: AsyncRead + Unpin> Wire<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    fn poll_request(&mut self, cx: &mut Context<'_>, request: &mut Staged) -> Poll<io::Result<()>> {
+        while !request.is_empty() {
+            self.written += ready!(request.poll_write(cx, &mut self.stream))? as u64;
+        }
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
     /// Sends a request that is written out, and shows the head of its answer to `take`, if that head is plain. `None`: it was
     /// not taken, and is still to be read.
     pub(super) fn poll_lines(
@@ -188,11 +195,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         take: impl FnOnce(&PlainHead<'_>) -> bool,
     ) -> Poll<io::Result<Option<Framing>>> {
         if self.sending {
-            while !request.is_empty() {
-                self.written += ready!(request.poll_write(cx, &mut self.stream))? as u64;
-            }
-            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            let sent = ready!(self.poll_request(cx, request));
             self.sending = false;
+            // It may have answered before it closed.
+            self.closing |= sent.is_err();
         }
         let most = if self.is_bypassed { HEAD_LIKELY } else { usize::MAX };
         if self.unread.bytes.is_empty() && ready!(self.poll_fill_up_to(cx, self.usual, most))? == 0 {
