@@ -209,7 +209,7 @@ impl<T: Io> Front<T> {
     /// Whether the client has gone while it was waiting. What it has sent meanwhile is kept; more is not read before that is
     /// looked at.
     fn has_left(&mut self, connection: &Connection, cx: &mut Context<'_>) -> bool {
-        if !self.unread.is_empty() || self.is_last {
+        if !self.unread.is_empty() {
             return false;
         }
         let mut buffer = connection.worker.read_buffer.borrow_mut();

@@ -143,13 +143,16 @@ async fn an_answer_that_does_not_begin_in_time_is_given_up() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_leaves_an_open_connection_waiting_is_recorded() {
-    let daemon = warmed(None, "").await;
-    let mut wire = Wire::to(&daemon).await;
-    wire.0.write_all(b"GET /gone HTTP/1.1\r\nhost: moody.test\r\n\r\n").await.expect("it is open");
-    drop(wire);
-    let record = record_of(&daemon, 1).await;
-    assert_eq!((&record["status"], &record["aborted"]), (&499.into(), &true.into()), "{record}");
-    assert_eq!(record["path"], "/gone");
+    for fields in ["", "connection: close\r\n"] {
+        let daemon = warmed(None, "").await;
+        let mut wire = Wire::to(&daemon).await;
+        let head = format!("GET /gone HTTP/1.1\r\nhost: moody.test\r\n{fields}\r\n");
+        wire.0.write_all(head.as_bytes()).await.expect("it is open");
+        drop(wire);
+        let record = record_of(&daemon, 1).await;
+        assert_eq!((&record["status"], &record["aborted"]), (&499.into(), &true.into()), "{record}");
+        assert_eq!(record["path"], "/gone");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
