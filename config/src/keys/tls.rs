@@ -39,7 +39,7 @@ pub(crate) static SSL: Table = Table {
             "ktls",
             Kind::Flag,
             "false",
-            "Whether the kernel encrypts (kTLS) for HTTP/1.1 clients with TLS 1.3 that ask for a file of 256 KiB or more, so that it goes out without being copied. Needs the kernel's module `tls`; without it everything is encrypted here, as ever. Before Linux 6.14 a client that changes its keys is disconnected.",
+            "Whether the kernel encrypts (kTLS) for HTTP/1.1 clients with TLS 1.3 that ask for a file of 256 KiB or more which others have just asked for, so that it goes out without being copied. Needs the kernel's module `tls`; without it everything is encrypted here, as ever. Before Linux 6.14 a client that changes its keys is disconnected.",
         ),
         key(
             "storage",

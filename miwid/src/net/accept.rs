@@ -52,7 +52,7 @@ impl Acceptor {
     pub fn new(listener: TcpListener, admission: Admission) -> io::Result<Self> {
         // Without it small answers wait for the client's delayed acknowledgement (40 ms). Whoever is accepted inherits it.
         SockRef::from(&listener).set_tcp_nodelay(true)?;
-        let local = listener.local_addr().ok().filter(|it| !it.ip().is_unspecified());
+        let local = listener.local_addr().ok().filter(|it| !it.ip().to_canonical().is_unspecified());
         #[expect(deprecated, reason = "its replacement is unsafe, for fds that may change; a listener's never does")]
         let listener = AsyncFd::new(listener)?;
         Ok(Self { listener, local, admission })

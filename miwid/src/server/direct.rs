@@ -79,6 +79,8 @@ impl Telling {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Then {
     Keep,
+    /// The client has all that it is owed, and knows that nothing follows.
+    Last,
     Close,
 }
 
@@ -157,10 +159,7 @@ impl Direct {
         }
         match ready!(self.poll_tell(connection, io, cx)) {
             Ok(()) if !self.is_last => Poll::Ready(Then::Keep),
-            Ok(()) => {
-                ready!(io.poll_goodbye(cx));
-                Poll::Ready(Then::Close)
-            }
+            Ok(()) => Poll::Ready(Then::Last),
             Err(error) => {
                 tracing::debug!(%error, "connection ended early");
                 Poll::Ready(Then::Close)

@@ -44,6 +44,9 @@ pub(super) enum Departure {
     /// The first bytes could be those of HTTP/2.
     Preface(Bytes),
     Stalled,
+    /// It has its last answer and has sent more: were it closed now, that would reset it, and what of the answer is still on its
+    /// way would be lost.
+    Talkative,
 }
 
 pub(super) struct Front<T> {
@@ -124,12 +127,16 @@ impl<T: Io> Front<T> {
             if let Some(direct) = &mut self.direct {
                 match direct.poll(connection, &mut self.io, cx) {
                     Poll::Ready(Then::Keep) => self.direct = None,
+                    Poll::Ready(Then::Last) => (self.direct, self.is_last) = (None, true),
                     Poll::Ready(Then::Close) => return Poll::Ready(Departure::End),
                     Poll::Pending if self.has_left(connection, cx) => return Poll::Ready(Departure::End),
                     Poll::Pending => return Poll::Pending,
                 }
             }
             if self.is_last {
+                if self.has_more(connection, cx) {
+                    return Poll::Ready(Departure::Talkative);
+                }
                 ready!(self.io.poll_goodbye(cx));
                 return Poll::Ready(Departure::End);
             }
@@ -204,6 +211,14 @@ impl<T: Io> Front<T> {
             }
         }
         None
+    }
+
+    /// Whether the client goes on talking behind its last request.
+    fn has_more(&mut self, connection: &Connection, cx: &mut Context<'_>) -> bool {
+        let mut buffer = connection.worker.read_buffer.borrow_mut();
+        let mut read = ReadBuf::new(&mut buffer);
+        let _ = Pin::new(&mut self.io).poll_read(cx, &mut read);
+        !read.filled().is_empty() || !self.unread.is_empty()
     }
 
     /// Whether the client has gone while it was waiting. What it has sent meanwhile is kept; more is not read before that is

@@ -17,8 +17,16 @@ pub fn context(peer: Peer) -> Context {
     head::context(peer, Instant::now(), SystemTime::now())
 }
 
-/// A request that does without the parser, how many bytes it has, and its content.
-pub fn unparsed<'a>(bytes: &'a [u8], settings: &Settings) -> Option<(usize, &'a [u8], Request<Source>)> {
+/// A request that does without the parser.
+pub struct Unparsed<'a> {
+    /// How many bytes it has, with its content.
+    pub length: usize,
+    pub content: &'a [u8],
+    pub is_last: bool,
+    pub request: Request<Source>,
+}
+
+pub fn unparsed<'a>(bytes: &'a [u8], settings: &Settings) -> Option<Unparsed<'a>> {
     let mut fields = Fields::default();
     let plain = plain(bytes, settings, &mut fields)?;
     let whole = &bytes[..plain.whole()];
@@ -29,7 +37,7 @@ pub fn unparsed<'a>(bytes: &'a [u8], settings: &Settings) -> Option<(usize, &'a 
         assert!(said.iter().any(|it| it.as_bytes() == field.value), "{} differs", field.name);
     }
     assert_eq!(plain.fields.len(), request.headers().len());
-    Some((whole.len(), &whole[plain.length..], request))
+    Some(Unparsed { length: whole.len(), content: &whole[plain.length..], is_last: plain.is_last, request })
 }
 
 pub fn examine(parts: &mut Parts, context: &mut Context, settings: &Settings) -> Result<(), Failure> {

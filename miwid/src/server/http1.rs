@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::{body::Incoming, server::conn, service::service_fn};
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
 
 use super::{
     connection::{Aborted, Answer, Call, Connection, FAREWELL, Io, ended, service},
@@ -19,7 +20,7 @@ use super::{
     front::{Departure, Front},
 };
 use crate::{
-    net::{After, Bell, Desk, Gated, Phase, Preface, Prefixed, Rules, Timeouts, Watched, sniff},
+    net::{After, Bell, Desk, Gated, Lingering, Phase, Preface, Prefixed, Rules, Timeouts, Watched, sniff},
     snapshot::Settings,
 };
 
@@ -66,6 +67,11 @@ impl Connection {
             Departure::Stalled => {
                 self.worker.metrics.connection_cut("write-stall");
                 front.abandon(self);
+                return None;
+            }
+            Departure::Talkative => {
+                // Whether it hears the goodbye is its own affair.
+                let _ = Lingering::new(front.into_io()).shutdown().await;
                 return None;
             }
             Departure::Parser(unread) => unread,

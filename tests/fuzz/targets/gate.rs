@@ -21,7 +21,7 @@ use hyper_util::rt::TokioIo;
 use libfuzzer_sys::{Corpus, fuzz_target};
 use miwid::{
     net::{After, Desk, Flaw, Gated, Rules},
-    server::fuzzing::unparsed,
+    server::fuzzing::{Unparsed, unparsed},
     snapshot::{Settings, Snapshot, build},
     tls::Tls,
 };
@@ -79,12 +79,12 @@ fuzz_target!(|data: &[u8]| -> Corpus {
 });
 
 fn without_parser(sent: &[u8], settings: &Settings) {
-    let Some((length, content, request)) = unparsed(sent, settings) else { return };
+    let Some(Unparsed { length, content, is_last: last, request }) = unparsed(sent, settings) else { return };
     let whole = &sent[..length];
     let judged = gated(whole, length);
     assert!(judged.passed == whole && judged.refused.is_none() && !judged.broken, "{judged:?}");
     let (method, target) = (request.method().to_string().into_bytes(), request.uri().to_string().into_bytes());
-    assert_eq!(parsed(whole), [Message { method, target, body: content.to_vec(), last: false }]);
+    assert_eq!(parsed(whole), [Message { method, target, body: content.to_vec(), last }]);
     let read = HEADERS.with_borrow_mut(std::mem::take);
     assert_eq!(&read, request.headers());
 }

@@ -210,6 +210,25 @@ async fn a_client_that_changes_its_keys_is_followed_or_let_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_does_nothing_but_change_its_keys_is_let_go() {
+    if handed_over().is_none() {
+        skip!("the kernel has no module for TLS");
+    }
+    let _alone = ALONE.lock().await;
+    let authority = Authority::new();
+    let daemon = serving(&authority).await;
+    let mut wire = hand_over(&daemon, &authority, Wants::default).await;
+    for _ in 0..100 {
+        wire.0.get_mut().1.refresh_traffic_keys().expect("TLS 1.3 can");
+        if wire.0.flush().await.is_err() {
+            break;
+        }
+    }
+    let end = tokio::time::timeout(wait::SOON, wire.0.read(&mut [0; 16])).await.expect("it ends");
+    assert!(end.is_err() || matches!(end, Ok(0)), "{end:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_older_client_is_served_as_ever() {
     if handed_over().is_none() {
         skip!("the kernel has no module for TLS");

@@ -38,6 +38,8 @@ use super::{
 
 /// The data of a full record.
 const DATA_MAX: u64 = 16 << 10;
+/// So many messages may come without data between them, such as wishes for new keys; rustls has the like of it.
+const IDLE_MAX: u32 = 32;
 /// So many records before the last that keys are good for, other keys are asked for.
 const MARGIN: u64 = 1 << 16;
 
@@ -52,6 +54,8 @@ pub(in super::super) struct KernelStream {
     sealed_max: u64,
     owes_new_keys: bool,
     has_said_farewell: bool,
+    /// Messages since there was data.
+    idle: u32,
 }
 
 /// Makes the kernel look for TLS on this socket, which changes nothing before it has keys.
@@ -84,6 +88,7 @@ impl KernelStream {
             sealed_max,
             owes_new_keys: false,
             has_said_farewell: false,
+            idle: 0,
         })
     }
 
@@ -110,13 +115,18 @@ impl KernelStream {
                     let cut = "the peer left without a close_notify";
                     return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, cut)));
                 }
-                // Records may be empty.
-                Ok((Some(TlsGetRecordType::ApplicationData), 0)) => {}
-                Ok((None | Some(TlsGetRecordType::ApplicationData), count)) => {
+                Ok((None | Some(TlsGetRecordType::ApplicationData), count @ 1..)) => {
+                    self.idle = 0;
                     buf.advance(count);
                     return Poll::Ready(Ok(()));
                 }
+                Ok((Some(_), _)) if self.idle >= IDLE_MAX => {
+                    self.end = Some(Err("messages without end, and no data".to_owned()));
+                }
+                // Records may be empty.
+                Ok((Some(TlsGetRecordType::ApplicationData), _)) => self.idle += 1,
                 Ok((Some(kind), count)) => {
+                    self.idle += 1;
                     let heard = self.ear.hear(number(kind), &room[..count]);
                     let done = heard.and_then(|it| self.follow(it).map_err(|error| error.to_string()));
                     if let Err(error) = done {
