@@ -32,7 +32,7 @@ pub use gate::{
 };
 pub use gathered::{Gatherer, gathered};
 pub use http2::{CONNECTION_WINDOW, LocalExecutor, STREAM_WINDOW, STREAMS_MAX, head_max};
-pub use line::put_line;
+pub use line::{is_named, put_line};
 pub use lingering::Lingering;
 #[cfg(feature = "http3")]
 pub use listener::bind_udp_group;

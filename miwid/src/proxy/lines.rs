@@ -7,7 +7,7 @@ use bytes::Bytes;
 use httparse::Header;
 
 use super::{headers::is_claim, stamp::Stamp};
-use crate::net::put_line;
+use crate::net::{is_named, put_line};
 
 /// A request from a client that speaks for itself alone, whose head has been held against the letter of the gate: no `TE`,
 /// `Expect`, `Upgrade` or `Transfer-Encoding`, `Connection` says no more than keep-alive, and `Content-Length` is there once
@@ -49,7 +49,7 @@ enum Judgement {
 }
 
 fn judge(name: &str, has_cookie: &mut bool) -> Judgement {
-    let is = |known: &str| name.eq_ignore_ascii_case(known);
+    let is = |known| is_named(name, known);
     match name.len() {
         3 if is("via") => Judgement::Weigh,
         4 if is("host") => Judgement::Host,

@@ -34,9 +34,11 @@ impl<'a> Stamp<'a> {
     /// All of it, behind a head of HTTP/1.1 that says nothing of the kind itself.
     pub(super) fn write(&self, into: &mut Vec<u8>) {
         into.extend_from_slice(b"via: 1.1 miwid\r\nx-forwarded-for: ");
+        let begun = into.len();
         self.write_peer(into);
+        let peer = begun..into.len();
         into.extend_from_slice(b"\r\nforwarded: ");
-        self.write_forwarded(into);
+        self.write_forwarded_for(into, |into| into.extend_from_within(peer));
         into.extend_from_slice(b"\r\nx-forwarded-proto: ");
         into.extend_from_slice(self.scheme.as_str().as_bytes());
         into.extend_from_slice(b"\r\nx-forwarded-host: ");
@@ -54,11 +56,15 @@ impl<'a> Stamp<'a> {
         address(into, self.peer);
     }
 
-    /// RFC 7239, 4: a node that is no IPv4 address is quoted.
     pub(super) fn write_forwarded(&self, into: &mut Vec<u8>) {
+        self.write_forwarded_for(into, |into| self.write_peer(into));
+    }
+
+    /// `peer` writes the address. RFC 7239, 4: a node that is no IPv4 address is quoted.
+    fn write_forwarded_for(&self, into: &mut Vec<u8>, peer: impl FnOnce(&mut Vec<u8>)) {
         let (open, close) = if self.peer.is_ipv6() { (&b"for=\"["[..], &b"]\""[..]) } else { (&b"for="[..], &b""[..]) };
         into.extend_from_slice(open);
-        address(into, self.peer);
+        peer(into);
         into.extend_from_slice(close);
         into.extend_from_slice(b";host=\"");
         match memchr::memchr2(b'"', b'\\', self.authority.as_bytes()) {
@@ -80,5 +86,35 @@ impl<'a> Stamp<'a> {
         let millis = self.started_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
         into.extend_from_slice(b"t=");
         decimal(into, millis);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn an_address_is_the_same_in_either_field() {
+        let check = |peer: &str, node: &str| {
+            let stamp = Stamp {
+                peer: peer.parse().expect("an address"),
+                scheme: Scheme::Https,
+                authority: "shop.example",
+                started_at: UNIX_EPOCH + Duration::from_millis(5),
+                request_id: b"id",
+            };
+            let mut whole = b"before\r\n".to_vec();
+            stamp.write(&mut whole);
+            let mut forwarded = Vec::new();
+            stamp.write_forwarded(&mut forwarded);
+            let forwarded = String::from_utf8(forwarded).expect("ASCII");
+            assert_eq!(forwarded, format!("for={node};host=\"shop.example\";proto=https"));
+            let lines = format!("x-forwarded-for: {peer}\r\nforwarded: {forwarded}\r\nx-forwarded-proto: https\r\n");
+            assert!(String::from_utf8(whole).expect("ASCII").contains(&lines), "{peer}");
+        };
+        check("192.0.2.7", "192.0.2.7");
+        check("2001:db8::1", "\"[2001:db8::1]\"");
     }
 }

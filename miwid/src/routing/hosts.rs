@@ -52,7 +52,10 @@ pub fn host_of(authority: &str) -> Option<String> {
             address.parse::<std::net::Ipv6Addr>().ok()?;
             (address, after.strip_prefix(':').or(after.is_empty().then_some(""))?)
         }
-        None => authority.split_once(':').unwrap_or((authority, "")),
+        None => match memchr::memchr(b':', authority.as_bytes()) {
+            Some(at) => (&authority[..at], &authority[at + 1..]),
+            None => (authority, ""),
+        },
     };
     let is_host = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b':');
     let valid = !host.is_empty() && host.bytes().all(is_host) && port.bytes().all(|b| b.is_ascii_digit());

@@ -8,7 +8,7 @@ use super::{clock::DATE_BYTES, direct::status_line};
 use crate::{
     encoding::Rules,
     exchange::{ExtraHeaders, Scheme, headers::CACHE_TAG},
-    net::put_line,
+    net::{is_named, put_line},
     upstream::PlainHead,
 };
 
@@ -89,7 +89,7 @@ impl Dress<'_> {
 
     /// `None`: it takes more than handing it on.
     fn judge(&self, field: &Header<'_>, status: StatusCode) -> Option<Fate> {
-        let is = |known: &str| field.name.eq_ignore_ascii_case(known);
+        let is = |known| is_named(field.name, known);
         let drop_if = |it: bool| Some(if it { Fate::Drop } else { Fate::Keep });
         if self.extra.is_some_and(|it| it.removes(field.name)) {
             return Some(Fate::Drop);

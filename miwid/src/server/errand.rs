@@ -272,7 +272,7 @@ impl Kept {
         }
         let duration = self.started.elapsed();
         self.worker.shard.request(&self.verb.method(), self.status, duration);
-        let record = Record {
+        let record = || Record {
             started: self.started_at,
             duration,
             client_ip: self.peer.to_canonical(),
@@ -295,7 +295,7 @@ impl Kept {
             ray: "",
             aborted,
         };
-        self.worker.access.borrow_mut().record(&record);
+        self.worker.access.borrow_mut().record_with(record);
     }
 }
 

@@ -11,7 +11,7 @@ use http::Method;
 use httparse::{Header, Request, Status};
 
 use crate::{
-    net::{NAME_MAX, canonical_length},
+    net::{NAME_MAX, canonical_length, is_named},
     snapshot::Settings,
 };
 
@@ -141,7 +141,7 @@ fn take<'a>(
     underscores: UnderscoreHeaders,
 ) -> Option<()> {
     let (name, value) = (field.name, field.value);
-    let is = |known: &str| name.eq_ignore_ascii_case(known);
+    let is = |known| is_named(name, known);
     match name.len() {
         4 if is("host") => {
             plain.host = value;

@@ -199,12 +199,26 @@ pub struct AccessBuffer {
 
 impl AccessBuffer {
     pub fn record(&mut self, record: &Record<'_>) {
+        if self.is_wanted() {
+            self.put(record);
+        }
+    }
+
+    /// For a record that is some work to make: nobody makes it where there is no log.
+    pub fn record_with<'a>(&mut self, record: impl FnOnce() -> Record<'a>) {
+        if self.is_wanted() {
+            self.put(&record());
+        }
+    }
+
+    fn is_wanted(&mut self) -> bool {
         if !Arc::ptr_eq(self.newest.load(), &self.setup) {
             self.flush();
         }
-        if self.setup.queue.is_none() {
-            return;
-        }
+        self.setup.queue.is_some()
+    }
+
+    fn put(&mut self, record: &Record<'_>) {
         self.formatter.line(&mut self.block, &self.setup.layout, record);
         self.lines += 1;
         if self.lines >= self.setup.lines_max || self.block.len() >= BLOCK_BYTES_MAX {

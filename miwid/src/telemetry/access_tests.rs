@@ -55,6 +55,21 @@ fn records_arrive_in_order_and_the_rest_with_a_flush() {
 }
 
 #[test]
+fn a_record_is_made_only_for_a_log() {
+    let home = tempfile::tempdir().expect("a directory");
+    let path = home.path().join("access.log");
+    let (on, mut off) = (logging(&path, 1), logging(&path, 1));
+    off.access_log.enabled = false;
+    let log = AccessLog::open(&off, &Logs::default(), &Metrics::default()).expect("opens");
+    let mut buffer = log.buffer();
+    buffer.record_with(|| unreachable!("there is no log"));
+    log.reconfigure(&on).expect("reconfigures");
+    buffer.record_with(|| Record { status: 201, ..record() });
+    log.close(PATIENCE);
+    assert_eq!(statuses(&path), ["201"]);
+}
+
+#[test]
 fn a_changed_path_takes_the_next_record_and_loses_none_of_the_held() {
     let home = tempfile::tempdir().expect("a directory");
     let (old, new) = (home.path().join("old.log"), home.path().join("new.log"));

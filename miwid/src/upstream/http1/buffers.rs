@@ -66,6 +66,10 @@ impl Buffer {
         if room >= enough {
             return;
         }
+        if self.bytes.is_empty() {
+            *self = take(size);
+            return;
+        }
         let held = std::mem::take(self);
         let needed = held.bytes.len() + ROOM_MIN;
         *self = if needed <= size { take(size) } else { Self { bytes: BytesMut::with_capacity(needed * 2), size: 0 } };

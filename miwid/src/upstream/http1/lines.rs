@@ -7,7 +7,7 @@ use http::StatusCode;
 use httparse::{Header, ParserConfig, Response, Status};
 
 use super::head::{FIELDS_MAX, Framing};
-use crate::net::canonical_length;
+use crate::net::{canonical_length, is_named};
 
 /// The head of an answer that is framed by one length, or by chunks, on a connection that goes on.
 pub struct PlainHead<'a> {
@@ -42,15 +42,15 @@ fn plain<'a>(parsed: &'a Response<'a, 'a>) -> Option<PlainHead<'a>> {
     let (mut length, mut is_chunked) = (None, false);
     for Header { name, value } in parsed.headers.iter() {
         match name.len() {
-            14 if name.eq_ignore_ascii_case("content-length") => {
+            14 if is_named(name, "content-length") => {
                 let is_first = length.replace(canonical_length(value)?).is_none();
                 is_first.then_some(())?;
             }
-            17 if name.eq_ignore_ascii_case("transfer-encoding") => {
+            17 if is_named(name, "transfer-encoding") => {
                 let is_first = !std::mem::replace(&mut is_chunked, true);
                 (is_first && value.eq_ignore_ascii_case(b"chunked")).then_some(())?;
             }
-            10 if name.eq_ignore_ascii_case("connection") => {
+            10 if is_named(name, "connection") => {
                 value.eq_ignore_ascii_case(b"keep-alive").then_some(())?;
             }
             _ => {}
