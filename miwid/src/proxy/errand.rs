@@ -7,6 +7,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+
 use super::{
     Forwarder,
     lines::{self, PlainRequest},
@@ -63,7 +65,7 @@ pub(super) enum Stage {
 
 impl Forwarder {
     /// Whether it can be done by writing lines to a connection that is open.
-    pub fn errand(&self, asked: PlainRequest<'_>, pools: &Pools) -> Start {
+    pub fn errand(&self, asked: &PlainRequest<'_>, pools: &Pools) -> Start {
         let transport = self.set.transport();
         // Whether it keeps the app awake is to be weighed.
         if !self.wake_on.is_anything() {
@@ -80,11 +82,10 @@ impl Forwarder {
         let named = if self.preserve_host { None } else { endpoint.host(self.set.is_managed()) };
         let host = named.map_or(asked.stamp.authority.as_bytes(), |it| it.as_bytes());
         let mut request = Staged::new();
-        let written = lines::write(&asked, host, &mut request.before);
+        let written = lines::write(asked, host, &mut request.before);
         let Some(connection) = written.and_then(|()| pools.checkout(endpoint, asked.started)) else {
             return Start::Picked(Resumed { in_flight, stage: Stage::Picked });
         };
-        request.put(asked.content, b"");
         connection.begin_lines();
         let (idle_timeout, timeout) = (self.set.idle_timeout(), self.request_timeout);
         let begun = asked.started;
@@ -93,6 +94,11 @@ impl Forwarder {
 }
 
 impl Errand {
+    /// Its content, which goes behind its head. Before the first poll, and once.
+    pub fn put(&mut self, content: Bytes) {
+        self.request.put(content, b"");
+    }
+
     /// When the answer must have begun.
     pub fn deadline(&self) -> Instant {
         self.begun + self.timeout

@@ -3,21 +3,19 @@
 
 use std::time::Instant;
 
-use bytes::Bytes;
 use httparse::Header;
 
 use super::{headers::is_claim, stamp::Stamp};
 use crate::net::{is_named, put_line};
 
 /// A request from a client that speaks for itself alone, whose head has been held against the letter of the gate: no `TE`,
-/// `Expect`, `Upgrade` or `Transfer-Encoding`, `Connection` says no more than keep-alive, and `Content-Length` is there once
-/// and right, or there is no content.
+/// `Expect`, `Upgrade` or `Transfer-Encoding`, `Connection` says no more than keep-alive or close, and `Content-Length` is
+/// there once and right, or there is no content.
 pub struct PlainRequest<'a> {
     pub method: &'a str,
     /// What to ask the endpoint for.
     pub target: &'a str,
     pub fields: &'a [Header<'a>],
-    pub content: Bytes,
     pub stamp: Stamp<'a>,
     pub started: Instant,
 }
@@ -91,14 +89,7 @@ mod tests {
         };
         let mut bytes = Vec::new();
         write(
-            &PlainRequest {
-                method: "GET",
-                target: "/a?b",
-                fields: &fields,
-                content: Bytes::new(),
-                stamp,
-                started: Instant::now(),
-            },
+            &PlainRequest { method: "GET", target: "/a?b", fields: &fields, stamp, started: Instant::now() },
             b"127.0.0.1:3000",
             &mut bytes,
         )?;

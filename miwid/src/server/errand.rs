@@ -135,17 +135,8 @@ fn begin(connection: &Connection, snapshot: &Arc<Snapshot>, asked: &Asked<'_>) -
         None if *plan.path == *path => plain.target,
         None => &plan.path,
     };
-    let head = Bytes::copy_from_slice(head);
-    let content = plain.length..plain.whole();
-    let request = PlainRequest {
-        method: plain.verb.as_str(),
-        target,
-        fields,
-        content: head.slice(content.clone()),
-        stamp,
-        started,
-    };
-    let exchange = match forwarder.errand(request, &worker.pools) {
+    let request = PlainRequest { method: plain.verb.as_str(), target, fields, stamp, started };
+    let mut exchange = match forwarder.errand(&request, &worker.pools) {
         Start::Begun(exchange) => exchange,
         Start::Picked(resumed) => {
             let (snapshot, request_id, resumed) = (snapshot.clone(), Some(request_id.value()), Some(resumed));
@@ -153,6 +144,8 @@ fn begin(connection: &Connection, snapshot: &Arc<Snapshot>, asked: &Asked<'_>) -
         }
         Start::Weigh => return None,
     };
+    let (head, content) = (Bytes::copy_from_slice(head), plain.length..plain.whole());
+    exchange.put(head.slice(content.clone()));
     let kept = Kept {
         worker: worker.clone(),
         snapshot: snapshot.clone(),

@@ -6,7 +6,6 @@ use std::{
     task::{Context, Poll},
 };
 
-use rustls::CommonState;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -34,14 +33,6 @@ enum By {
 impl Carrier {
     pub fn new(stream: TlsStream<TcpStream>, support: Option<Support>) -> Self {
         Self { by: By::Us(stream), support }
-    }
-
-    /// What the handshake has settled, until the kernel has the keys.
-    pub fn settled(&self) -> Option<&CommonState> {
-        match &self.by {
-            By::Us(stream) => Some(stream.settled()),
-            By::Kernel(_) | By::Nobody => None,
-        }
     }
 
     /// Whether the kernel encrypts, from now on if not before. If it cannot, everything stays as it is.
