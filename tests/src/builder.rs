@@ -13,7 +13,10 @@ use std::{
 };
 
 use tempfile::TempDir;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, UnixStream},
+};
 
 use crate::{
     Daemon, binaries,
@@ -324,11 +327,24 @@ impl Drop for Guarded {
     }
 }
 
-/// The listener accepts and the control socket does.
+/// The listener accepts, and the control plane speaks, which it does when every listener is open. That its socket accepts would be
+/// too early: it is the first thing that a daemon opens.
 async fn answers(builder: &Builder) -> bool {
     let text = fs::read_to_string(builder.dir().join("miwid.toml")).unwrap_or_default();
     let port = builder.ports[0];
     let http = !text.contains(&format!("http_port = {port}"))
         || TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).await.is_ok();
-    http && UnixStream::connect(socket_path(builder.dir())).await.is_ok()
+    http && speaks(&socket_path(builder.dir())).await
+}
+
+/// A server of HTTP/2 says its settings first (RFC 9113, 3.4).
+async fn speaks(socket: &Path) -> bool {
+    const LOOK: Duration = Duration::from_secs(1);
+    const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+    let settings = async {
+        let mut stream = UnixStream::connect(socket).await.ok()?;
+        stream.write_all(PREFACE).await.ok()?;
+        stream.read_u8().await.ok()
+    };
+    tokio::time::timeout(LOOK, settings).await.ok().flatten().is_some()
 }

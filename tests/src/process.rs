@@ -5,7 +5,6 @@
 use std::{
     collections::BTreeSet,
     fs,
-    net::{Ipv4Addr, TcpListener, UdpSocket},
     sync::atomic::{AtomicU32, Ordering},
 };
 
@@ -66,16 +65,23 @@ pub fn descendants(pid: u32) -> Vec<Process> {
     all.into_iter().filter(|it| it.pid != pid && family.contains(&it.pid)).collect()
 }
 
-/// Whether something listens on this port over IPv4, seen without touching it: who binds it to see would be in the way of whoever
-/// wants it at that moment.
+/// Whether something listens on this TCP port, seen without touching it: who binds it to see is in the way of whoever wants it at
+/// that moment, and longer than it seems, because a child that another thread starts has a copy of the socket until it executes.
 pub fn listening_on(port: u16) -> bool {
     const LISTEN: &str = "0A";
-    let table = fs::read_to_string("/proc/net/tcp").expect("/proc is there");
+    stands_in(["tcp", "tcp6"], port, |state| state == LISTEN)
+}
+
+/// Whether a line of these tables of /proc/net has this local port and such a state.
+fn stands_in(tables: [&str; 2], port: u16, accept: impl Fn(&str) -> bool) -> bool {
     let end = format!(":{port:04X}");
-    table.lines().skip(1).any(|line| {
+    let is_it = |line: &str| {
         let mut fields = line.split_whitespace().skip(1);
-        fields.next().is_some_and(|local| local.ends_with(&end)) && fields.nth(1) == Some(LISTEN)
-    })
+        fields.next().is_some_and(|local| local.ends_with(&end)) && fields.nth(1).is_some_and(&accept)
+    };
+    // Without IPv6 there is no table of it.
+    let text = |table: &str| fs::read_to_string(format!("/proc/net/{table}")).unwrap_or_default();
+    tables.iter().any(|table| text(table).lines().skip(1).any(is_it))
 }
 
 /// Signals one process that a test started or that a daemon of a test started.
@@ -94,9 +100,6 @@ pub fn free_port() -> u16 {
     (0..COUNT)
         .map(|_| start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT + FIRST)
         .filter_map(|it| u16::try_from(it).ok())
-        .find(|port| {
-            let address = (Ipv4Addr::LOCALHOST, *port);
-            TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok()
-        })
+        .find(|port| !listening_on(*port) && !stands_in(["udp", "udp6"], *port, |_| true))
         .expect("a port is free")
 }

@@ -103,11 +103,15 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU8, Ordering};
+
     use super::*;
 
+    /// One that nobody else asks for. It is not tried before: a child that another test starts would have a copy of that socket
+    /// until it executes.
     fn free_address() -> SocketAddr {
-        let probe = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
-        probe.local_addr().expect("a bound socket has an address")
+        static NEXT: AtomicU8 = AtomicU8::new(1);
+        SocketAddr::from(([127, 80, 0, NEXT.fetch_add(1, Ordering::Relaxed)], 7_080))
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{cell::Cell, time::Duration};
 
 use futures_util::{FutureExt as _, future::join_all};
 
-use super::rig::{DEADLINE, Rig, hold, origin, polite, run, until};
+use super::rig::{DEADLINE, Rig, hold, nobody, origin, polite, run, until};
 use crate::{proxy::WakeRules, upstream::Availability};
 
 #[test]
@@ -148,8 +148,7 @@ fn stopped_and_failed_apps_say_so_at_once() {
 fn a_request_that_hits_a_dying_instance_gets_its_successor() {
     run(async {
         let rig = Rig::new().await;
-        let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let old = rig.publish(gone);
+        let old = rig.publish(nobody());
         let replace = async {
             // The request has been refused by now, or will be in a moment: both ways it must end well.
             rig.set.set_availability(Availability::Holding);

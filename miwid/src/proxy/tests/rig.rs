@@ -179,6 +179,12 @@ impl<F: Future<Output: 'static> + 'static> hyper::rt::Executor<F> for Here {
     }
 }
 
+/// An address where nobody listens: discard, a service that hosts have long ceased to offer. A port that was free a moment ago would
+/// not do, since others ask for one as well.
+pub(super) fn nobody() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 9))
+}
+
 /// An origin whose every connection is handled by `handle`, which also learns how many came before.
 pub(super) async fn origin<F: Future<Output = ()> + 'static>(
     handle: impl Fn(TcpStream, usize) -> F + 'static,

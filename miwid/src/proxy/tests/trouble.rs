@@ -5,16 +5,11 @@ use std::{cell::Cell, rc::Rc, time::Duration};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, UnixListener, UnixStream},
+    net::{UnixListener, UnixStream},
 };
 
-use super::rig::{DEADLINE, Rig, head, hold, origin, polite, run, say, until};
+use super::rig::{DEADLINE, Rig, head, hold, nobody, origin, polite, run, say, until};
 use crate::upstream::Address;
-
-/// An address where nobody listens.
-async fn nobody() -> std::net::SocketAddr {
-    TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
-}
 
 const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 2\r\n\r\nhi";
 
@@ -22,7 +17,7 @@ const POST: &str = "POST / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-L
 fn a_refused_connect_is_502_and_another_endpoint_is_tried_first() {
     run(async {
         let rig = Rig::new().await;
-        rig.publish(nobody().await);
+        rig.publish(nobody());
         let answer = rig.get().await;
         assert!(answer.starts_with("HTTP/1.1 502") && answer.contains("miwi-reason: connect-refused"), "{answer}");
         rig.publish(
