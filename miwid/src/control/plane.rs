@@ -55,9 +55,18 @@ pub enum Course {
     Serving,
     /// Another engine answers; what has been asked here is answered here.
     Paused,
+    /// It will go on doing so: connections end with what they have begun, and whoever asks more connects to the other.
+    Leaving,
     /// The end; the socket stays, since it is another engine's.
     HandedOver,
     Stopping,
+}
+
+impl Course {
+    /// There is no way back.
+    pub fn is_final(self) -> bool {
+        !matches!(self, Self::Serving | Self::Paused)
+    }
 }
 
 /// What the daemon knows of itself.

@@ -63,14 +63,18 @@ impl Control {
             .add_service(CertificatesServer::new(service::Certificates(plane.clone())))
             .add_service(CloudflareServer::new(service::Cloudflare(plane.clone())))
             .add_service(EventsServer::new(service::Events(plane)))
-            .serve_with_incoming(incoming::admitted(listener, course.clone()));
+            .serve_with_incoming_shutdown(incoming::admitted(listener, course.clone()), leaving(course.clone()));
         let ended = tokio::select! {
             ended = serving => ended.map_err(Error::Transport),
             _ = course.wait_for(|it| matches!(it, Course::Stopping | Course::HandedOver)) => Ok(()),
         };
-        if *course.borrow() == Course::HandedOver {
+        if matches!(*course.borrow(), Course::Leaving | Course::HandedOver) {
             file.leave();
         }
         ended
     }
+}
+
+async fn leaving(mut course: watch::Receiver<Course>) {
+    let _ = course.wait_for(|it| it.is_final()).await;
 }

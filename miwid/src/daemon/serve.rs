@@ -281,6 +281,7 @@ impl Daemon {
     async fn leave(self, serving: Serving, signals: &mut Signals) {
         tracing::info!("finishing what is under way");
         serving.others.iter().for_each(JoinHandle::abort);
+        serving.course.send_replace(Course::Leaving);
         self.listeners.leave_quic();
         let ending = async {
             if !self.workers.finished(LEAVE).await {
@@ -332,7 +333,7 @@ impl Daemon {
 
 async fn serve_admin(listener: tokio::net::TcpListener, pages: Pages, mut course: watch::Receiver<Course>) {
     let stop = async move {
-        let _ = course.wait_for(|it| matches!(it, Course::Stopping | Course::HandedOver)).await;
+        let _ = course.wait_for(|it| it.is_final()).await;
     };
     if let Err(error) = builtin::serve(listener, pages, stop).await {
         tracing::error!(%error, "the admin listener ended");

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use http::{Request, Response};
 use rustls::HandshakeKind;
 use tokio::{
@@ -31,7 +32,7 @@ use crate::{
         proxy_protocol::{self, Header},
     },
     snapshot::Snapshot,
-    telemetry::Handshake,
+    telemetry::{Handshake, Metrics},
     tls::{Carrier, HANDSHAKE_MAX, Refusal, kind},
 };
 
@@ -310,6 +311,16 @@ impl Connection {
     }
 }
 
+/// A panic in `serving` ends it and nothing else; whoever counts what is open still gets to count it down.
+pub(super) fn contained<F: Future<Output = ()>>(metrics: &Metrics, serving: F) -> impl Future<Output = ()> + use<F> {
+    let metrics = metrics.clone();
+    AssertUnwindSafe(serving).catch_unwind().map(move |ended| {
+        if ended.is_err() {
+            metrics.panicked();
+        }
+    })
+}
+
 /// An answer that is being made. A panic ends it, and nothing else.
 pub(super) struct Answer {
     worker: Rc<Worker>,
@@ -367,5 +378,22 @@ fn answer<B: Into<Source> + 'static>(
 pub(super) fn ended(done: hyper::Result<()>) {
     if let Err(error) = done {
         tracing::debug!(%error, "connection ended early");
+    }
+}
+
+#[cfg(all(test, feature = "metrics"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_counted_and_what_comes_after_it_happens() {
+        let metrics = Metrics::default();
+        let (mut well, mut ill) =
+            (pin!(contained(&metrics, async {})), pin!(contained(&metrics, async { panic!("on purpose") })));
+        let count = || metrics.exposition().lines().find(|it| it.starts_with("miwid_panics_total ")).map(str::to_owned);
+        assert!(well.as_mut().now_or_never().is_some());
+        assert_eq!(count().as_deref(), Some("miwid_panics_total 0"));
+        assert!(ill.as_mut().now_or_never().is_some(), "who waits for the end hears of it");
+        assert_eq!(count().as_deref(), Some("miwid_panics_total 1"));
     }
 }

@@ -23,7 +23,7 @@ use tokio::{
 use super::http3;
 use super::{
     clock::Clock,
-    connection::{self, Arrival},
+    connection::{self, Arrival, contained},
     front::{READ_BYTES, WRITE_BYTES},
     listeners::{Key, Kind, Socket},
     shelf::Shelf,
@@ -276,7 +276,7 @@ async fn listen(
         tokio::task::spawn_local(async move {
             worker.shard.connection_opened();
             worker.connections.update(|it| it + 1);
-            serving.await;
+            contained(&worker.metrics, serving).await;
             worker.connections.update(|it| it - 1);
             worker.shard.connection_closed();
             drop((permit, open));

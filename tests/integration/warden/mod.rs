@@ -1,6 +1,7 @@
 //! The warden and its engines: what outlives an engine, and what an upgrade leaves alone.
 
 mod account;
+mod callers;
 mod fallback;
 mod fitness;
 mod renewal;

@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use super::connection;
 use crate::{
     net::{CONNECTION_WINDOW, DrainSignal, STREAM_WINDOW, STREAMS_MAX, SteeredIds},
-    server::worker::Worker,
+    server::{connection::contained, worker::Worker},
     snapshot::Snapshot,
     telemetry::Handshake,
     tls::Terminator,
@@ -127,7 +127,7 @@ impl Door {
                 Ok(Ok(connection)) => {
                     worker.shard.handshake(Handshake::Full);
                     worker.shard.connection_opened();
-                    connection::serve(&worker, &snapshot, connection, self.local, drain).await;
+                    self.serve(&worker, &snapshot, connection, drain).await;
                     worker.shard.connection_closed();
                 }
                 Ok(Err(error)) => {
@@ -138,6 +138,16 @@ impl Door {
             }
             drop((permit, open));
         });
+    }
+
+    fn serve(
+        &self,
+        worker: &Rc<Worker>,
+        snapshot: &Snapshot,
+        connection: Connection,
+        drain: DrainSignal,
+    ) -> impl Future<Output = ()> {
+        contained(&worker.metrics, connection::serve(worker, snapshot, connection, self.local, drain))
     }
 
     /// Made once for every terminator: a reload that keeps it keeps this too.

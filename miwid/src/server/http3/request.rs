@@ -1,9 +1,8 @@
 //! One request of an HTTP/3 connection, from its stream to the life that every request has, and its answer back.
 
-use std::{panic::AssertUnwindSafe, pin::pin, rc::Rc};
+use std::{pin::pin, rc::Rc};
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use h3::{error::Code, server::RequestResolver};
 use http::{HeaderMap, HeaderName, Method, Request, header};
 
@@ -15,7 +14,7 @@ use super::{
 use crate::{
     exchange::{Peer, Source},
     net::Activity,
-    server::{head::Early, service, worker::Worker},
+    server::{connection::contained, head::Early, service, worker::Worker},
 };
 
 /// What HTTP/3 has no place for (RFC 9114, 4.2): a message that carries one is malformed.
@@ -39,13 +38,7 @@ pub(super) fn serve(
     activity: &Activity,
     accepted: Accepted,
 ) -> impl Future<Output = ()> + use<> {
-    let (worker, peer, activity) = (worker.clone(), peer.clone(), activity.clone());
-    async move {
-        let metrics = worker.metrics.clone();
-        if AssertUnwindSafe(answer(worker, peer, activity, accepted)).catch_unwind().await.is_err() {
-            metrics.panicked();
-        }
-    }
+    contained(&worker.metrics, answer(worker.clone(), peer.clone(), activity.clone(), accepted))
 }
 
 async fn answer(worker: Rc<Worker>, peer: Peer, activity: Activity, accepted: Accepted) {

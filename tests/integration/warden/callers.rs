@@ -1,0 +1,74 @@
+//! Who holds a connection to the control plane or to the admin listener across an upgrade is soon with the engine that serves,
+//! however long the one before stays for its last tunnel.
+
+use std::path::PathBuf;
+
+use harness::{Daemon, wait};
+use hyper_util::rt::TokioIo;
+use proto::v1::{RestartRequest, StatusRequest, apps_client::AppsClient, daemon_client::DaemonClient};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpStream, UnixStream},
+};
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use super::{engines, start};
+use crate::lifecycle::managed;
+
+async fn channel(socket: PathBuf) -> Channel {
+    let connector = tower::service_fn(move |_: Uri| {
+        let socket = socket.clone();
+        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+    });
+    Endpoint::from_static("http://localhost").connect_with_connector(connector).await.expect("connects")
+}
+
+async fn upgraded_with_a_tunnel_open(daemon: &Daemon) {
+    let said = daemon.ctl_ok(&["upgrade"]).await;
+    assert!(said.stdout.contains("engine 2 serves"), "{said:?}");
+    assert_eq!(engines(daemon).len(), 2, "the one before is still there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_over_a_lasting_connection_reach_the_engine_that_serves() {
+    let daemon = start(&managed(&[], "")).await;
+    daemon.app_ready("chaos").await;
+    let tunnel = daemon.websocket("chaos.test", "/ws").await;
+    let channel = channel(daemon.socket()).await;
+    let (mut daemons, mut apps) = (DaemonClient::new(channel.clone()), AppsClient::new(channel));
+    let generation = |it: tonic::Response<proto::v1::StatusReply>| it.into_inner().engine_generation;
+    assert_eq!(daemons.status(StatusRequest {}).await.map(generation).ok(), Some(1));
+
+    upgraded_with_a_tunnel_open(&daemon).await;
+    let reached = async || daemons.clone().status(StatusRequest {}).await.map(generation).ok();
+    wait::for_value(wait::LATER, "the engine that serves is reached", reached, |it| *it == Some(2)).await;
+    assert_eq!(engines(&daemon).len(), 2, "the tunnel holds the one before");
+    let before = daemon.app_pids("chaos").await;
+    let asked = apps.restart(RestartRequest { name: "chaos".to_owned(), ..RestartRequest::default() }).await;
+    asked.expect("the engine that has the apps is asked");
+    wait::until(wait::LATER, "it is restarted", async || {
+        let now = daemon.app_pids("chaos").await;
+        now.len() == 1 && now != before
+    })
+    .await;
+    drop(tunnel);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lasting_connection_to_the_admin_listener_is_ended() {
+    let daemon = start(&format!("[admin]\nlisten = \"127.0.0.1:{{port2}}\"\n{}", managed(&[], ""))).await;
+    daemon.app_ready("chaos").await;
+    let tunnel = daemon.websocket("chaos.test", "/ws").await;
+    let mut scraper = TcpStream::connect(daemon.address(2)).await.expect("connects");
+    scraper.write_all(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n").await.expect("sent");
+    let mut answer = [0; 12];
+    scraper.read_exact(&mut answer).await.expect("an answer");
+    assert_eq!(&answer, b"HTTP/1.1 200");
+
+    upgraded_with_a_tunnel_open(&daemon).await;
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(wait::LATER, scraper.read_to_end(&mut rest)).await;
+    ended.expect("it is ended").expect("in an orderly way");
+    assert_eq!(engines(&daemon).len(), 2, "the tunnel holds the one before");
+    drop(tunnel);
+}
