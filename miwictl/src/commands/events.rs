@@ -3,32 +3,32 @@
 use std::time::Duration;
 
 use proto::v1::{Event, ListEventsRequest, WatchEventsRequest};
+use tonic::Response;
 
-use super::connect;
+use super::{
+    connect,
+    lasting::{self, Engine},
+};
 use crate::{
     cli::{Format, Globals},
-    error::Result,
+    client::Client,
+    error::{Error, Result},
     output,
 };
 
 pub(super) async fn run(globals: &Globals, follow: bool, since: Option<Duration>) -> Result {
     let since_seconds = since.map(|since| since.as_secs());
-    let mut events = connect(globals).await?.events();
     if !follow {
-        let reply = events.list(ListEventsRequest { since_seconds }).await?.into_inner();
+        let reply = connect(globals).await?.events().list(ListEventsRequest { since_seconds }).await?.into_inner();
         reply.events.iter().for_each(|event| show(globals, event));
         return Ok(());
     }
-    let mut stream = events.watch(WatchEventsRequest { cursor: 0, since_seconds }).await?.into_inner();
-    loop {
-        tokio::select! {
-            next = stream.message() => match next? {
-                Some(event) => show(globals, &event),
-                None => return Ok(()),
-            },
-            _ = tokio::signal::ctrl_c() => return Ok(()),
-        }
-    }
+    let begin = async |client: &Client, engine| {
+        let since_seconds = since_seconds.filter(|_| engine == Engine::First);
+        let request = WatchEventsRequest { cursor: 0, since_seconds };
+        client.events().watch(request).await.map(Response::into_inner)
+    };
+    lasting::follow(globals, begin, Error::from, |event| show(globals, event)).await
 }
 
 fn show(globals: &Globals, event: &Event) {

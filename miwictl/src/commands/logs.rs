@@ -1,12 +1,20 @@
 //! `miwictl logs`, and the output of apps.
 
-use std::io::{self, BufWriter, Write};
+use std::{
+    cell::RefCell,
+    io::{self, BufWriter, Write},
+};
 
-use proto::v1::{ListLogsReply, ListLogsRequest, LogLine, RotateLogsRequest, TailRequest};
+use proto::v1::{ListLogsReply, ListLogsRequest, LogLine, RotateLogsRequest, StatusRequest, TailRequest};
+use tonic::{Response, Status};
 
-use super::connect;
+use super::{
+    connect,
+    lasting::{self, Engine},
+};
 use crate::{
     cli::{Format, Globals, LogsCommand},
+    client::Client,
     error::{Error, NOT_FOUND, Result},
     output,
     report::{self, Output, ReportArgs, TopArgs},
@@ -57,17 +65,28 @@ async fn rotate(globals: &Globals, name: Option<String>) -> Result {
 }
 
 pub(super) async fn tail(globals: &Globals, name: &str, lines: u32, follow: bool) -> Result {
-    let request = TailRequest { name: name.to_owned(), lines, follow };
-    let mut stream = connect(globals).await?.logs().tail(request).await.map_err(unknown)?.into_inner();
-    loop {
-        tokio::select! {
-            next = stream.message() => match next? {
-                Some(line) => show(globals, &line),
-                None => return Ok(()),
-            },
-            _ = tokio::signal::ctrl_c() => return Ok(()),
-        }
-    }
+    // How far a file has been shown; the engines write into the same one.
+    let shown = RefCell::new(String::new());
+    let begin = async |client: &Client, engine| {
+        let lines = match engine {
+            Engine::First => lines,
+            // Of an app's output it has what it has read itself.
+            Engine::Next if is_app(client, name).await? => u32::MAX,
+            Engine::Next => 0,
+        };
+        let request = TailRequest { name: name.to_owned(), lines, follow, after: shown.borrow().clone() };
+        client.logs().tail(request).await.map(Response::into_inner)
+    };
+    lasting::follow(globals, begin, unknown, |line| {
+        shown.replace(line.position.clone());
+        show(globals, line);
+    })
+    .await
+}
+
+async fn is_app(client: &Client, name: &str) -> std::result::Result<bool, Status> {
+    let status = client.daemon().status(StatusRequest {}).await?;
+    Ok(status.get_ref().apps.iter().any(|it| it.name == name))
 }
 
 fn show(globals: &Globals, line: &LogLine) {
@@ -82,7 +101,7 @@ fn show(globals: &Globals, line: &LogLine) {
     });
 }
 
-fn unknown(status: tonic::Status) -> Error {
+fn unknown(status: Status) -> Error {
     let error = Error::from(status);
     if error.exit == NOT_FOUND { error.hint("`miwictl logs list` shows what there is") } else { error }
 }

@@ -6,6 +6,7 @@ mod cert_change;
 mod cloudflare;
 mod configuration;
 mod events;
+mod lasting;
 mod logs;
 mod op;
 mod paperwork;

@@ -182,6 +182,7 @@ pub(super) fn line(tail: &Tail) -> v1::LogLine {
         stream: tail.stream.to_owned(),
         line: String::from_utf8_lossy(&tail.line).into_owned(),
         gap: 0,
+        position: String::new(),
     }
 }
 

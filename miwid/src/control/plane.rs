@@ -7,7 +7,7 @@ use std::{
 };
 
 use proto::v1;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tonic::Status;
 
 use super::{
@@ -63,9 +63,9 @@ pub enum Course {
 }
 
 impl Course {
-    /// There is no way back.
-    pub fn is_final(self) -> bool {
-        !matches!(self, Self::Serving | Self::Paused)
+    /// Waits until there is no way back to serving.
+    pub async fn ended(mut course: watch::Receiver<Self>) {
+        let _ = course.wait_for(|it| !matches!(it, Self::Serving | Self::Paused)).await;
     }
 }
 
@@ -103,6 +103,7 @@ pub struct Control {
 pub(super) struct Plane {
     pub(super) control: Control,
     pub(super) operations: Operations,
+    pub(super) course: watch::Receiver<Course>,
 }
 
 // === impl Plane ===

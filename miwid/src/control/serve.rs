@@ -47,7 +47,7 @@ impl Control {
     pub async fn serve(self, socket: Socket, mut course: watch::Receiver<Course>) -> Result<(), Error> {
         let (listener, file) = socket.into_parts();
         let listener = UnixListener::from_std(listener).map_err(Error::Socket)?;
-        let plane = Arc::new(Plane { control: self, operations: Operations::default() });
+        let plane = Arc::new(Plane { control: self, operations: Operations::default(), course: course.clone() });
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(proto::DESCRIPTORS)
             .build_v1()
@@ -63,7 +63,7 @@ impl Control {
             .add_service(CertificatesServer::new(service::Certificates(plane.clone())))
             .add_service(CloudflareServer::new(service::Cloudflare(plane.clone())))
             .add_service(EventsServer::new(service::Events(plane)))
-            .serve_with_incoming_shutdown(incoming::admitted(listener, course.clone()), leaving(course.clone()));
+            .serve_with_incoming_shutdown(incoming::admitted(listener, course.clone()), Course::ended(course.clone()));
         let ended = tokio::select! {
             ended = serving => ended.map_err(Error::Transport),
             _ = course.wait_for(|it| matches!(it, Course::Stopping | Course::HandedOver)) => Ok(()),
@@ -73,8 +73,4 @@ impl Control {
         }
         ended
     }
-}
-
-async fn leaving(mut course: watch::Receiver<Course>) {
-    let _ = course.wait_for(|it| it.is_final()).await;
 }

@@ -331,11 +331,8 @@ impl Daemon {
     }
 }
 
-async fn serve_admin(listener: tokio::net::TcpListener, pages: Pages, mut course: watch::Receiver<Course>) {
-    let stop = async move {
-        let _ = course.wait_for(|it| it.is_final()).await;
-    };
-    if let Err(error) = builtin::serve(listener, pages, stop).await {
+async fn serve_admin(listener: tokio::net::TcpListener, pages: Pages, course: watch::Receiver<Course>) {
+    if let Err(error) = builtin::serve(listener, pages, Course::ended(course)).await {
         tracing::error!(%error, "the admin listener ended");
     }
 }

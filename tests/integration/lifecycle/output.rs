@@ -48,7 +48,8 @@ fn sizes(daemon: &Daemon, name: &str) -> std::collections::BTreeMap<std::path::P
 }
 
 fn content(file: &std::path::Path) -> Vec<u8> {
-    let bytes = fs::read(file).unwrap_or_default();
+    // It may have got another name since it was found.
+    let Ok(bytes) = fs::read(file) else { return Vec::new() };
     if file.extension().is_none_or(|it| it != "gz") {
         return bytes;
     }

@@ -7,7 +7,7 @@ use proto::v1::{self, logs_server};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tonic::{Request, Response, Status};
 
-use super::{Reply, Streamed, tail};
+use super::{Reply, Streamed, lasting, tail};
 use crate::app::{Refusal, Tail};
 use crate::control::{
     access::{Peer, Right},
@@ -70,13 +70,15 @@ impl logs_server::Logs for Logs {
                 let recent: Vec<_> = logs.recent.iter().map(|line| Ok(convert::line(line))).collect();
                 let recent = stream::iter(recent);
                 let all: Self::TailStream =
-                    if ask.follow { Box::pin(recent.chain(following(logs.follow))) } else { Box::pin(recent) };
+                    if ask.follow { lasting(&self.0, recent.chain(following(logs.follow))) } else { Box::pin(recent) };
                 Ok(Response::new(all))
             }
             Err(Refusal::NotFound { .. } | Refusal::Cancelled) => {
                 let path = self.0.control.logs.path(&ask.name).ok_or_else(|| unknown(&ask.name))?;
-                let read = tail::file(ask.name, path, lines, ask.follow).await;
-                read.map(Response::new).map_err(|error| Status::internal(format!("the log cannot be read: {error}")))
+                let from = ask.after.parse().map_or(tail::Start::Last(lines), tail::Start::After);
+                let read = tail::file(ask.name, path, from, ask.follow).await;
+                let read = read.map_err(|error| Status::internal(format!("the log cannot be read: {error}")))?;
+                Ok(Response::new(if ask.follow { lasting(&self.0, read) } else { read }))
             }
             Err(Refusal::Conflict(reason) | Refusal::Failed { reason, .. }) => Err(Status::failed_precondition(reason)),
         }

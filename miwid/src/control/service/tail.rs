@@ -1,7 +1,7 @@
 //! The end of a log file, and what is appended. A file that became shorter or another one was rotated: it is read from
 //! its beginning.
 
-use std::{io, os::unix::fs::MetadataExt as _, path::PathBuf, time::Duration};
+use std::{fmt, io, num::ParseIntError, os::unix::fs::MetadataExt as _, path::PathBuf, str::FromStr, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
 use proto::v1::LogLine;
@@ -20,17 +20,55 @@ const POLL: Duration = Duration::from_millis(250);
 struct Reader {
     name: String,
     path: PathBuf,
-    inode: u64,
-    offset: u64,
+    read: Position,
     /// The beginning of a line whose end is not written yet.
     partial: Vec<u8>,
 }
 
-/// The last `lines` lines of the file at `path`; with `follow` also those that come.
-pub(super) async fn file(name: String, path: PathBuf, lines: usize, follow: bool) -> io::Result<Streamed<LogLine>> {
-    let mut reader = Reader { name, path, inode: 0, offset: 0, partial: Vec::new() };
-    let mut recent = reader.end().await?;
-    recent.drain(..recent.len().saturating_sub(lines));
+/// Where a reading begins.
+#[derive(Debug)]
+pub(super) enum Start {
+    /// That many lines before the end.
+    Last(usize),
+    After(Position),
+}
+
+/// A file, and how far it has been read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Position {
+    inode: u64,
+    offset: u64,
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.inode, self.offset)
+    }
+}
+
+impl FromStr for Position {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Self, ParseIntError> {
+        let (inode, offset) = text.split_once(':').unwrap_or_default();
+        Ok(Self { inode: inode.parse()?, offset: offset.parse()? })
+    }
+}
+
+/// What the file at `path` has from there on; with `follow` also what comes.
+pub(super) async fn file(name: String, path: PathBuf, from: Start, follow: bool) -> io::Result<Streamed<LogLine>> {
+    let mut reader = Reader { name, path, read: Position::default(), partial: Vec::new() };
+    let recent = match from {
+        Start::Last(lines) => {
+            let mut recent = reader.end().await?;
+            recent.drain(..recent.len().saturating_sub(lines));
+            recent
+        }
+        Start::After(position) => {
+            reader.read = position;
+            reader.more().await?
+        }
+    };
     let recent = stream::iter(recent.into_iter().map(Ok));
     Ok(if follow { Box::pin(recent.chain(following(reader))) } else { Box::pin(recent) })
 }
@@ -48,9 +86,8 @@ fn following(reader: Reader) -> Streamed<LogLine> {
 impl Reader {
     async fn end(&mut self) -> io::Result<Vec<LogLine>> {
         let found = tokio::fs::metadata(&self.path).await?;
-        self.inode = found.ino();
-        self.offset = found.len().saturating_sub(WINDOW_BYTES);
-        let cut = self.offset > 0;
+        self.read = Position { inode: found.ino(), offset: found.len().saturating_sub(WINDOW_BYTES) };
+        let cut = self.read.offset > 0;
         let mut lines = self.more().await?;
         if cut && !lines.is_empty() {
             lines.remove(0);
@@ -61,26 +98,38 @@ impl Reader {
     async fn more(&mut self) -> io::Result<Vec<LogLine>> {
         let mut file = File::open(&self.path).await?;
         let found = file.metadata().await?;
-        if found.ino() != self.inode || found.len() < self.offset {
-            (self.inode, self.offset) = (found.ino(), 0);
+        if found.ino() != self.read.inode || found.len() < self.read.offset {
+            self.read = Position { inode: found.ino(), offset: 0 };
             self.partial.clear();
         }
-        file.seek(SeekFrom::Start(self.offset)).await?;
+        file.seek(SeekFrom::Start(self.read.offset)).await?;
         let read = file.take(WINDOW_BYTES).read_to_end(&mut self.partial).await?;
-        self.offset += read as u64;
+        let mut end = Position { offset: self.read.offset + read as u64 - self.partial.len() as u64, ..self.read };
+        self.read.offset += read as u64;
         let whole = self.partial.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         let text: Vec<u8> = self.partial.drain(..whole).collect();
-        Ok(text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(|line| self.line(line)).collect())
+        let lines = text.split_inclusive(|byte| *byte == b'\n').map(|line| {
+            end.offset += line.len() as u64;
+            self.line(line.strip_suffix(b"\n").unwrap_or(line), end)
+        });
+        Ok(lines.filter(|it| !it.line.is_empty()).collect())
     }
 
-    fn line(&self, bytes: &[u8]) -> LogLine {
-        LogLine { app: self.name.clone(), line: String::from_utf8_lossy(bytes).into_owned(), ..LogLine::default() }
+    fn line(&self, bytes: &[u8], end: Position) -> LogLine {
+        LogLine {
+            app: self.name.clone(),
+            line: String::from_utf8_lossy(bytes).into_owned(),
+            position: end.to_string(),
+            ..LogLine::default()
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+
+    use std::io::Write as _;
 
     use super::*;
 
@@ -94,7 +143,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("access.log");
         std::fs::write(&path, "one\ntwo\nthree\n").unwrap();
-        let stream = file("access".into(), path.clone(), 2, true).await.unwrap();
+        let stream = file("access".into(), path.clone(), Start::Last(2), true).await.unwrap();
         std::fs::rename(&path, dir.path().join("access.log.1")).unwrap();
         std::fs::write(&path, "four\n").unwrap();
         assert_eq!(texts(stream, 3).await, ["two", "three", "four"]);
@@ -105,7 +154,32 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("access.log");
         std::fs::write(&path, "one\ntwo\n").unwrap();
-        let stream = file("access".into(), path, 10, false).await.unwrap();
+        let stream = file("access".into(), path, Start::Last(10), false).await.unwrap();
         assert_eq!(texts(stream, 10).await, ["one", "two"]);
+    }
+
+    #[tokio::test]
+    async fn reading_goes_on_behind_any_line_also_in_another_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("access.log");
+        std::fs::write(&path, "one\n\ntwo\nthr").unwrap();
+        let read = async |from, count| -> Vec<LogLine> {
+            let stream = file("access".into(), path.clone(), from, true).await.unwrap();
+            let lines = stream.take(count).map(Result::unwrap).collect();
+            tokio::time::timeout(Duration::from_secs(20), lines).await.unwrap()
+        };
+        let after = |line: &LogLine| Start::After(line.position.parse().unwrap());
+        let (lines, more) =
+            (|lines: &[LogLine]| lines.iter().map(|it| it.line.clone()).collect::<Vec<_>>(), "ee\nfour\n");
+        let first = read(Start::Last(9), 2).await;
+        assert_eq!(lines(&first), ["one", "two"]);
+        std::fs::OpenOptions::new().append(true).open(&path).unwrap().write_all(more.as_bytes()).unwrap();
+        assert_eq!(lines(&read(after(&first[0]), 3).await), ["two", "three", "four"]);
+        let rest = read(after(&first[1]), 2).await;
+        assert_eq!(lines(&rest), ["three", "four"]);
+        std::fs::rename(&path, dir.path().join("access.log.1")).unwrap();
+        std::fs::write(&path, "five\n").unwrap();
+        assert_eq!(lines(&read(after(&rest[1]), 1).await), ["five"]);
+        assert!(["", "1", "1:", ":1", "a:1"].iter().all(|it| it.parse::<Position>().is_err()));
     }
 }
