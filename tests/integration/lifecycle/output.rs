@@ -66,7 +66,8 @@ fn resident_bytes(pid: u32) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flood_is_dropped_and_counted_and_bothers_nobody() {
-    let flood = app("flood", "", &["--log-flood", "0", "--log-flood-for", "5000"], "");
+    // A limit that a flood exceeds on the slowest machine.
+    let flood = app("flood", "", &["--log-flood", "0", "--log-flood-for", "5000"], "logs = { rate_limit = \"200KB\" }");
     let quiet = app("quiet", "", &["--log-lines", "1000"], "");
     let daemon = Daemon::start(&format!("{flood}{quiet}")).await;
     daemon.app_ready("flood").await;
