@@ -21,7 +21,7 @@ use crate::{
     link::{self, Beginning, Identity, Instead, Kept, Line, Mode, Takeover, ToWarden},
     net::{Admission, BindError},
     reload::{self, Parts, Reloader, Source},
-    server::{Listeners, Shared, Workers, addresses},
+    server::{Listeners, Prepared, Shared, Workers, addresses},
     signal::Signals,
     snapshot::{Current, Lasting, build, capabilities},
     telemetry::{self, AccessLog, Events, Logs, Metrics, Readiness},
@@ -238,16 +238,7 @@ async fn assemble(
         pages: pages.clone(),
         admission: Admission::new(connections_max),
     };
-    let count = limits::workers(config.server.workers);
-    let workers = Workers::start(count, &shared).map_err(|error| StartError::Io("cannot start a worker", error))?;
-    let workers = Arc::new(workers);
-    let admin = admin(&config, engine.as_ref(), &mut kept)?;
-    let mut listeners = Listeners::new(workers.clone());
-    if let Some(engine) = &engine {
-        listeners = listeners.kept_by(engine.line.clone(), kept);
-    }
-    let prepared =
-        listeners.prepare(&addresses(&config)).map_err(|mut errors| taken(errors.remove(0), &config.server))?;
+    let Doors { workers, admin, listeners, prepared } = doors(&config, &shared, engine.as_ref(), kept)?;
     let takeover = match &mut engine {
         Some(engine) => engine.wait_until_told().await?,
         None => Takeover::default(),
@@ -313,6 +304,29 @@ async fn assemble(
         reloader,
         to_terminal: io::stderr().is_terminal(),
     })
+}
+
+/// Where requests come in, and who answers them. Nothing is open yet.
+struct Doors {
+    workers: Arc<Workers>,
+    admin: Option<tokio::net::TcpListener>,
+    listeners: Listeners,
+    prepared: Prepared,
+}
+
+/// Those of the engine before are used again.
+fn doors(config: &Config, shared: &Shared, engine: Option<&Engine>, mut kept: Kept) -> Result<Doors, StartError> {
+    let count = limits::workers(config.server.workers);
+    let workers = Workers::start(count, shared).map_err(|error| StartError::Io("cannot start a worker", error))?;
+    let workers = Arc::new(workers);
+    let admin = admin(config, engine, &mut kept)?;
+    let mut listeners = Listeners::new(workers.clone());
+    if let Some(engine) = engine {
+        listeners = listeners.kept_by(engine.line.clone(), kept);
+    }
+    let prepared =
+        listeners.prepare(&addresses(config)).map_err(|mut errors| taken(errors.remove(0), &config.server))?;
+    Ok(Doors { workers, admin, listeners, prepared })
 }
 
 /// From here on what is said goes where the configuration wants it.
