@@ -81,6 +81,6 @@ async fn of_the_next<T>(
 }
 
 /// It says so, or its connection has broken off.
-fn went_away(status: &Status) -> bool {
+pub(super) fn went_away(status: &Status) -> bool {
     status.code() == Code::Unavailable || status.source().is_some()
 }

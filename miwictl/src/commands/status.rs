@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use proto::v1::{App, StatusReply, StatusRequest};
 
-use super::connect;
+use super::{connect, lasting::went_away};
 use crate::{
     cli::Globals,
     client,
@@ -14,11 +14,19 @@ use crate::{
 
 /// Between two engines the warden keeps the socket, and nobody answers: the next one may not last either.
 const BETWEEN: Duration = Duration::from_secs(3);
+/// How often it is asked for.
+const EACH: Duration = Duration::from_secs(1);
 
 pub(super) async fn run(globals: &Globals, check: bool, watch: bool) -> Result {
+    if watch {
+        return tokio::select! {
+            ended = watched(globals) => ended,
+            _ = tokio::signal::ctrl_c() => Ok(()),
+        };
+    }
     let socket = globals.socket.as_deref();
-    let Some(trouble) = client::trouble(socket).filter(|_| !watch) else { return show(globals, check, watch).await };
-    match tokio::time::timeout(BETWEEN, show(globals, check, watch)).await {
+    let Some(trouble) = client::trouble(socket) else { return show(globals, check).await };
+    match tokio::time::timeout(BETWEEN, show(globals, check)).await {
         Ok(Ok(())) => Err(trouble.answered()),
         Ok(Err(error)) if error.answered => Err(trouble.answered()),
         // What a warden has left that is gone is no news.
@@ -27,24 +35,29 @@ pub(super) async fn run(globals: &Globals, check: bool, watch: bool) -> Result {
     }
 }
 
-async fn show(globals: &Globals, check: bool, watch: bool) -> Result {
+async fn show(globals: &Globals, check: bool) -> Result {
+    let status = connect(globals).await?.daemon().status(StatusRequest {}).await?.into_inner();
+    output::document(globals, &status, screen);
+    if check { judged(&status) } else { Ok(()) }
+}
+
+/// Again whenever something has changed, also from one engine to the next.
+async fn watched(globals: &Globals) -> Result {
     let client = connect(globals).await?;
     let mut shown = String::new();
     loop {
-        let status = client.daemon().status(StatusRequest {}).await?.into_inner();
-        let text = screen(&status);
-        if !watch {
-            output::document(globals, &status, |_| text);
-            return if check { judged(&status) } else { Ok(()) };
+        match client.daemon().status(StatusRequest {}).await {
+            Ok(reply) => {
+                let text = screen(reply.get_ref());
+                if changed(&shown, &text) {
+                    output::object(globals, reply.get_ref(), |_| text.clone());
+                    shown = text;
+                }
+            }
+            Err(gone) if went_away(&gone) && !client::is_deserted(globals.socket.as_deref()) => {}
+            Err(status) => return Err(status.into()),
         }
-        if changed(&shown, &text) {
-            output::object(globals, &status, |_| text.clone());
-            shown = text;
-        }
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_secs(1)) => {}
-            _ = tokio::signal::ctrl_c() => return Ok(()),
-        }
+        tokio::time::sleep(EACH).await;
     }
 }
 

@@ -107,10 +107,12 @@ async fn logs_and_events_are_followed_through_a_crash_and_an_upgrade() {
     let mut output = Following::start(&daemon, &["app", "logs", "chaos", "--follow"]);
     let mut access = Following::start(&daemon, &["logs", "tail", "access", "--follow"]);
     let mut events = Following::start(&daemon, &["events", "--follow"]);
+    let mut status = Following::start(&daemon, &["status", "--watch"]);
     let say = async |text: &str| {
         assert_eq!(daemon.get_host("chaos.test", &format!("/log?text={text}")).await.status, 200);
     };
     events.until("app.ready").await;
+    status.until("running").await;
     say("first").await;
     let mut all = output.until("first").await;
     access.until("first").await;
@@ -133,4 +135,6 @@ async fn logs_and_events_are_followed_through_a_crash_and_an_upgrade() {
     }
     assert!(!asked.iter().any(|it| it.contains("first")), "what is in the file is not told again: {asked:#?}");
     drop(tunnel);
+    daemon.ctl_ok(&["app", "stop", "chaos"]).await;
+    status.until("stopped").await;
 }
