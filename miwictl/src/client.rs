@@ -31,9 +31,10 @@ pub(crate) fn trouble(socket: Option<&Path>) -> Option<Error> {
     Some(Error::new(UNREACHABLE, "crash-loop", text.trim()).hint(hint))
 }
 
-/// Nobody listens there, not even for somebody else.
-pub(crate) fn is_deserted(socket: Option<&Path>) -> bool {
-    place(socket).is_ok_and(|path| std::os::unix::net::UnixStream::connect(path).is_err())
+/// Nobody listens there, not even for somebody else. Where many wait already, somebody does.
+pub(crate) async fn is_deserted(socket: Option<&Path>) -> bool {
+    let Ok(path) = place(socket) else { return false };
+    UnixStream::connect(path).await.is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock)
 }
 
 fn place(socket: Option<&Path>) -> Result<PathBuf> {

@@ -48,7 +48,11 @@ fn content(size: usize) -> Vec<u8> {
 }
 
 async fn serving() -> Daemon {
-    let daemon = Daemon::builder(CONFIG).file("www/index.html", "index").start().await;
+    serving_with(CONFIG).await
+}
+
+async fn serving_with(config: &str) -> Daemon {
+    let daemon = Daemon::builder(config).file("www/index.html", "index").start().await;
     for size in SIZES {
         fs::write(daemon.dir().join(format!("www/{size}.bin")), content(size)).expect("there is space");
     }
@@ -378,6 +382,63 @@ async fn a_sibling_does_not_outlive_its_original_however_many_ask_for_it() {
     .await;
     busy.abort();
     assert_eq!(late, b"new");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_more_than_one_line_decided_is_for_nobody_else() {
+    let config = CONFIG.replace("cache_control", "precompressed = true\ncache_control");
+    let daemon = Daemon::builder(&config).file("www/app.js", "original").start().await;
+    fs::write(daemon.dir().join("www/app.js.gz"), "sibling").expect("there is space");
+    let gzip = "accept-encoding: gzip\r\n";
+    shelve(&daemon, "/app.js", gzip).await;
+    for (at, first) in ["", "accept-encoding:\r\n", "accept-encoding: identity\r\n"].into_iter().enumerate() {
+        let target = format!("/app.js?{at}");
+        let (two, other) = (format!("{}{gzip}", if at == 0 { "accept-encoding:\r\n" } else { first }), first);
+        for _ in 0..3 {
+            assert_eq!(Wire::to(&daemon).await.ask(&target, &two).await.1, b"sibling", "{two}");
+            assert_eq!(Wire::to(&daemon).await.ask(&target, other).await.1, b"original", "{other}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_has_not_taken_its_answer_is_not_idle() {
+    let daemon = serving_with(&CONFIG.replace("workers = 1", "workers = 1\nkeepalive_timeout = \"1s\"")).await;
+    let target = "/1048576.bin";
+    // From memory, so that all of an answer is at hand at once; and more of them than sockets hold.
+    const ANSWERS: usize = 10;
+    shelve(&daemon, target, "").await;
+    for (at, fields) in ["", "accept-encoding: gzip\r\naccept-encoding: br\r\n"].into_iter().enumerate() {
+        let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+        socket.set_recv_buffer_size(64 << 10).expect("it may be small");
+        let mut slow = Wire(Box::new(socket.connect(daemon.http()).await.expect("it listens")));
+        for number in 0..ANSWERS {
+            slow.send(&format!("{target}?{at}{number}"), fields).await;
+        }
+        for _ in 0..2 {
+            let mut idle = Wire::to(&daemon).await;
+            idle.ask("/1.bin", "").await;
+            let ended = tokio::time::timeout(wait::SOON, idle.0.read_u8()).await.expect("an idle one is let go");
+            assert!(ended.is_err(), "without a word");
+        }
+        for number in 0..ANSWERS {
+            let (head, body) = slow.answer().await;
+            assert!(head.starts_with("HTTP/1.1 200") && body == content(1 << 20), "{number}: {head}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_tag_is_nobodys() {
+    let config = CONFIG.replace("x_frame_options", "etag = \"\"\nx_frame_options");
+    let daemon = Daemon::builder(&config).file("www/a", "content").start().await;
+    shelve(&daemon, "/a", "").await;
+    for _ in 0..3 {
+        let mut wire = Wire::to(&daemon).await;
+        assert_eq!(wire.ask("/a", "").await.1, b"content");
+        let (head, body) = wire.ask("/a", "if-none-match:\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 200") && body == b"content", "{head}");
+    }
 }
 
 /// In seconds.

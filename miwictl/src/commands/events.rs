@@ -7,7 +7,7 @@ use tonic::Response;
 
 use super::{
     connect,
-    lasting::{self, Engine},
+    lasting::{self, Engine, Moment},
 };
 use crate::{
     cli::{Format, Globals},
@@ -29,6 +29,12 @@ pub(super) async fn run(globals: &Globals, follow: bool, since: Option<Duration>
         client.events().watch(request).await.map(Response::into_inner)
     };
     lasting::follow(globals, begin, Error::from, |event| show(globals, event)).await
+}
+
+impl Moment for Event {
+    fn at(&self) -> &str {
+        &self.at
+    }
 }
 
 fn show(globals: &Globals, event: &Event) {

@@ -10,7 +10,7 @@ use tonic::{Response, Status};
 
 use super::{
     connect,
-    lasting::{self, Engine},
+    lasting::{self, Engine, Moment},
 };
 use crate::{
     cli::{Format, Globals, LogsCommand},
@@ -19,6 +19,9 @@ use crate::{
     output,
     report::{self, Output, ReportArgs, TopArgs},
 };
+
+/// A position that is in no file: each is read from its beginning.
+const BEGINNING: &str = "0:0";
 
 pub(super) async fn run(globals: &Globals, command: &LogsCommand) -> Result {
     match command {
@@ -68,13 +71,15 @@ pub(super) async fn tail(globals: &Globals, name: &str, lines: u32, follow: bool
     // How far a file has been shown; the engines write into the same one.
     let shown = RefCell::new(String::new());
     let begin = async |client: &Client, engine| {
-        let lines = match engine {
-            Engine::First => lines,
+        let (lines, after) = match engine {
+            Engine::First => (lines, String::new()),
             // Of an app's output it has what it has read itself.
-            Engine::Next if is_app(client, name).await? => u32::MAX,
-            Engine::Next => 0,
+            Engine::Next if is_app(client, name).await? => (u32::MAX, String::new()),
+            // Where nothing has been shown there was no line.
+            Engine::Next if shown.borrow().is_empty() && lines > 0 => (0, BEGINNING.to_owned()),
+            Engine::Next => (0, shown.borrow().clone()),
         };
-        let request = TailRequest { name: name.to_owned(), lines, follow, after: shown.borrow().clone() };
+        let request = TailRequest { name: name.to_owned(), lines, follow, after };
         client.logs().tail(request).await.map(Response::into_inner)
     };
     lasting::follow(globals, begin, unknown, |line| {
@@ -82,6 +87,12 @@ pub(super) async fn tail(globals: &Globals, name: &str, lines: u32, follow: bool
         show(globals, line);
     })
     .await
+}
+
+impl Moment for LogLine {
+    fn at(&self) -> &str {
+        &self.at
+    }
 }
 
 async fn is_app(client: &Client, name: &str) -> std::result::Result<bool, Status> {

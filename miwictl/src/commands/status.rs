@@ -30,8 +30,8 @@ pub(super) async fn run(globals: &Globals, check: bool, watch: bool) -> Result {
         Ok(Ok(())) => Err(trouble.answered()),
         Ok(Err(error)) if error.answered => Err(trouble.answered()),
         // What a warden has left that is gone is no news.
-        Ok(Err(error)) if client::is_deserted(socket) => Err(error),
-        Ok(Err(_)) | Err(_) => Err(trouble),
+        Ok(Err(error)) => Err(if client::is_deserted(socket).await { error } else { trouble }),
+        Err(_) => Err(trouble),
     }
 }
 
@@ -54,8 +54,11 @@ async fn watched(globals: &Globals) -> Result {
                     shown = text;
                 }
             }
-            Err(gone) if went_away(&gone) && !client::is_deserted(globals.socket.as_deref()) => {}
-            Err(status) => return Err(status.into()),
+            Err(gone) => {
+                if !went_away(&gone) || client::is_deserted(globals.socket.as_deref()).await {
+                    return Err(gone.into());
+                }
+            }
         }
         tokio::time::sleep(EACH).await;
     }

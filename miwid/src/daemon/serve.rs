@@ -322,7 +322,10 @@ impl Daemon {
                 self.apps.shutdown(Duration::ZERO).await;
             }
         }
-        serving.course.send_replace(Course::Stopping);
+        // While it is paused, the socket is the other engine's.
+        serving
+            .course
+            .send_modify(|it| *it = if *it == Course::Paused { Course::HandedOver } else { Course::Stopping });
         serving.others.iter().for_each(JoinHandle::abort);
         let _ = tokio::time::timeout(LOG_FAREWELL, serving.control).await;
         self.access.close(LOG_FAREWELL);

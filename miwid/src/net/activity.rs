@@ -181,6 +181,9 @@ impl Activity {
     pub fn flushed(&self) {
         if self.0.owed_since.load(Relaxed) != 0 {
             self.0.owed_since.store(0, Relaxed);
+            if self.phase() == Phase::Idle {
+                self.0.since.store(millis(), Relaxed);
+            }
         }
     }
 
@@ -190,16 +193,15 @@ impl Activity {
         (since != 0).then(|| stall(since, self.0.taken_at.load(Relaxed), self.0.taken.load(Relaxed)))
     }
 
-    /// When the present phase will be too old; `None`: it may last.
+    /// When the present phase will be too old; `None`: it may last. Who has not taken all of an answer is not idle yet, though we
+    /// have nothing left to do for it.
     fn deadline(&self, timeouts: Timeouts) -> Option<Instant> {
-        let limit = match self.phase() {
-            Phase::Idle => timeouts.idle,
-            Phase::Head => timeouts.head,
-            Phase::Busy | Phase::Stalled => {
-                return self.stalled_at().map(|at| *EPOCH + Duration::from_millis(at));
-            }
-        };
-        Some(self.since() + limit)
+        let stalled = self.stalled_at().map(|at| *EPOCH + Duration::from_millis(at));
+        match self.phase() {
+            Phase::Idle => stalled.or(Some(self.since() + timeouts.idle)),
+            Phase::Head => Some(self.since() + timeouts.head),
+            Phase::Busy | Phase::Stalled => stalled,
+        }
     }
 
     fn since(&self) -> Instant {
@@ -229,8 +231,11 @@ impl Activity {
             let now = Instant::now();
             let due = due.unwrap_or(now + shortest);
             if due <= now {
-                let phase = self.phase();
-                return Poll::Ready(if phase == Phase::Busy { Phase::Stalled } else { phase });
+                return Poll::Ready(match self.phase() {
+                    Phase::Busy => Phase::Stalled,
+                    Phase::Idle if self.stalled_at().is_some() => Phase::Stalled,
+                    phase => phase,
+                });
             }
             timer.as_mut().reset(due);
         }
@@ -407,6 +412,20 @@ mod tests {
         assert!(activity.deadline(TIMEOUTS).is_some(), "there is more");
         activity.flushed();
         assert_eq!(activity.deadline(TIMEOUTS), None);
+    }
+
+    #[tokio::test]
+    async fn who_has_not_taken_an_answer_is_not_idle() {
+        let activity = activity();
+        drop(activity.request(std::time::Instant::now()));
+        activity.write_blocked();
+        let idle_at = activity.deadline(TIMEOUTS).expect("a client that takes nothing is let go");
+        assert!(idle_at > Instant::now() + STALL_TIMEOUT / 2, "by the rule for slow clients");
+        let waited = tokio::time::timeout(TIMEOUTS.idle * 5, expired(&activity)).await;
+        assert!(waited.is_err(), "it is not idle");
+        activity.flushed();
+        assert!(activity.age() < TIMEOUTS.idle, "idleness begins when it has all");
+        assert_eq!(expired(&activity).await, Phase::Idle);
     }
 
     #[test]

@@ -51,6 +51,8 @@ fn judge(name: &str, has_cookie: &mut bool) -> Judgement {
     match name.len() {
         3 if is("via") => Judgement::Weigh,
         4 if is("host") => Judgement::Host,
+        // `Connection: close` names it.
+        5 if is("close") => Judgement::Weigh,
         6 if is("cookie") => match std::mem::replace(has_cookie, true) {
             true => Judgement::Weigh,
             false => Judgement::Keep,
@@ -138,7 +140,8 @@ mod tests {
 
     #[test]
     fn what_has_to_be_weighed_is_left() {
-        for fields in [&[("Via", "1.1 miwid")][..], &[("cookie", "a"), ("Cookie", "b")], &[("x_a", "b")]] {
+        let cookies = [("cookie", "a"), ("Cookie", "b")];
+        for fields in [&[("Via", "1.1 miwid")][..], &cookies, &[("x_a", "b")], &[("Close", "x")]] {
             assert_eq!(written(fields), None, "{fields:?}");
         }
     }

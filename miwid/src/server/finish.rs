@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     builtin::Pages,
-    exchange::{Body, Context, Meter, TunnelEnd, headers, is_call},
+    exchange::{Body, Context, Meter, Scheme, TunnelEnd, headers, is_call},
     net::Running,
     snapshot::Snapshot,
     telemetry::Record,
@@ -41,6 +41,8 @@ pub(super) struct Summary {
     user_agent: Option<HeaderValue>,
     accept: Option<HeaderValue>,
     accept_encoding: Option<HeaderValue>,
+    /// There is more than that line, and all of them decide.
+    accepts_more: bool,
     /// The content type of a gRPC call.
     call: Option<HeaderValue>,
     meter: Meter,
@@ -56,6 +58,7 @@ impl Summary {
             user_agent: None,
             accept: None,
             accept_encoding: None,
+            accepts_more: false,
             call: None,
             meter,
         };
@@ -64,6 +67,8 @@ impl Summary {
             let Some(place) = summary.place(name) else { continue };
             if place.is_none() {
                 *place = Some(value.clone());
+            } else if *name == header::ACCEPT_ENCODING {
+                summary.accepts_more = true;
             }
         }
         if summary.call.is_some() && !is_call(parts.version, &parts.headers) {
@@ -142,6 +147,7 @@ pub(super) fn finish(
         parts.headers.remove(headers::CACHE_TAG);
     }
     let is_shelved = pending.shelve(snapshot, &parts);
+    let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
     let tunnel = pending.context.tunnel.take();
     pending.status = parts.status;
     let pending = match tunnel {
@@ -152,7 +158,7 @@ pub(super) fn finish(
         }
         None => Some(pending),
     };
-    Response::from_parts(parts, Tracked { body, bytes_sent: 0, pending, is_shelved })
+    Response::from_parts(parts, Tracked { body, length, bytes_sent: 0, pending, is_shelved })
 }
 
 /// An exchange whose record is still to be written. Dropped unwritten, it says that the client went away before it was
@@ -184,10 +190,14 @@ impl Pending {
     /// request may do without the parser.
     fn shelve(&self, snapshot: &Arc<Snapshot>, parts: &response::Parts) -> bool {
         let Self { context, summary, worker, .. } = self;
+        // In cleartext beside a redirect to HTTPS it depends on who asks: a proxy whose client came over HTTPS is not redirected.
+        let depends = snapshot.settings.redirect_https.is_some() && context.peer.scheme == Scheme::Http;
         let is_plain = summary.version == Version::HTTP_11
             && summary.method == Method::GET
             && summary.uri.authority().is_none()
+            && !summary.accepts_more
             && !context.trusted
+            && !depends
             && context.peer.secured.as_ref().is_none_or(|it| it.is_open_to_all());
         if parts.status == StatusCode::NOT_MODIFIED && context.upstream.is_none() {
             // Nothing to keep, but who revalidates one file will do so with others, and those may be at hand.
@@ -271,6 +281,8 @@ fn protocol(version: Version) -> &'static str {
 /// A response body that knows when it has ended.
 pub(super) struct Tracked {
     body: Body,
+    /// As the head tells it.
+    length: Option<u64>,
     bytes_sent: u64,
     pending: Option<Box<Pending>>,
     is_shelved: bool,
@@ -322,11 +334,14 @@ impl http_body::Body for Tracked {
 }
 
 impl Drop for Tracked {
-    /// hyper drops a body that it need not send (HEAD, 304) or can no longer send (the client has gone).
+    /// A body is dropped that need not be sent (HEAD, 304), of which all was sent that the head tells of (an upstream may say its end
+    /// later), or that can no longer be sent (the client has gone).
     fn drop(&mut self) {
-        let bodyless = self.pending.as_ref().is_some_and(|it| {
-            it.summary.method == Method::HEAD || it.status == StatusCode::NOT_MODIFIED || self.body.is_end_stream()
-        });
-        self.ended(!bodyless);
+        let is_whole = self.length == Some(self.bytes_sent) || self.body.is_end_stream();
+        let is_done = self
+            .pending
+            .as_ref()
+            .is_some_and(|it| is_whole || it.summary.method == Method::HEAD || it.status == StatusCode::NOT_MODIFIED);
+        self.ended(!is_done);
     }
 }

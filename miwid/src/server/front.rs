@@ -320,7 +320,9 @@ struct Given<'a> {
 /// What follows the head; `None` when that is not at hand.
 fn content(io: &mut impl Io, ready: &Ready, plain: &Plain<'_>) -> io::Result<Option<(StatusCode, Content)>> {
     match plain.if_none_match {
-        Some(tag) if *tag == *ready.etag => return Ok(Some((StatusCode::NOT_MODIFIED, Content::None))),
+        Some(tag) if !tag.is_empty() && *tag == *ready.etag => {
+            return Ok(Some((StatusCode::NOT_MODIFIED, Content::None)));
+        }
         // Perhaps a list, or a weak one.
         Some(_) => return Ok(None),
         None => {}

@@ -1,6 +1,6 @@
 //! Whose word counts for what: Cloudflare's for its visitors, and nobody's who only says that he is Cloudflare.
 
-use harness::{Daemon, Origin};
+use harness::{Daemon, Origin, wait};
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 
@@ -191,6 +191,17 @@ async fn visitors_that_came_over_https_are_not_sent_round_in_circles() {
         assert!(head.starts_with(&format!("http/1.1 {status}")), "{peer}: {head}");
     }
     assert!(logged(&lax, 2).await.iter().all(|it| it["remote_addr"] == it["peer_addr"]));
+    // Nor is what they get kept for those who are sent on, when the file is old enough to be.
+    let begun = tokio::time::Instant::now();
+    wait::until(wait::SOON, "the file is settled", async || {
+        let fields = "cf-visitor: {\"scheme\":\"https\"}\r\n";
+        for (peer, fields, status) in [(CLOUDFLARE, fields, "200"), (STRANGER, "", "308")] {
+            let (head, _) = ask(&mut from(&lax, 1, peer).await, &get("/a.txt", "a.test", fields)).await.unwrap();
+            assert!(head.starts_with(&format!("http/1.1 {status}")), "{peer}: {head}");
+        }
+        begun.elapsed() > std::time::Duration::from_secs(3)
+    })
+    .await;
     drop(lax);
     let daemon = start(&text).await;
     for (peer, fields, status) in [

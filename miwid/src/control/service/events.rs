@@ -41,7 +41,7 @@ impl events_server::Events for Events {
         let recent = self.recent(ask.cursor, ask.since_seconds);
         let last = recent.last().map_or(ask.cursor, |event| event.cursor);
         let recent = stream::iter(recent.iter().map(|event| Ok(convert::event(event))).collect::<Vec<_>>());
-        Ok(Response::new(lasting(&self.0, recent.chain(following(feed, last)))))
+        Ok(Response::new(lasting(self.0.course.clone(), recent.chain(following(feed, last)))))
     }
 }
 

@@ -7,7 +7,7 @@ use proto::v1::{self, logs_server};
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use tonic::{Request, Response, Status};
 
-use super::{Reply, Streamed, lasting, tail};
+use super::{Reply, Streamed, here, lasting, tail};
 use crate::app::{Refusal, Tail};
 use crate::control::{
     access::{Peer, Right},
@@ -69,8 +69,11 @@ impl logs_server::Logs for Logs {
             Ok(logs) => {
                 let recent: Vec<_> = logs.recent.iter().map(|line| Ok(convert::line(line))).collect();
                 let recent = stream::iter(recent);
-                let all: Self::TailStream =
-                    if ask.follow { lasting(&self.0, recent.chain(following(logs.follow))) } else { Box::pin(recent) };
+                let all: Self::TailStream = if ask.follow {
+                    here(self.0.course.clone(), recent.chain(following(logs.follow)))
+                } else {
+                    Box::pin(recent)
+                };
                 Ok(Response::new(all))
             }
             Err(Refusal::NotFound { .. } | Refusal::Cancelled) => {
@@ -78,7 +81,7 @@ impl logs_server::Logs for Logs {
                 let from = ask.after.parse().map_or(tail::Start::Last(lines), tail::Start::After);
                 let read = tail::file(ask.name, path, from, ask.follow).await;
                 let read = read.map_err(|error| Status::internal(format!("the log cannot be read: {error}")))?;
-                Ok(Response::new(if ask.follow { lasting(&self.0, read) } else { read }))
+                Ok(Response::new(if ask.follow { lasting(self.0.course.clone(), read) } else { read }))
             }
             Err(Refusal::Conflict(reason) | Refusal::Failed { reason, .. }) => Err(Status::failed_precondition(reason)),
         }

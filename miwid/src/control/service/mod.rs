@@ -22,7 +22,7 @@ pub(super) use certificates::Certificates;
 pub(super) use cloudflare::Cloudflare;
 pub(super) use daemon::Daemon;
 pub(super) use events::Events;
-use lasting::lasting;
+use lasting::{here, lasting};
 pub(super) use logs::Logs;
 pub(super) use operations::Operations;
 pub(super) use upstreams::Upstreams;
