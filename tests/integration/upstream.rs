@@ -330,3 +330,46 @@ async fn an_upstream_that_knows_no_http2_is_an_error_and_not_a_hang() {
     let daemon = Daemon::start(&site(&format!("http://127.0.0.1:{port}"), "upstream_http = \"2\"")).await;
     assert_eq!(daemon.get_host("a.test", "/").await.status, 502);
 }
+
+/// An origin over HTTP/2 that never tells the end of its content, but how long it is.
+async fn without_end() -> (u16, tokio::task::JoinHandle<()>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let origin = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(stream).await.unwrap();
+        let (_, mut respond) = connection.accept().await.unwrap().unwrap();
+        let head = http::Response::builder().header("content-length", "5").body(()).unwrap();
+        let mut body = respond.send_response(head, false).unwrap();
+        body.send_data(Bytes::from_static(b"hello"), false).unwrap();
+        while connection.accept().await.is_some() {}
+    });
+    (port, origin)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_is_whole_when_all_that_its_head_tells_of_has_come() {
+    let logging =
+        "\n[logging.access_log]\nenabled = true\npath = \"{dir}/access.log\"\nformat = \"json\"\nbuffer_size = 1\n";
+    for fields in ["", "range: bytes=0-9\r\n"] {
+        let (port, origin) = without_end().await;
+        let config = format!("{}{logging}", site(&format!("http://127.0.0.1:{port}"), "upstream_http = \"2\""));
+        let daemon = Daemon::start(&config).await;
+        let mut stream = TcpStream::connect(daemon.http()).await.unwrap();
+        stream.write_all(format!("GET / HTTP/1.1\r\nhost: a.test\r\n{fields}\r\n").as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"hello") {
+            let read = tokio::time::timeout(wait::SOON, stream.read_buf(&mut answer)).await;
+            assert_ne!(read.expect("in time").expect("an answer"), 0);
+        }
+        let record = wait::for_some(wait::SOON, "the record", async || {
+            daemon.read("access.log").lines().next().map(str::to_owned)
+        })
+        .await;
+        let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+        assert_eq!((&record["status"], &record["aborted"]), (&200.into(), &false.into()), "{record}");
+        drop(stream);
+        drop(daemon);
+        origin.abort();
+    }
+}
