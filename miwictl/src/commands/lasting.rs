@@ -3,6 +3,7 @@
 
 use std::{error::Error as _, time::Duration};
 
+use proto::v1::StatusRequest;
 use tonic::{Code, Status, Streaming};
 
 use super::connect;
@@ -33,37 +34,42 @@ pub(super) trait Moment {
     fn at(&self) -> &str;
 }
 
-/// How far a stream has been shown: an engine that goes on after all has things to say that were shown before.
+/// How far a stream has been shown. An engine that goes on after all, because a newer one has failed, says again what was shown
+/// before; a newer one says only what is new, whatever has become of the clock.
 #[derive(Default)]
 struct Shown {
+    newest: u64,
     at: String,
     /// So many were of that moment.
     count: usize,
-    /// So many of that moment are still to be left out.
-    again: usize,
+    /// So many of that moment are still to be left out, and all before it. `None`: everything is new.
+    again: Option<usize>,
 }
 
 impl Shown {
+    /// An engine begins to tell.
+    fn begin(&mut self, generation: u64) {
+        self.again = (generation <= self.newest).then_some(self.count);
+        self.newest = self.newest.max(generation);
+    }
+
     fn is_news(&mut self, at: &str) -> bool {
         // Without it the text of an earlier moment is less, however many digits its second has.
         let at = at.trim_end_matches('Z');
         if at.is_empty() {
             return true;
         }
-        if at < self.at.as_str() || (at == self.at && self.again > 0) {
-            self.again -= usize::from(at == self.at);
-            return false;
+        match &mut self.again {
+            Some(_) if at < self.at.as_str() => return false,
+            Some(left) if at == self.at && *left > 0 => {
+                *left -= 1;
+                return false;
+            }
+            _ => self.again = None,
         }
         self.count = if at == self.at { self.count + 1 } else { 1 };
-        if at != self.at {
-            (self.at, self.again) = (at.to_owned(), 0);
-        }
+        at.clone_into(&mut self.at);
         true
-    }
-
-    /// From here on it may come again.
-    fn begin_again(&mut self) {
-        self.again = self.count;
     }
 }
 
@@ -87,15 +93,18 @@ async fn followed<T: Moment>(
     show: impl Fn(&T),
 ) -> Result {
     let mut shown = Shown::default();
-    let mut stream = begin(&connect(globals).await?, Engine::First).await.map_err(&unknown)?;
+    let client = connect(globals).await?;
+    let mut stream = begin(&client, Engine::First).await.map_err(&unknown)?;
+    shown.begin(generation(&client).await?);
     loop {
         match stream.message().await {
             Ok(Some(message)) if shown.is_news(message.at()) => show(&message),
             Ok(Some(_)) => {}
             Ok(None) => return Ok(()),
             Err(gone) if went_away(&gone) => {
-                stream = of_the_next(globals, &begin, &unknown, gone).await?;
-                shown.begin_again();
+                let (number, next) = of_the_next(globals, &begin, &unknown, gone).await?;
+                shown.begin(number);
+                stream = next;
             }
             Err(status) => return Err(status.into()),
         }
@@ -108,13 +117,14 @@ async fn of_the_next<T>(
     begin: impl AsyncFn(&Client, Engine) -> Begun<T>,
     unknown: impl Fn(Status) -> Error,
     gone: Status,
-) -> Result<Streaming<T>> {
+) -> Result<(u64, Streaming<T>)> {
     while !client::is_deserted(globals.socket.as_deref()).await {
         if let Ok(client) = connect(globals).await {
-            match begin(&client, Engine::Next).await {
-                Ok(stream) => {
+            let begun = async { Ok((generation(&client).await?, begin(&client, Engine::Next).await?)) };
+            match begun.await {
+                Ok(begun) => {
                     output::talk(globals, "(another engine goes on)");
-                    return Ok(stream);
+                    return Ok(begun);
                 }
                 Err(status) if went_away(&status) => {}
                 Err(status) => return Err(unknown(status)),
@@ -123,6 +133,10 @@ async fn of_the_next<T>(
         tokio::time::sleep(BETWEEN).await;
     }
     Err(gone.into())
+}
+
+async fn generation(client: &Client) -> std::result::Result<u64, Status> {
+    Ok(client.daemon().status(StatusRequest {}).await?.get_ref().engine_generation)
 }
 
 /// It says so, or its connection has broken off.
@@ -138,15 +152,20 @@ mod tests {
     fn what_was_shown_is_not_shown_again_and_nothing_else_is_left_out() {
         let mut shown = Shown::default();
         let news = |shown: &mut Shown, moments: &[&str]| moments.iter().map(|it| shown.is_news(it)).collect::<Vec<_>>();
+        shown.begin(1);
         assert_eq!(news(&mut shown, &["1", "2", "2", "", "3", "3"]), [true; 6]);
-        shown.begin_again();
-        assert_eq!(news(&mut shown, &["1", "2", "2"]), [false; 3], "an engine that goes on after all");
-        assert_eq!(news(&mut shown, &["3", "3", "3", "4"]), [false, false, true, true]);
-        shown.begin_again();
-        assert_eq!(news(&mut shown, &["5", "5", ""]), [true; 3], "another one has only news");
-        shown.begin_again();
-        assert_eq!(news(&mut shown, &["4", "5", "5", "5"]), [false, false, false, true]);
+        shown.begin(2);
+        assert_eq!(news(&mut shown, &["3", "4", "4"]), [true; 3], "a newer engine has only news");
+        shown.begin(1);
+        assert_eq!(news(&mut shown, &["1", "3", "3"]), [false; 3], "one that goes on after all");
+        assert_eq!(news(&mut shown, &["4", "4", "4", "5"]), [false, false, true, true]);
+        assert_eq!(news(&mut shown, &["2", "2"]), [true; 2], "a clock that was set back hides nothing");
+        shown.begin(3);
+        assert_eq!(news(&mut shown, &["1"]), [true], "from one engine to the next, either");
         let mut shown = Shown::default();
-        assert_eq!(news(&mut shown, &["07Z", "07.12Z", "07.123Z", "08Z"]), [true; 4]);
+        shown.begin(1);
+        assert_eq!(news(&mut shown, &["07.12Z"]), [true]);
+        shown.begin(1);
+        assert_eq!(news(&mut shown, &["07Z", "07.12Z", "07.123Z", "08Z"]), [false, false, true, true]);
     }
 }
