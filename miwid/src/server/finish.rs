@@ -147,7 +147,7 @@ pub(super) fn finish(
         parts.headers.remove(headers::CACHE_TAG);
     }
     let is_shelved = pending.shelve(snapshot, &parts);
-    let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|it| it.to_str().ok()?.parse().ok());
+    let length = http_body::Body::size_hint(&body).exact();
     let tunnel = pending.context.tunnel.take();
     pending.status = parts.status;
     let pending = match tunnel {
@@ -281,7 +281,7 @@ fn protocol(version: Version) -> &'static str {
 /// A response body that knows when it has ended.
 pub(super) struct Tracked {
     body: Body,
-    /// As the head tells it.
+    /// Where it is known beforehand.
     length: Option<u64>,
     bytes_sent: u64,
     pending: Option<Box<Pending>>,
@@ -334,8 +334,8 @@ impl http_body::Body for Tracked {
 }
 
 impl Drop for Tracked {
-    /// A body is dropped that need not be sent (HEAD, 304), of which all was sent that the head tells of (an upstream may say its end
-    /// later), or that can no longer be sent (the client has gone).
+    /// A body is dropped that need not be sent (HEAD, 304), of which all was sent (an upstream may say its end later), or that can no
+    /// longer be sent (the client has gone).
     fn drop(&mut self) {
         let is_whole = self.length == Some(self.bytes_sent) || self.body.is_end_stream();
         let is_done = self
